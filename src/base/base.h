@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/* base: memory and containers that every room shares. Knows nobody, does no I/O, reads no clock.
+ * Owns: checks, string helpers, arena, byte buffer, intrusive list. */
+#ifndef WEIR_BASE_H
+#define WEIR_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "weir/weir.h"
+
+/* A check that stays on in release builds: for mistakes of our own, never for a peer's bytes. */
+#define WEIR_ASSERT(cond)                                                                          \
+    do {                                                                                           \
+        if (__builtin_expect(!(cond), 0)) weir_check_failed(#cond, __FILE__, __LINE__);            \
+    } while (0)
+_Noreturn void weir_check_failed(const char *cond, const char *file, int line);
+
+#define WEIR_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define WEIR_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/* ---- strings: pointer and length, never owning ---- */
+#define WEIR_STR(literal) ((struct weir_str){(literal), sizeof(literal) - 1})
+static inline struct weir_str weir_str(const char *ptr, size_t len)
+{
+    return (struct weir_str){ptr, len};
+}
+static inline struct weir_str weir_cstr(const char *s)
+{
+    return (struct weir_str){s, s ? strlen(s) : 0};
+}
+static inline bool weir_str_eq(struct weir_str a, struct weir_str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+bool weir_str_ieq(struct weir_str a, struct weir_str b);           /* ASCII case folded */
+bool weir_str_prefix(struct weir_str s, struct weir_str prefix);   /* bytes */
+bool weir_str_suffix(struct weir_str s, struct weir_str suffix);   /* bytes */
+/* All of s is decimal digits and fits: 0, else WEIR_INVALID. No sign, no blanks. */
+WEIR_CHECK int weir_str_u64(struct weir_str s, uint64_t max, uint64_t *out);
+/* Writes v in decimal to out (room for 20), returns the length. */
+size_t weir_u64_text(char *out, uint64_t v);
+
+/* ---- arena: bump allocation, freed at once ---- */
+struct weir_arena_block;
+struct weir_arena {
+    struct weir_arena_block *head; /* newest block */
+    char *next, *end;              /* free room in it */
+    size_t total;                  /* bytes taken from malloc */
+    size_t limit;                  /* at most this many, 0: no limit */
+};
+void weir_arena_init(struct weir_arena *a, size_t limit);
+void weir_arena_fini(struct weir_arena *a);
+/* Empties it; the first block (at most 8 KiB) is kept for the next user. */
+void weir_arena_reset(struct weir_arena *a);
+/* 16-byte aligned, uninitialised; NULL when memory or the limit ends. */
+void *weir_arena_alloc(struct weir_arena *a, size_t len);
+/* Unaligned bytes. */
+char *weir_arena_bytes(struct weir_arena *a, size_t len);
+/* Copy with a NUL behind it; ptr NULL on failure. */
+struct weir_str weir_arena_str(struct weir_arena *a, struct weir_str s);
+
+/* ---- buf: a growable byte queue, contiguous; append at the tail, take from the head ---- */
+struct weir_buf {
+    char *base;
+    uint32_t head, tail, cap; /* bytes base[head..tail) are held */
+};
+static inline size_t weir_buf_len(const struct weir_buf *b)
+{
+    return b->tail - b->head;
+}
+static inline char *weir_buf_ptr(const struct weir_buf *b)
+{
+    return b->base + b->head;
+}
+void weir_buf_fini(struct weir_buf *b);  /* frees; a zeroed struct is a valid empty buf */
+/* Room for len more bytes at the tail; returns where to write, or NULL (memory, or over 1 GiB).
+ * weir_buf_added tells how many were written. */
+char *weir_buf_room(struct weir_buf *b, size_t len);
+static inline void weir_buf_added(struct weir_buf *b, size_t len)
+{
+    b->tail += (uint32_t)len;
+}
+WEIR_CHECK int weir_buf_append(struct weir_buf *b, const void *p, size_t len); /* 0 or WEIR_NOMEM */
+void weir_buf_consume(struct weir_buf *b, size_t len);
+/* Empties it and gives memory above keep bytes back. */
+void weir_buf_reset(struct weir_buf *b, size_t keep);
+
+/* ---- list: intrusive, doubly linked, circular ---- */
+struct weir_list {
+    struct weir_list *prev, *next;
+};
+static inline void weir_list_init(struct weir_list *l)
+{
+    l->prev = l->next = l;
+}
+static inline bool weir_list_empty(const struct weir_list *l)
+{
+    return l->next == l;
+}
+static inline void weir_list_push_back(struct weir_list *head, struct weir_list *n)
+{
+    n->prev = head->prev;
+    n->next = head;
+    head->prev->next = n;
+    head->prev = n;
+}
+static inline void weir_list_push_front(struct weir_list *head, struct weir_list *n)
+{
+    n->next = head->next;
+    n->prev = head;
+    head->next->prev = n;
+    head->next = n;
+}
+/* Safe on a node that is in no list (initialised). */
+static inline void weir_list_remove(struct weir_list *n)
+{
+    n->prev->next = n->next;
+    n->next->prev = n->prev;
+    weir_list_init(n);
+}
+
+/* ---- random numbers for spreading and seeds, not for secrets: xorshift64* ---- */
+struct weir_random {
+    uint64_t state;
+};
+static inline uint64_t weir_random_next(struct weir_random *r)
+{
+    uint64_t x = r->state ? r->state : 0x9e3779b97f4a7c15u;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    r->state = x;
+    return x * 0x2545f4914f6cdd1du;
+}
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/* config: words and blocks -> an immutable, counted snapshot that gateway and control share the meaning of.
+ * Reading sources (I/O) is apart from parsing (pure): control reads files and hands the texts to the gateway. */
+#ifndef WEIR_CONFIG_H
+#define WEIR_CONFIG_H
+
+#include "base/base.h"
+
+/* ---- sources: named texts; the first is the main file ---- */
+struct weir_config_source {
+    char *name; /* path as messages show it; relative paths in it are resolved against its folder */
+    char *text;
+    size_t len;
+    char *dir;  /* absolute folder for relative paths */
+};
+struct weir_config_sources {
+    struct weir_config_source *list;
+    size_t count;
+};
+
+/* ---- messages: all of them, with file, line, column (from 1) ---- */
+enum weir_config_level { WEIR_CONFIG_ERROR, WEIR_CONFIG_WARNING, WEIR_CONFIG_LATER }; /* LATER: known, not in this version */
+struct weir_config_message {
+    enum weir_config_level level;
+    const char *file;
+    unsigned line, column;
+    const char *text;   /* "unknown name "pol" in site" */
+    const char *advice; /* "did you mean "pool"?"; may be empty */
+};
+struct weir_config_report {
+    struct weir_config_message *list;
+    size_t count, errors, later;
+    struct weir_arena arena;
+};
+
+/* ---- the snapshot; all strings NUL-terminated, in its arena; unset numbers already hold their defaults ---- */
+struct weir_config_place { const char *file; unsigned line, column; };
+
+enum weir_conf_scheme { WEIR_SCHEME_HTTP, WEIR_SCHEME_HTTPS, WEIR_SCHEME_FASTCGI, WEIR_SCHEME_FASTCGIS };
+struct weir_conf_address {
+    enum weir_conf_scheme scheme;
+    const char *text;   /* "http://*:8080" as written */
+    const char *socket; /* for weir_address_parse: "*:8080", "127.0.0.1:80", "unix:/path" */
+};
+struct weir_conf_listener {
+    const char *name; /* a site's own `listen` makes one listener for each address, named by its text; shared by equal text */
+    struct weir_conf_address address;
+    struct weir_config_place place;
+};
+
+enum weir_conf_action { WEIR_ACTION_FILES, WEIR_ACTION_PHP, WEIR_ACTION_POOL, WEIR_ACTION_REDIRECT, WEIR_ACTION_DENY };
+enum weir_conf_match { WEIR_MATCH_PREFIX, WEIR_MATCH_SUFFIX, WEIR_MATCH_EXACT };
+struct weir_conf_pattern {
+    enum weir_conf_match match;
+    struct weir_str text; /* "/api/", ".fcgi" (of "*.fcgi"), "/x" */
+};
+struct weir_conf_route {
+    struct weir_conf_pattern *patterns; /* none: the site's own settings, the last route of a site */
+    size_t pattern_count;
+    enum weir_conf_action action;
+    int pool;                 /* index into pools; -1 */
+    const char *redirect;     /* target; "$uri" is not expanded in this version */
+    int redirect_status;      /* 302 unless told */
+    const char **only;        /* php POOL { only /index.php }: scripts that need not exist here */
+    size_t only_count;
+    const char *root;         /* absolute; NULL: none */
+    const char *app_root;     /* as the app sees it; NULL: root */
+    const char **index;       /* "index.php" (php routes), "index.html" */
+    size_t index_count;
+    struct weir_pair *params; /* param NAME VALUE; value.ptr NULL: removed */
+    size_t param_count;
+    uint64_t body_max;        /* bytes; default 64 MiB */
+    uint32_t queue_ms;        /* 0: the pool's */
+    uint32_t header_ms, body_ms, idle_ms, send_ms; /* client's head 15 s?, body gap 60 s, keep-alive 75 s, send gap 60 s */
+    uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
+    bool stream_request, stream_response;          /* body { ... }: default false / true */
+    bool log;
+    struct weir_config_place place;
+};
+struct weir_conf_site {
+    const char **names;       /* lower case; "*" or none: default for its listeners */
+    size_t name_count;
+    int *listeners;           /* indexes */
+    size_t listener_count;
+    struct weir_conf_route *routes; /* in the order written; the last one is the site's own and matches all */
+    size_t route_count;
+    bool debug;
+    const char *broken;       /* not NULL: this site is disabled, the reason (answers 503) */
+    struct weir_config_place place;
+};
+struct weir_conf_endpoint {
+    const char *address;      /* "unix:/path" or "fastcgi://ADDRESS:port" */
+    uint32_t workers;         /* how many connections at once; default 4 */
+    uint32_t requests;        /* requests on each connection of a peer without flow control; 1 */
+    bool keep;                /* keep connections of a plain peer */
+    bool flow;                /* hint: ask for flow control */
+};
+enum weir_conf_pool_kind { WEIR_POOL_RUN, WEIR_POOL_PHP, WEIR_POOL_CGI, WEIR_POOL_CONNECT };
+struct weir_conf_pool {
+    const char *name;
+    enum weir_conf_pool_kind kind;
+    const char **argv;        /* RUN: program and arguments, argv[0] absolute; PHP: empty (control finds php-cgi) */
+    size_t argc;
+    const char *php_version;  /* "8.2"; NULL: what is installed */
+    const char *dir;          /* working directory: absolute folder of the file */
+    const char *user, *group; /* NULL: the caller's own (not root) */
+    uint32_t processes;       /* RUN: how many [1]; PHP: 1 group */
+    uint32_t workers_min, workers; /* PHP: children of the group [4]; 0..N: min 0 (on demand comes later: started as N) */
+    uint32_t requests_per_process; /* RUN: 0: learn it from the app */
+    uint32_t queue_count, queue_ms;       /* 1000, 30000 */
+    uint32_t request_ms, silent_ms, slow_ms; /* 0 none, 60000, 5000 */
+    uint32_t drain_ms;        /* 30000: end of a generation */
+    bool keep, keep_told;     /* connections of plain peers are kept: yes for pools that Weir starts */
+    bool multiplex_plain;     /* peer without credit is multiplexed because the pool says so */
+    struct weir_pair *env;    /* env NAME VALUE, names unique */
+    size_t env_count;
+    struct weir_conf_endpoint *endpoints; /* CONNECT */
+    size_t endpoint_count;
+    const char *broken;
+    struct weir_config_place place;
+};
+struct weir_config {
+    struct weir_arena arena;
+    unsigned refs;            /* atomic */
+    const char *user, *gateway_user;   /* weir, weir-gw */
+    const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
+    const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
+    const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */
+    uint64_t temp_bytes;      /* all spill files together [20 GiB] */
+    uint64_t memory_bytes;    /* budget for buffers [256 MiB] */
+    uint32_t threads;         /* gateway [number of CPUs] */
+    uint32_t connections;     /* HTTP connections at once [16384, bounded by RLIMIT_NOFILE] */
+    struct weir_conf_listener *listeners;
+    size_t listener_count;
+    struct weir_conf_site *sites;
+    size_t site_count;
+    struct weir_conf_pool *pools;
+    size_t pool_count;
+};
+
+/* Reads the main file and, as told by it, includes and tenants. errors go into the report. */
+WEIR_CHECK int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report);
+/* The same from an open descriptor (control: opened by the root part) whose name is path. */
+WEIR_CHECK int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report);
+/* The sources of `weir serve DIR`, made in memory. */
+WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, struct weir_config_sources *out, struct weir_config_report *report);
+/* One block of bytes that holds all sources (for a memfd), and back. */
+WEIR_CHECK int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out);
+WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_sources *out);
+void weir_config_sources_free(struct weir_config_sources *s);
+/* Pure: no file is touched. NULL in *out on any ERROR of the main file (LATER alone is no error here: it is for check). */
+WEIR_CHECK int weir_config_parse(const struct weir_config_sources *s, struct weir_config **out, struct weir_config_report *report);
+/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE. Adds to the report. */
+void weir_config_check_machine(const struct weir_config *c, struct weir_config_report *report);
+struct weir_config *weir_config_hold(struct weir_config *c);
+void weir_config_drop(struct weir_config *c);
+void weir_config_report_init(struct weir_config_report *r);
+void weir_config_report_fini(struct weir_config_report *r);
+/* "weir: FILE:LINE:COLUMN: what is wrong: what to do" for each, to a stdio stream. */
+struct _IO_FILE;
+void weir_config_report_print(const struct weir_config_report *r, struct _IO_FILE *to);
+#endif
