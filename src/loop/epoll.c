@@ -53,11 +53,18 @@ static struct weir_ident unpack(uint64_t v)
                                .index = (uint32_t)v};
 }
 
+static uint64_t ep_clock_us(struct weir_loop *l)
+{
+    struct timespec ts;
+    (void)l;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
 static void sample_clock(struct weir_loop *l)
 {
     struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    l->now_us = (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+    l->now_us = ep_clock_us(l);
     clock_gettime(CLOCK_REALTIME_COARSE, &ts);
     l->unix_seconds = ts.tv_sec;
 }
@@ -349,7 +356,7 @@ static void ep_free(struct weir_loop *l)
 }
 
 static const struct weir_loop_ops ops = {
-    .free = ep_free, .wait = ep_wait, .wake = ep_wake, .add = ep_add, .want_write = ep_want_write, .del = ep_del,
+    .free = ep_free, .wait = ep_wait, .wake = ep_wake, .clock_us = ep_clock_us, .add = ep_add, .want_write = ep_want_write, .del = ep_del,
     .read = ep_read, .write = ep_write, .sendfile = ep_sendfile, .accept = ep_accept, .connect = ep_connect,
     .error = ep_error, .accepted = ep_accepted, .shutdown_write = ep_shutdown_write, .close = ep_close, .job = ep_job,
 };

@@ -58,6 +58,7 @@ struct weir_loop_ops {
     void (*free)(struct weir_loop *l);
     int (*wait)(struct weir_loop *l, struct weir_event *ev, int max, int64_t timeout_us);
     void (*wake)(struct weir_loop *l);
+    uint64_t (*clock_us)(struct weir_loop *l);
     int (*add)(struct weir_loop *l, int fd, struct weir_ident id, bool listener);
     int (*want_write)(struct weir_loop *l, int fd, struct weir_ident id, bool on);
     int (*del)(struct weir_loop *l, int fd);
@@ -90,6 +91,8 @@ static inline int weir_loop_wait(struct weir_loop *l, struct weir_event *ev, int
 }
 /* Any thread: makes wait() return with a WAKE event; several merge. */
 static inline void weir_loop_wake(struct weir_loop *l) { l->ops->wake(l); }
+/* A fresh reading of the clock behind now_us. */
+static inline uint64_t weir_loop_clock_us(struct weir_loop *l) { return l->ops->clock_us(l); }
 /* Registers fd. listener: level-triggered and exclusive, READ only. */
 WEIR_CHECK static inline int weir_loop_add(struct weir_loop *l, int fd, struct weir_ident id, bool listener)
 {
