@@ -27,6 +27,7 @@ struct weir_spill {
     enum job_kind running;
     int error;                 /* errno of a failed job */
     bool dead, to_file;
+    void *user;
 };
 
 struct weir_spill *weir_spill_new(struct weir_loop *l, struct weir_spill_quota *q, const struct weir_spill_limits *lim,
@@ -205,6 +206,16 @@ void weir_spill_rewind(struct weir_spill *s)
 {
     WEIR_ASSERT(s->limits.rewindable);
     s->at = 0;
+}
+
+void weir_spill_set_user(struct weir_spill *s, void *user)
+{
+    s->user = user;
+}
+
+void *weir_spill_user(const struct weir_spill *s)
+{
+    return s->user;
 }
 
 uint64_t weir_spill_size(const struct weir_spill *s)

@@ -39,6 +39,8 @@ void weir_spill_consume(struct weir_spill *s, size_t len);
 void weir_spill_rewind(struct weir_spill *s);
 uint64_t weir_spill_size(const struct weir_spill *s); /* put in all */
 uint64_t weir_spill_left(const struct weir_spill *s); /* behind the cursor */
+void weir_spill_set_user(struct weir_spill *s, void *user);
+void *weir_spill_user(const struct weir_spill *s);
 /* A JOB event's ptr. Returns the spill (now readable or writable again), or NULL when it had been freed. */
 struct weir_spill *weir_spill_done(struct weir_job *job);
 #endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* client: the web-server side of FastCGI: pools of endpoints with exact slots, one queue each, connections that are kept,
+ * multiplexed or taken over between threads. It sits on a loop and a wire machine and knows no HTTP.
+ *
+ * A group is what the threads of a gateway share; each thread has one client. A pool (with its endpoints) may be used from
+ * any thread; a client and its requests belong to theirs. Nothing calls back: the thread hands loop events in
+ * (weir_client_ready), pulls client events out (weir_client_next) until WEIR_AGAIN, and flushes at the end of its turn. */
+#ifndef WEIR_CLIENT_H
+#define WEIR_CLIENT_H
+
+#include "loop/loop.h"
+#include "loop/spill.h"
+
+struct weir_client_group;
+struct weir_pool;
+struct weir_endpoint;
+struct weir_client;
+struct weir_client_req;
+
+/* ---- what threads share ---- */
+WEIR_CHECK int weir_client_group_new(struct weir_client_group **out, unsigned threads);
+void weir_client_group_free(struct weir_client_group *g); /* after its clients and pools */
+
+struct weir_pool_options {
+    const char *name;       /* copied */
+    uint32_t queue_count;   /* requests that may wait */
+    uint32_t queue_ms;      /* for how long, each */
+    bool owned;             /* endpoints come and go by weir_pool_set: requests wait for them; else a failed connect to the
+                               last endpoint is told to those who wait */
+};
+WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o);
+/* Only when no client uses it any more (checked). */
+void weir_pool_free(struct weir_pool *p);
+void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
+const char *weir_pool_name(const struct weir_pool *p);
+
+struct weir_endpoint_options {
+    uint64_t id;             /* of whoever owns the process: equal id = the same process */
+    const char *address;     /* "unix:/path" or "fastcgi://ADDRESS:port" */
+    uint32_t workers;        /* connections at once to a peer that serves one request on each */
+    uint32_t requests;       /* flow control: requests at once (0: as the peer says); plain_mpx: on each connection */
+    bool keep;               /* connections are kept after a request */
+    bool flow;               /* hint: ask for flow control */
+    bool plain_mpx;          /* multiplex without credit, because the operator says so */
+    bool drain;              /* nothing new; released when idle */
+};
+/* The wanted endpoints, all of them; those that are not named any more drain. Idempotent. Any thread.
+ * WEIR_INVALID: an address cannot be used (the others are set). */
+WEIR_CHECK int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count);
+
+struct weir_endpoint_stats {
+    uint64_t id;
+    char address[128];
+    uint32_t conns, opening, busy, limit;
+    uint64_t done, failed, retried;
+    bool flow, draining;
+};
+struct weir_pool_stats {
+    uint32_t queued;
+    uint64_t oldest_us;      /* since when the oldest one waits; 0: none */
+    uint64_t started, refused, timed_out;
+    uint32_t endpoint_count; /* all; at most `room` of them are written */
+};
+void weir_pool_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room);
+
+/* ---- one thread's end ---- */
+struct weir_client_options {
+    unsigned index;                /* of the thread in its group */
+    uint8_t kind;                  /* idents of this client use kind .. kind + WEIR_CLIENT_KINDS - 1 */
+    struct weir_spill_quota *quota;
+    uint32_t hold_memory;          /* output that its receiver cannot take: bytes in memory [256 KiB] */
+    uint64_t hold_max;             /* and in all [1 GiB] */
+};
+#define WEIR_CLIENT_KINDS 4
+WEIR_CHECK int weir_client_new(struct weir_client **out, struct weir_client_group *g, struct weir_loop *l,
+                               const struct weir_client_options *o);
+void weir_client_free(struct weir_client *c); /* aborts what runs */
+
+void weir_client_ready(struct weir_client *c, const struct weir_event *ev); /* a loop event of our kinds */
+void weir_client_woken(struct weir_client *c);                             /* after a WAKE event */
+int64_t weir_client_next_us(const struct weir_client *c);                  /* until work is due that no timer tells; -1 */
+void weir_client_flush(struct weir_client *c);                             /* end of the turn: batches leave */
+
+enum weir_client_event_type {
+    WEIR_CLIENT_STARTED = 1, /* it has a slot; give the body from its beginning (also after a retry) */
+    WEIR_CLIENT_ROOM,        /* more body may be given */
+    WEIR_CLIENT_OUTPUT,      /* STDOUT: bytes, of which consume() takes what can be taken; the rest is held. No bytes: what
+                                was held can be peeked again. STDERR: bytes, whole lines or not, gone after this event */
+    WEIR_CLIENT_END          /* all output was consumed, or it failed: see the result. Free the request */
+};
+struct weir_client_event {
+    enum weir_client_event_type type;
+    enum weir_stream stream;
+    struct weir_client_req *req;
+    void *user;
+    struct weir_str bytes;
+};
+WEIR_CHECK int weir_client_next(struct weir_client *c, struct weir_client_event *ev);
+
+struct weir_client_begin {
+    enum weir_role role;
+    const struct weir_pair *params; /* array and bytes are borrowed until END */
+    size_t param_count;
+    uint64_t body_len;              /* bytes of STDIN that will come; 0: none */
+    bool repeatable;                /* may run twice */
+    uint32_t queue_ms;              /* 0: the pool's; else at most that */
+    uint32_t silent_ms, request_ms; /* without a byte from the app; in all; 0: none */
+    void *user;
+};
+/* 1: started at once (give the body); 0: queued, STARTED follows; WEIR_LIMIT: refused, the queue is full or too slow;
+ * WEIR_NOMEM. */
+WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
+                                 struct weir_client_req **out);
+/* Takes 0..len bytes of the body; after fewer than len a ROOM follows. The stream ends by itself after body_len bytes. */
+WEIR_CHECK int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len);
+/* Held output: WEIR_OK, WEIR_AGAIN (being loaded, or none now). */
+WEIR_CHECK int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len);
+void weir_client_consume(struct weir_client_req *r, size_t len);
+/* Gives it up, at any time; no event follows; r is gone. Before END: the app is told (ABORT, or a closed connection). */
+void weir_client_req_free(struct weir_client_req *r);
+
+enum weir_client_stage { WEIR_STAGE_QUEUE, WEIR_STAGE_CONNECT, WEIR_STAGE_RUN, WEIR_STAGE_DONE };
+struct weir_client_result {
+    int status;                 /* WEIR_OK: END_REQUEST, REQUEST_COMPLETE; else why not */
+    enum weir_client_stage stage;
+    const char *reason;         /* one line for a log, static */
+    uint32_t app_status;
+    uint8_t protocol_status;
+    bool not_run;               /* certain that no application code ran */
+    uint32_t tries;
+    uint64_t queued_us, total_us, received;
+    char address[128];          /* of the endpoint; empty: none */
+    uint64_t endpoint_id;
+};
+void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out);
+#endif

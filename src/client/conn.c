@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT */
+/* Connections to applications: opening, proving that somebody accepted them, asking for flow control, reading, batches,
+ * closing. A connection belongs to one thread; only an idle one can be taken over (under its pool's lock). */
+#include <errno.h>
+
+#include "client/internal.h"
+
+/* When to look whether a connection was accepted, after it was made. */
+static const uint32_t probe_us[] = {0, 200, 1000, 5000};
+#define PROBE_LAST_US  20000
+#define BACKLOG_US     20000 /* the peer's backlog is full: try again */
+
+void conn_set(struct conn *k, enum conn_state s)
+{
+    uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed);
+    atomic_store_explicit(&k->tag, (tag & ~UINT64_C(0xff)) | s, memory_order_relaxed);
+}
+
+void conn_give(struct conn *k, struct weir_client *to)
+{
+    uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed);
+    weir_loop_del(k->client->loop, k->fd);
+    k->client = to;
+    k->want_write = k->attached = false;
+    atomic_store_explicit(&k->tag,
+                          ((uint64_t)(tag_epoch(tag) + 1) & 0xffffff) << 16 | (uint64_t)to->index << 8 | (tag & 0xff),
+                          memory_order_relaxed);
+}
+
+struct weir_ident conn_ident(const struct conn *k, enum client_kind kind)
+{
+    return (struct weir_ident){.kind = (uint8_t)(k->client->o.kind + kind), .index = k->index,
+                               .epoch = tag_epoch(atomic_load_explicit(&k->tag, memory_order_relaxed))};
+}
+
+int conn_attach(struct conn *k)
+{
+    if (k->attached) return WEIR_OK;
+    int status = weir_loop_add(k->client->loop, k->fd, conn_ident(k, KIND_CONN), false);
+    k->attached = status == WEIR_OK;
+    return status;
+}
+
+static void reserve_epoch(struct conn *k, unsigned owner, enum conn_state s)
+{
+    uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed);
+    atomic_store_explicit(&k->tag, ((uint64_t)(tag_epoch(tag) + 1) & 0xffffff) << 16 | (uint64_t)owner << 8 | s,
+                          memory_order_relaxed);
+}
+
+void conn_free_now(struct conn *k)
+{
+    if (k->fd >= 0) {
+        weir_loop_del(k->client->loop, k->fd);
+        weir_loop_close(k->client->loop, k->fd);
+    }
+    weir_wire_server_free(k->wire);
+    k->wire = NULL;
+    k->fd = -1;
+    group_conn_free(k->client->group, k);
+}
+
+/* ---- opening ---- */
+
+static void requeue_pending(struct conn *k)
+{
+    while (!weir_list_empty(&k->pending)) {
+        struct weir_client_req *r = WEIR_CONTAINER(k->pending.next, struct weir_client_req, link);
+        weir_list_remove(&r->link);
+        req_requeue(r);
+    }
+}
+
+/* It could not be made: its place stays taken for a while, so that failing costs nothing. */
+static void back_off(struct conn *k, bool failed, const char *reason)
+{
+    struct weir_client *c = k->client;
+    if (k->fd >= 0) {
+        weir_loop_del(c->loop, k->fd);
+        weir_loop_close(c->loop, k->fd);
+        k->fd = -1;
+    }
+    weir_timer_clear(&k->timer);
+    conn_set(k, CONN_BACKOFF);
+    if (k->shared && k->ep->shared[c->index] == k) k->ep->shared[c->index] = NULL;
+    requeue_pending(k);
+    client_due(c, k, c->loop->now_us + (failed ? pool_conn_failed(k->ep, c, reason) : BACKLOG_US));
+}
+
+static void proven(struct conn *k)
+{
+    weir_list_remove(&k->due_link);
+    k->unused = true;
+    pool_conn_idle(k, true);
+}
+
+static void look_accepted(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    if (weir_loop_accepted(c->loop, k->fd) != 0) { /* yes, or it cannot be told */
+        proven(k);
+        return;
+    }
+    pthread_mutex_lock(&k->ep->pool->lock);
+    bool wanted = k->ep->pool->waiting_count > 0 && !k->ep->drain;
+    pthread_mutex_unlock(&k->ep->pool->lock);
+    if (!wanted) { /* no byte was sent: whoever accepts it later finds its end */
+        conn_close(k, WEIR_CLOSED, "not needed any more");
+        return;
+    }
+    uint64_t now = weir_loop_clock_us(c->loop);
+    k->probes++;
+    client_due(c, k, k->probes < WEIR_COUNT(probe_us) ? k->batch_since_us + probe_us[k->probes] : now + PROBE_LAST_US);
+}
+
+static void run_pending(struct conn *k)
+{
+    while (!weir_list_empty(&k->pending) && weir_wire_server_active(k->wire) < weir_wire_server_limit(k->wire)) {
+        struct weir_client_req *r = WEIR_CONTAINER(k->pending.next, struct weir_client_req, link);
+        weir_list_remove(&r->link);
+        req_run_on(r, k);
+    }
+}
+
+static void connected(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    weir_timer_clear(&k->timer);
+    if (weir_wire_server_new(&k->wire, NULL) < 0) {
+        conn_close(k, WEIR_NOMEM, "out of memory");
+        return;
+    }
+    if (!k->shared) {
+        conn_set(k, CONN_UNPROVEN);
+        if (k->ep->local) {
+            k->batch_since_us = weir_loop_clock_us(c->loop);
+            k->probes = 0;
+            client_due(c, k, k->batch_since_us);
+        } else {
+            proven(k);
+        }
+        return;
+    }
+    if (k->ep->flow) {
+        conn_set(k, CONN_ASKING);
+        if (weir_wire_server_ask(k->wire) < 0) {
+            conn_close(k, WEIR_NOMEM, "out of memory");
+            return;
+        }
+        weir_timer_set(c->loop, &k->timer, conn_ident(k, KIND_CONN_TIMER), weir_loop_now_ms(c->loop) + ASK_MS);
+        conn_dirty(k);
+        conn_flush(k);
+        return;
+    }
+    conn_set(k, CONN_ACTIVE);
+    weir_wire_server_allow_plain_mpx(k->wire, k->ep->requests ? k->ep->requests : 16);
+    run_pending(k);
+}
+
+struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, bool shared)
+{
+    struct conn *k = group_conn_new(c->group);
+    if (!k) {
+        if (!shared) pool_conn_gone(ep, c, true, true);
+        return NULL;
+    }
+    k->client = c;
+    k->ep = ep;
+    k->shared = shared;
+    k->fd = -1;
+    reserve_epoch(k, c->index, CONN_CONNECTING);
+    if (shared) {
+        pthread_mutex_lock(&ep->pool->lock);
+        ep->refs++;
+        pthread_mutex_unlock(&ep->pool->lock);
+        ep->shared[c->index] = k;
+        weir_list_push_back(&c->open, &k->link);
+    }
+    int fd = weir_loop_connect(c->loop, &ep->addr, ep->addr_len);
+    if (fd >= 0) {
+        k->fd = fd;
+        if (conn_attach(k) == WEIR_OK) {
+            if (ep->local) {
+                connected(k);
+            } else if (weir_loop_want_write(c->loop, fd, conn_ident(k, KIND_CONN), true) == WEIR_OK) {
+                k->want_write = true;
+                weir_timer_set(c->loop, &k->timer, conn_ident(k, KIND_CONN_TIMER),
+                               weir_loop_now_ms(c->loop) + CONNECT_MS);
+            }
+            return k;
+        }
+    }
+    /* told behind this call: whoever opens it still has to put a request on it */
+    k->broken = true;
+    k->unused = fd == WEIR_AGAIN;
+    client_due(c, k, c->loop->now_us);
+    return k;
+}
+
+void conn_clock(struct conn *k)
+{
+    weir_list_remove(&k->due_link);
+    switch (conn_state(k)) {
+    case CONN_UNPROVEN: look_accepted(k); break;
+    case CONN_CONNECTING:
+        if (k->broken) back_off(k, !k->unused, "cannot connect to the application");
+        break;
+    case CONN_BACKOFF: conn_close(k, WEIR_SYSTEM, "cannot connect to the application"); break;
+    default: break;
+    }
+}
+
+void conn_timer(struct conn *k)
+{
+    if (conn_state(k) == CONN_CONNECTING) {
+        back_off(k, true, "the application does not answer the connect");
+    } else if (conn_state(k) == CONN_ASKING) { /* uWSGI and others never answer: plain from now on */
+        pool_set_mode(k->ep, false, false, 0);
+        conn_close(k, WEIR_TIMEOUT, "the application did not answer GET_VALUES");
+    }
+}
+
+/* ---- the outcome of asking ---- */
+
+static void becomes_single(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    struct weir_endpoint *ep = k->ep;
+    pool_set_mode(ep, false, false, 0);
+    if (ep->shared[c->index] == k) ep->shared[c->index] = NULL;
+    pthread_mutex_lock(&ep->pool->lock);
+    bool room = ep->conns < ep->workers;
+    if (room) ep->conns++;
+    pthread_mutex_unlock(&ep->pool->lock);
+    requeue_pending(k);
+    if (!room) {
+        conn_close(k, WEIR_CLOSED, "one connection too many");
+        return;
+    }
+    weir_list_remove(&k->link);
+    k->shared = false;
+    pool_conn_idle(k, false); /* it answered: somebody accepted it */
+}
+
+void conn_values(struct conn *k, bool agreed)
+{
+    weir_timer_clear(&k->timer);
+    if (conn_state(k) != CONN_ASKING) return;
+    if (!agreed) {
+        becomes_single(k);
+        return;
+    }
+    pool_set_mode(k->ep, true, false, weir_wire_server_limit(k->wire));
+    conn_set(k, CONN_ACTIVE);
+    run_pending(k);
+}
+
+void conn_after_end(struct conn *k)
+{
+    struct weir_endpoint *ep = k->ep;
+    struct weir_client *c = k->client;
+    if (k->final && ep->shared[c->index] == k) { /* it takes nothing new: the next one goes elsewhere */
+        ep->shared[c->index] = NULL;
+        requeue_pending(k);
+        pool_serve(ep->pool, c);
+    }
+    run_pending(k);
+    if (weir_wire_server_active(k->wire) || !weir_list_empty(&k->pending)) return;
+    pthread_mutex_lock(&ep->pool->lock);
+    bool drain = ep->drain;
+    pthread_mutex_unlock(&ep->pool->lock);
+    if (drain || k->final) conn_close(k, WEIR_CLOSED, "the application drains");
+}
+
+/* ---- batches ---- */
+
+void conn_dirty(struct conn *k)
+{
+    if (weir_list_empty(&k->dirty_link)) {
+        weir_list_push_back(&k->client->dirty, &k->dirty_link);
+        k->batched = 0;
+        k->batch_since_us = weir_loop_clock_us(k->client->loop);
+    }
+    const void *p;
+    if (++k->batched >= BATCH_REQUESTS || weir_wire_server_output(k->wire, &p) >= BATCH_BYTES ||
+        (k->batched > 1 && weir_loop_clock_us(k->client->loop) - k->batch_since_us >= BATCH_US))
+        conn_flush(k);
+}
+
+static void tell_room(struct conn *k)
+{
+    void *user;
+    for (uint16_t id = weir_wire_server_next_id(k->wire, 0, &user); id;
+         id = weir_wire_server_next_id(k->wire, id, &user)) {
+        struct weir_client_req *r = user;
+        if (!r || !r->wants_room || r->forgotten) continue;
+        r->wants_room = false;
+        r->tell_room = true;
+        req_tell(r);
+    }
+}
+
+void conn_flush(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    const void *p;
+    size_t len;
+    weir_list_remove(&k->dirty_link);
+    k->batched = 0;
+    if (k->fd < 0 || !k->wire) return;
+    while ((len = weir_wire_server_output(k->wire, &p)) > 0) {
+        struct iovec v = {(void *)(uintptr_t)p, len};
+        int64_t n = weir_loop_writev(c->loop, k->fd, &v, 1, false);
+        if (n == WEIR_AGAIN || n == 0) break;
+        if (n < 0) { /* the answer may still lie in our receive buffer: reading tells the end */
+            if (weir_list_empty(&k->read_link)) weir_list_push_back(&c->to_read, &k->read_link);
+            k->broken = true;
+            return;
+        }
+        weir_wire_server_sent(k->wire, (size_t)n);
+        if ((size_t)n < len) break;
+    }
+    bool want = weir_wire_server_output(k->wire, &p) > 0;
+    if (want != k->want_write) {
+        if (weir_loop_want_write(c->loop, k->fd, conn_ident(k, KIND_CONN), want) == WEIR_OK) k->want_write = want;
+    }
+    if (weir_wire_server_output(k->wire, &p) < OUTPUT_HIGH / 2) tell_room(k);
+}
+
+/* ---- reading ---- */
+
+bool conn_read(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
+    if (n > 0) {
+        k->lent = n == SCRATCH;
+        weir_wire_server_feed(k->wire, c->scratch, (size_t)n);
+        return true;
+    }
+    if (n != WEIR_AGAIN)
+        conn_close(k, WEIR_CLOSED,
+                   n == WEIR_CLOSED ? "the application closed the connection before its answer was complete"
+                                    : "the connection to the application broke");
+    else if (k->broken)
+        conn_close(k, WEIR_CLOSED, "the connection to the application broke");
+    else
+        conn_end_read(k);
+    return false;
+}
+
+/* All that was there has been taken. */
+void conn_end_read(struct conn *k)
+{
+    if (k->client->reading == k) k->client->reading = NULL;
+    if (k->shared || conn_state(k) != CONN_ACTIVE || k->single) return;
+    /* a single one without a request: its request ended just now, or it was idle and looked at */
+    if (weir_wire_server_reusable(k->wire) && (k->ep->keep || k->unused)) pool_conn_idle(k, false);
+    else conn_close(k, WEIR_CLOSED, "not kept");
+}
+
+/* Takes an idle connection that has something to tell out of the idle list: true if it is still ours. */
+static bool take_from_idle(struct conn *k, uint64_t tag)
+{
+    struct weir_pool *p = k->ep->pool;
+    pthread_mutex_lock(&p->lock);
+    bool ours = atomic_load_explicit(&k->tag, memory_order_relaxed) == tag;
+    if (ours) {
+        weir_list_remove(&k->link);
+        conn_set(k, CONN_ACTIVE);
+        k->single = NULL;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return ours;
+}
+
+void conn_event(struct weir_client *c, const struct weir_event *ev)
+{
+    struct conn *k = group_conn(c->group, ev->ident.index);
+    if (!k) return;
+    uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed);
+    if (tag_epoch(tag) != ev->ident.epoch || tag_owner(tag) != c->index || (tag & 0xff) == CONN_FREE) return;
+    if ((tag & 0xff) == CONN_IDLE && !take_from_idle(k, tag)) return;
+    if (conn_state(k) == CONN_CONNECTING) {
+        if (!(ev->ready & (WEIR_READY_WRITE | WEIR_READY_CLOSED))) return;
+        int err = weir_loop_error(c->loop, k->fd);
+        if (err) {
+            back_off(k, true, "cannot connect to the application");
+            return;
+        }
+        k->want_write = false;
+        if (weir_loop_want_write(c->loop, k->fd, conn_ident(k, KIND_CONN), false) == WEIR_OK) connected(k);
+        return;
+    }
+    if (ev->ready & WEIR_READY_WRITE) conn_flush(k);
+    if (!(ev->ready & WEIR_READY_READ) || k->paused) return;
+    if (weir_list_empty(&k->read_link) && c->reading != k) weir_list_push_back(&c->to_read, &k->read_link);
+}
+
+/* ---- closing ---- */
+
+void conn_close(struct conn *k, int status, const char *reason)
+{
+    struct weir_client *c = k->client;
+    struct weir_endpoint *ep = k->ep;
+    enum conn_state was = conn_state(k);
+    bool opening = !k->shared && (was == CONN_CONNECTING || was == CONN_UNPROVEN || was == CONN_BACKOFF);
+    if (c->reading == k) c->reading = NULL;
+    weir_list_remove(&k->due_link);
+    weir_list_remove(&k->dirty_link);
+    weir_list_remove(&k->read_link);
+    weir_timer_clear(&k->timer);
+    if (k->shared) {
+        weir_list_remove(&k->link);
+        if (ep->shared[c->index] == k) ep->shared[c->index] = NULL;
+    }
+    if (k->fd >= 0) {
+        weir_loop_del(c->loop, k->fd);
+        weir_loop_close(c->loop, k->fd);
+        k->fd = -1;
+    }
+    reserve_epoch(k, c->index, CONN_ACTIVE); /* nobody finds it by an event any more */
+    if (k->wire) {
+        void *user;
+        for (uint16_t id = weir_wire_server_next_id(k->wire, 0, &user); id;
+             id = weir_wire_server_next_id(k->wire, id, &user)) {
+            struct weir_client_req *r = user;
+            if (!r) continue;
+            r->conn = NULL;
+            r->result.not_run = weir_wire_server_unsent(k->wire, id);
+            req_conn_lost(r, status, reason);
+        }
+    }
+    requeue_pending(k);
+    bool shared = k->shared;
+    conn_set(k, CONN_FREE);
+    weir_wire_server_free(k->wire);
+    k->wire = NULL;
+    group_conn_free(c->group, k);
+    pool_conn_gone(ep, c, !shared, opening);
+}

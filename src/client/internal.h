@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/* client: what its files share. pool.c owns slots and queues (under the pool's lock), conn.c connections, request.c requests,
+ * client.c a thread's turn. Lock order: pool, then inbox, then the group's table. */
+#ifndef WEIR_CLIENT_INTERNAL_H
+#define WEIR_CLIENT_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "client/client.h"
+#include "weir/wire.h"
+
+#define MAX_THREADS    64
+#define SCRATCH        65536
+#define BATCH_REQUESTS 16
+#define BATCH_BYTES    (32u << 10)
+#define BATCH_US       100
+#define OUTPUT_HIGH    (256u << 10) /* body bytes that wait in a connection's output */
+#define PLAIN_MPX_BODY (64u << 10)  /* larger bodies do not share a connection that has no credit */
+#define ABORT_MS       5000         /* END must follow an ABORT within it */
+#define ASK_MS         1000
+#define CONNECT_MS     5000
+#define MAX_TRIES      3
+
+enum client_kind { KIND_CONN, KIND_CONN_TIMER, KIND_REQ_TIMER, KIND_SPILL };
+
+/* ---- connections ---- */
+
+enum conn_state {
+    CONN_FREE,
+    CONN_BACKOFF,    /* no descriptor: holds its place until the endpoint is tried again */
+    CONN_CONNECTING, /* TCP: under way */
+    CONN_ASKING,     /* GET_VALUES is out */
+    CONN_UNPROVEN,   /* connected, but perhaps only to a backlog */
+    CONN_IDLE,       /* single: in its endpoint's idle list, anybody may take it under the pool's lock */
+    CONN_ACTIVE,     /* single: a request runs. shared: open, with any number of requests */
+};
+
+struct conn {
+    struct weir_list link;       /* idle list, or the client's list of open ones */
+    struct weir_list due_link;   /* client->due: to be looked at by the clock */
+    struct weir_list dirty_link; /* client->dirty: has output */
+    struct weir_list read_link;  /* client->to_read */
+    struct weir_list pending;    /* shared, asking: requests that wait for the outcome */
+    _Atomic uint64_t tag;        /* epoch << 16 | owner << 8 | state */
+    struct weir_client *client;  /* owner; changes only with the tag */
+    struct weir_endpoint *ep;
+    struct weir_wire_server *wire;
+    struct weir_client_req *single; /* the one that runs, where only one can */
+    uint32_t index;
+    int fd;
+    bool shared;                 /* multiplexed */
+    bool want_write, lent, paused, broken, final, unused, attached;
+    uint32_t batched, probes;
+    uint64_t batch_since_us, due_us;
+    struct weir_timer timer;     /* connect, ask */
+    struct conn *next_free;
+};
+
+static inline enum conn_state conn_state(const struct conn *k)
+{
+    return (enum conn_state)(atomic_load_explicit(&k->tag, memory_order_relaxed) & 0xff);
+}
+static inline uint32_t tag_epoch(uint64_t tag)
+{
+    return (uint32_t)(tag >> 16) & 0xffffffu;
+}
+static inline unsigned tag_owner(uint64_t tag)
+{
+    return (unsigned)(tag >> 8) & 0xff;
+}
+void conn_set(struct conn *k, enum conn_state s);            /* the one place that changes a state */
+void conn_give(struct conn *k, struct weir_client *to);      /* idle or just freed: out of its loop, epoch up, new owner */
+WEIR_CHECK int conn_attach(struct conn *k);                  /* into the owner's loop */
+struct weir_ident conn_ident(const struct conn *k, enum client_kind kind);
+/* Opens a connection of c to ep; the place was already counted. Never fails: what goes wrong is its state. */
+struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, bool shared);
+/* Ends it, and the requests on it with `status` and `reason`; frees the place. */
+void conn_close(struct conn *k, int status, const char *reason);
+void conn_dirty(struct conn *k);
+void conn_flush(struct conn *k);
+void conn_event(struct weir_client *c, const struct weir_event *ev);
+void conn_timer(struct conn *k);
+void conn_clock(struct conn *k);                             /* its due_us came */
+/* Reads once more into the scratch and lends it to the wire machine: true if there is something to take. */
+bool conn_read(struct conn *k);
+void conn_end_read(struct conn *k);
+void conn_values(struct conn *k, bool agreed);
+void conn_free_now(struct conn *k);
+void conn_after_end(struct conn *k);                         /* shared: a place is free, or it is time to close */
+
+/* ---- endpoints and pools ---- */
+
+struct weir_endpoint {
+    struct weir_list link;
+    struct weir_pool *pool;
+    uint64_t id;
+    struct sockaddr_storage addr;
+    uint32_t addr_len;
+    char text[128];
+    /* under pool->lock */
+    uint32_t workers, requests;
+    bool keep, flow, plain_mpx, drain, local;
+    uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
+    uint32_t opening;  /* of them: not proven yet */
+    uint32_t active;   /* requests that hold a slot */
+    uint32_t limit;    /* shared: how many may */
+    uint32_t failures; /* connects in a row */
+    uint32_t refs;     /* connections */
+    uint64_t down_until_us; /* connects failed: not tried again before */
+    uint64_t done, failed, retried;
+    struct weir_list idle;
+    struct conn *shared[MAX_THREADS]; /* each touched by its thread only */
+};
+
+struct pool_thread {
+    struct weir_list waiting;
+    struct weir_endpoint *batch; /* stay here until the batch is full */
+    uint32_t batch_left;
+};
+
+struct weir_pool {
+    struct weir_list link; /* in the group */
+    struct weir_client_group *group;
+    char *name;
+    pthread_mutex_t lock;
+    struct weir_list endpoints, waiting;
+    uint32_t waiting_count, opening, queue_count, queue_ms;
+    uint64_t service_us; /* smoothed time that a request holds its slot */
+    uint64_t started, refused, timed_out;
+    bool owned;
+    struct pool_thread threads[MAX_THREADS];
+};
+
+/* Takes a slot for r if one is free, r->client being the caller: 1 (r->ep, and r->conn if single), else 0. Locked. */
+int pool_take(struct weir_pool *p, struct weir_client_req *r);
+void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front); /* locked */
+void pool_unwait(struct weir_pool *p, struct weir_client_req *r);           /* locked */
+/* Free slots go to who waits; opens connections while that helps. The caller holds no lock. */
+void pool_serve(struct weir_pool *p, struct weir_client *c);
+/* A slot of ep is free again (served for hold_us); with a connection that may serve the next one, or NULL. */
+void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done);
+void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single, bool was_opening);
+void pool_conn_idle(struct conn *k, bool was_opening); /* proven, or looked at: free for the next request */
+void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t limit);
+/* Connecting failed: returns for how long (us) it is not tried again. */
+uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, const char *reason);
+void endpoint_try_free(struct weir_endpoint *ep); /* locked */
+bool endpoint_shared(const struct weir_endpoint *ep);
+
+/* ---- requests ---- */
+
+enum req_state {
+    REQ_WAITING, /* in the pool's queue */
+    REQ_GRANTED, /* has a slot; on its way to its thread's inbox, or waits for a connection to be agreed */
+    REQ_RUNNING, /* BEGIN is encoded */
+    REQ_ENDED    /* the result stands; output may still be held */
+};
+
+struct weir_client_req {
+    struct weir_list wait_all, wait_own; /* queue: all threads, ours */
+    struct weir_list link;               /* conn->pending, or the inbox */
+    struct weir_list ready_link;         /* client->ready */
+    struct weir_client *client;
+    struct weir_pool *pool;
+    struct weir_endpoint *ep;
+    struct conn *conn;
+    struct weir_client_begin o;
+    struct weir_spill *held;
+    struct weir_timer timer;
+    struct weir_client_result result;
+    uint64_t begun_us, since_us, started_us, heard_us, aborted_us, sent, received;
+    uint32_t lent_left;  /* of the event just given: not consumed yet */
+    uint32_t queue_ms;
+    uint16_t id;
+    _Atomic uint8_t state; /* enum req_state; WAITING -> GRANTED by any thread under the pool's lock */
+    uint8_t tries;
+    bool forgotten, tell_started, tell_room, tell_output, tell_end, wants_room, ended_told, in_inbox, slot;
+    struct weir_client_req *next_free;
+};
+
+void req_start(struct weir_client_req *r); /* it has a slot (or ep is NULL: it failed): onto a connection */
+void req_run_on(struct weir_client_req *r, struct conn *k);
+void req_end(struct weir_client_req *r, int status, enum weir_client_stage stage, const char *reason);
+void req_requeue(struct weir_client_req *r);
+void req_timer(struct weir_client_req *r);
+void req_arm(struct weir_client_req *r);
+void req_tell(struct weir_client_req *r);
+/* Its connection broke: repeats it where that is safe, else ends it. */
+void req_conn_lost(struct weir_client_req *r, int status, const char *reason);
+void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev);
+void req_stop(struct weir_client_req *r, int status, const char *reason); /* running: the app is told to stop */
+WEIR_CHECK int req_hold(struct weir_client_req *r, const char *p, size_t len);
+void req_recycle(struct weir_client_req *r);
+
+/* ---- a thread's client ---- */
+
+struct weir_client {
+    struct weir_client_group *group;
+    struct weir_loop *loop;
+    struct weir_client_options o;
+    unsigned index;
+    struct weir_list ready, dirty, due, to_read, open; /* open: connections that are not in an idle list */
+    struct conn *reading;                              /* its bytes lie in scratch */
+    struct weir_client_req *lent;                      /* was given bytes of scratch by the last event */
+    struct weir_str lent_bytes;
+    pthread_mutex_t inbox_lock;
+    struct weir_list inbox;
+    atomic_bool look;                                  /* endpoints began to drain: look at shared connections */
+    struct weir_client_req *free_reqs;
+    uint32_t req_count;
+    char *scratch;
+};
+
+struct weir_client_group {
+    unsigned threads;
+    struct weir_client *clients[MAX_THREADS];
+    pthread_mutex_t pools_lock; /* before any pool's lock */
+    struct weir_list pools;
+    pthread_mutex_t lock;
+    struct conn **table[256]; /* chunks of 256 */
+    uint32_t conn_count;
+    struct conn *free_conns;
+};
+
+struct conn *group_conn_new(struct weir_client_group *g);
+void group_conn_free(struct weir_client_group *g, struct conn *k);
+struct conn *group_conn(struct weir_client_group *g, uint32_t index);
+void client_post(struct weir_client *to, struct weir_client_req *r); /* any thread: granted */
+void client_due(struct weir_client *c, struct conn *k, uint64_t at_us);
+#endif

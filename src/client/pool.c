@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: MIT */
+/* Pools: which endpoint serves whom. Owns slots and the queue; everything here happens under the pool's lock, but for what
+ * is said to run after it: starting requests and opening connections, which belong to their thread. */
+#include <stdlib.h>
+
+#include "client/internal.h"
+
+#define SLACK_US 1000 /* an older request of another thread goes first only beyond this: waking a core costs more */
+
+bool endpoint_shared(const struct weir_endpoint *ep)
+{
+    return ep->flow || ep->plain_mpx;
+}
+
+/* ---- life ---- */
+
+int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o)
+{
+    struct weir_pool *p = calloc(1, sizeof *p);
+    char *name = strdup(o->name);
+    if (!p || !name) {
+        free(p);
+        free(name);
+        return WEIR_NOMEM;
+    }
+    p->group = g;
+    p->name = name;
+    p->queue_count = o->queue_count;
+    p->queue_ms = o->queue_ms;
+    p->owned = o->owned;
+    pthread_mutex_init(&p->lock, NULL);
+    weir_list_init(&p->endpoints);
+    weir_list_init(&p->waiting);
+    for (unsigned i = 0; i < g->threads; i++) weir_list_init(&p->threads[i].waiting);
+    pthread_mutex_lock(&g->pools_lock);
+    weir_list_push_back(&g->pools, &p->link);
+    pthread_mutex_unlock(&g->pools_lock);
+    *out = p;
+    return WEIR_OK;
+}
+
+void weir_pool_free(struct weir_pool *p)
+{
+    WEIR_ASSERT(weir_list_empty(&p->waiting));
+    pthread_mutex_lock(&p->group->pools_lock);
+    weir_list_remove(&p->link);
+    pthread_mutex_unlock(&p->group->pools_lock);
+    while (!weir_list_empty(&p->endpoints)) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(p->endpoints.next, struct weir_endpoint, link);
+        WEIR_ASSERT(ep->refs == 0);
+        weir_list_remove(&ep->link);
+        free(ep);
+    }
+    pthread_mutex_destroy(&p->lock);
+    free(p->name);
+    free(p);
+}
+
+void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->queue_count = count;
+    p->queue_ms = ms;
+    pthread_mutex_unlock(&p->lock);
+}
+
+const char *weir_pool_name(const struct weir_pool *p)
+{
+    return p->name;
+}
+
+void endpoint_try_free(struct weir_endpoint *ep)
+{
+    if (!ep->drain || ep->refs || ep->active) return;
+    for (unsigned i = 0; i < ep->pool->group->threads; i++)
+        if (ep->pool->threads[i].batch == ep) ep->pool->threads[i].batch = NULL;
+    weir_list_remove(&ep->link);
+    free(ep);
+}
+
+static struct weir_endpoint *find_endpoint(struct weir_pool *p, uint64_t id)
+{
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (ep->id == id) return ep;
+    }
+    return NULL;
+}
+
+static int add_endpoint(struct weir_pool *p, const struct weir_endpoint_options *o)
+{
+    struct weir_endpoint *ep = calloc(1, sizeof *ep);
+    if (!ep) return WEIR_NOMEM;
+    size_t len = strlen(o->address);
+    int status = weir_address_parse(weir_cstr(o->address), &ep->addr, &ep->addr_len);
+    if (status < 0) {
+        free(ep);
+        return status;
+    }
+    if (len >= sizeof ep->text) len = sizeof ep->text - 1;
+    memcpy(ep->text, o->address, len);
+    ep->pool = p;
+    ep->id = o->id;
+    ep->local = ep->addr.ss_family == AF_UNIX;
+    weir_list_init(&ep->idle);
+    weir_list_push_back(&p->endpoints, &ep->link);
+    return WEIR_OK;
+}
+
+static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *o)
+{
+    bool was_new = ep->workers == 0;
+    ep->workers = o->workers ? o->workers : 1;
+    ep->requests = o->requests;
+    ep->keep = o->keep;
+    if (was_new) { /* later changes are what the peer itself told */
+        ep->flow = o->flow;
+        ep->plain_mpx = o->plain_mpx && !o->flow;
+        ep->limit = o->requests ? o->requests : 1000;
+    }
+    ep->drain = o->drain;
+}
+
+/* Takes the idle connections of a draining endpoint out; the caller closes them behind the lock. */
+static void take_idle(struct weir_endpoint *ep, struct weir_list *out)
+{
+    while (!weir_list_empty(&ep->idle)) {
+        struct conn *k = WEIR_CONTAINER(ep->idle.next, struct conn, link);
+        weir_list_remove(&k->link);
+        uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed); /* its owner's events become stale */
+        atomic_store_explicit(&k->tag, ((uint64_t)(tag_epoch(tag) + 1) & 0xffffff) << 16 | (tag & 0xff00) | CONN_FREE,
+                              memory_order_relaxed);
+        weir_list_push_back(out, &k->link);
+        ep->conns--;
+        ep->refs--;
+    }
+}
+
+int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count)
+{
+    int result = WEIR_OK;
+    struct weir_list gone;
+    weir_list_init(&gone);
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < count; i++) {
+        struct weir_endpoint *ep = find_endpoint(p, list[i].id);
+        if (!ep && list[i].drain) continue; /* was released already */
+        if (!ep) {
+            int status = add_endpoint(p, &list[i]);
+            if (status < 0) {
+                result = status;
+                continue;
+            }
+            ep = WEIR_CONTAINER(p->endpoints.prev, struct weir_endpoint, link);
+        }
+        apply(ep, &list[i]);
+    }
+    for (struct weir_list *l = p->endpoints.next, *next; l != &p->endpoints; l = next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        next = l->next;
+        bool named = false;
+        for (size_t i = 0; i < count && !named; i++) named = list[i].id == ep->id;
+        if (!named) ep->drain = true;
+        if (!ep->drain) continue;
+        take_idle(ep, &gone);
+        endpoint_try_free(ep);
+    }
+    pthread_mutex_unlock(&p->lock);
+    while (!weir_list_empty(&gone)) {
+        struct conn *k = WEIR_CONTAINER(gone.next, struct conn, link);
+        weir_list_remove(&k->link);
+        conn_free_now(k);
+    }
+    for (unsigned i = 0; i < p->group->threads; i++) { /* their shared connections, and those who wait */
+        struct weir_client *c = p->group->clients[i];
+        if (!c) continue;
+        atomic_store(&c->look, true);
+        weir_loop_wake(c->loop);
+    }
+    return result;
+}
+
+/* ---- choosing ---- */
+
+static struct conn *idle_conn(struct weir_endpoint *ep, struct weir_client *for_whom)
+{
+    for (struct weir_list *l = ep->idle.next; l != &ep->idle; l = l->next) {
+        struct conn *k = WEIR_CONTAINER(l, struct conn, link);
+        if (k->client == for_whom) return k;
+    }
+    return weir_list_empty(&ep->idle) ? NULL : WEIR_CONTAINER(ep->idle.next, struct conn, link);
+}
+
+static bool down(const struct weir_endpoint *ep, const struct weir_client *c)
+{
+    return ep->failures && ep->down_until_us > c->loop->now_us;
+}
+
+static bool usable(const struct weir_endpoint *ep, const struct weir_client *c)
+{
+    if (ep->drain || down(ep, c)) return false;
+    return endpoint_shared(ep) ? ep->active < ep->limit : !weir_list_empty(&ep->idle);
+}
+
+/* Within a batch the same endpoint, then the least loaded; among equals one with a connection of this thread. */
+static struct weir_endpoint *choose(struct weir_pool *p, struct weir_client *c)
+{
+    struct pool_thread *t = &p->threads[c->index];
+    struct weir_endpoint *best = NULL;
+    bool best_own = false;
+    if (t->batch && t->batch_left && usable(t->batch, c)) return t->batch;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!usable(ep, c)) continue;
+        bool own = endpoint_shared(ep) ? ep->shared[c->index] != NULL : idle_conn(ep, c)->client == c;
+        if (best && (best->active < ep->active || (best->active == ep->active && best_own >= own))) continue;
+        best = ep;
+        best_own = own;
+    }
+    t->batch = best;
+    t->batch_left = BATCH_REQUESTS;
+    return best;
+}
+
+int pool_take(struct weir_pool *p, struct weir_client_req *r)
+{
+    struct weir_endpoint *ep = choose(p, r->client);
+    if (!ep) return 0;
+    struct pool_thread *t = &p->threads[r->client->index];
+    if (t->batch_left) t->batch_left--;
+    r->conn = NULL;
+    if (!endpoint_shared(ep)) {
+        struct conn *k = idle_conn(ep, r->client);
+        weir_list_remove(&k->link);
+        if (k->client != r->client) conn_give(k, r->client);
+        conn_set(k, CONN_ACTIVE);
+        r->conn = k;
+    }
+    ep->active++;
+    p->started++;
+    r->ep = ep;
+    r->slot = true;
+    return 1;
+}
+
+/* ---- the queue ---- */
+
+void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front)
+{
+    struct weir_list *own = &p->threads[r->client->index].waiting;
+    r->state = REQ_WAITING;
+    if (front) {
+        weir_list_push_front(&p->waiting, &r->wait_all);
+        weir_list_push_front(own, &r->wait_own);
+    } else {
+        weir_list_push_back(&p->waiting, &r->wait_all);
+        weir_list_push_back(own, &r->wait_own);
+    }
+    p->waiting_count++;
+}
+
+void pool_unwait(struct weir_pool *p, struct weir_client_req *r)
+{
+    weir_list_remove(&r->wait_all);
+    weir_list_remove(&r->wait_own);
+    p->waiting_count--;
+}
+
+/* Ours if it waits about as long as the oldest of all. */
+static struct weir_client_req *next_waiter(struct weir_pool *p, struct weir_client *c)
+{
+    struct weir_list *own = &p->threads[c->index].waiting;
+    struct weir_client_req *head = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
+    if (weir_list_empty(own)) return head;
+    struct weir_client_req *mine = WEIR_CONTAINER(own->next, struct weir_client_req, wait_own);
+    return mine->since_us <= head->since_us + SLACK_US ? mine : head;
+}
+
+static struct weir_endpoint *may_open(struct weir_pool *p, struct weir_client *c)
+{
+    struct weir_endpoint *best = NULL;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (ep->drain || endpoint_shared(ep) || ep->conns >= ep->workers || down(ep, c)) continue;
+        if (!best || ep->conns * best->workers < best->conns * ep->workers) best = ep;
+    }
+    return best;
+}
+
+void pool_serve(struct weir_pool *p, struct weir_client *c)
+{
+    struct weir_list mine;
+    struct weir_endpoint *open[32];
+    unsigned open_count = 0;
+    weir_list_init(&mine);
+    pthread_mutex_lock(&p->lock);
+    while (!weir_list_empty(&p->waiting)) {
+        struct weir_client_req *r = next_waiter(p, c);
+        if (!pool_take(p, r)) break;
+        pool_unwait(p, r);
+        r->state = REQ_GRANTED;
+        if (r->client == c) weir_list_push_back(&mine, &r->link);
+        else client_post(r->client, r);
+    }
+    while (p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) {
+        struct weir_endpoint *ep = may_open(p, c);
+        if (!ep) break;
+        ep->conns++;
+        ep->opening++;
+        ep->refs++;
+        p->opening++;
+        open[open_count++] = ep;
+    }
+    pthread_mutex_unlock(&p->lock);
+    while (!weir_list_empty(&mine)) {
+        struct weir_client_req *r = WEIR_CONTAINER(mine.next, struct weir_client_req, link);
+        weir_list_remove(&r->link);
+        req_start(r);
+    }
+    for (unsigned i = 0; i < open_count; i++) conn_open(c, open[i], false);
+}
+
+/* ---- what happened to slots and connections ---- */
+
+static void smooth(struct weir_pool *p, uint64_t hold_us)
+{
+    p->service_us = p->service_us ? p->service_us - p->service_us / 16 + hold_us / 16 : hold_us;
+}
+
+void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done)
+{
+    struct weir_pool *p = ep->pool;
+    pthread_mutex_lock(&p->lock);
+    WEIR_ASSERT(ep->active > 0);
+    ep->active--;
+    if (done) ep->done++;
+    else ep->failed++;
+    smooth(p, hold_us);
+    bool close_it = k && ep->drain;
+    if (k && !close_it) {
+        conn_set(k, CONN_IDLE);
+        weir_list_push_front(&ep->idle, &k->link);
+    }
+    bool serve = p->waiting_count > 0;
+    endpoint_try_free(ep);
+    pthread_mutex_unlock(&p->lock);
+    if (close_it) conn_close(k, WEIR_CLOSED, "the endpoint drains");
+    else if (serve) pool_serve(p, c);
+}
+
+void pool_conn_idle(struct conn *k, bool was_opening)
+{
+    struct weir_endpoint *ep = k->ep;
+    struct weir_pool *p = ep->pool;
+    struct weir_client *c = k->client;
+    pthread_mutex_lock(&p->lock);
+    if (was_opening) {
+        ep->opening--;
+        p->opening--;
+        ep->failures = 0;
+    }
+    bool wanted = ep->keep || p->waiting_count > 0;
+    bool close_it = ep->drain || !wanted;
+    if (!close_it) {
+        conn_set(k, CONN_IDLE);
+        weir_list_push_front(&ep->idle, &k->link);
+    }
+    bool serve = p->waiting_count > 0;
+    pthread_mutex_unlock(&p->lock);
+    if (close_it) conn_close(k, WEIR_CLOSED, "not needed any more");
+    else if (serve) pool_serve(p, c);
+}
+
+void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single, bool was_opening)
+{
+    struct weir_pool *p = ep->pool;
+    pthread_mutex_lock(&p->lock);
+    if (single) ep->conns--;
+    if (was_opening) {
+        ep->opening--;
+        p->opening--;
+    }
+    ep->refs--;
+    bool serve = p->waiting_count > 0;
+    endpoint_try_free(ep);
+    pthread_mutex_unlock(&p->lock);
+    if (serve) pool_serve(p, c);
+}
+
+/* Nothing of the pool can be reached, and nobody will mend it: those who wait are told. */
+static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char *reason, struct weir_list *mine)
+{
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!ep->drain && !down(ep, c)) return;
+    }
+    while (!weir_list_empty(&p->waiting)) {
+        struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
+        pool_unwait(p, r);
+        r->state = REQ_GRANTED;
+        r->ep = NULL;
+        r->result.reason = reason;
+        if (r->client == c) weir_list_push_back(mine, &r->link);
+        else client_post(r->client, r);
+    }
+}
+
+uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, const char *reason)
+{
+    struct weir_pool *p = ep->pool;
+    struct weir_list mine;
+    weir_list_init(&mine);
+    pthread_mutex_lock(&p->lock);
+    if (ep->failures < 6) ep->failures++;
+    uint64_t wait_us = UINT64_C(25000) << ep->failures;
+    ep->down_until_us = c->loop->now_us + wait_us;
+    if (!p->owned) fail_waiters(p, c, reason, &mine);
+    pthread_mutex_unlock(&p->lock);
+    while (!weir_list_empty(&mine)) {
+        struct weir_client_req *r = WEIR_CONTAINER(mine.next, struct weir_client_req, link);
+        weir_list_remove(&r->link);
+        req_start(r);
+    }
+    return wait_us;
+}
+
+void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t limit)
+{
+    pthread_mutex_lock(&ep->pool->lock);
+    ep->flow = flow;
+    ep->plain_mpx = plain_mpx;
+    if (limit && ep->requests && limit > ep->requests) limit = ep->requests;
+    if (limit) ep->limit = limit;
+    ep->failures = 0;
+    pthread_mutex_unlock(&ep->pool->lock);
+}
+
+/* ---- looking ---- */
+
+void weir_pool_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&p->lock);
+    *out = (struct weir_pool_stats){.queued = p->waiting_count, .started = p->started, .refused = p->refused,
+                                    .timed_out = p->timed_out};
+    if (!weir_list_empty(&p->waiting))
+        out->oldest_us = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all)->since_us;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next, n++) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (n >= room) continue;
+        eps[n] = (struct weir_endpoint_stats){
+            .id = ep->id, .conns = ep->conns, .opening = ep->opening, .busy = ep->active, .done = ep->done,
+            .failed = ep->failed, .retried = ep->retried, .flow = ep->flow, .draining = ep->drain,
+            .limit = endpoint_shared(ep) ? ep->limit : ep->workers};
+        memcpy(eps[n].address, ep->text, sizeof ep->text);
+    }
+    out->endpoint_count = (uint32_t)n;
+    pthread_mutex_unlock(&p->lock);
+}

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests: from begin to the end that is told, with their body, the output that nobody takes yet, their time-outs, and the
+ * rule of repetition: only what was never sent, was refused, or may run twice goes to a connection again. */
+#include <stdlib.h>
+
+#include "client/internal.h"
+
+/* ---- memory ---- */
+
+static struct weir_client_req *req_new(struct weir_client *c)
+{
+    struct weir_client_req *r = c->free_reqs;
+    if (r) c->free_reqs = r->next_free;
+    else r = malloc(sizeof *r);
+    if (!r) return NULL;
+    memset(r, 0, sizeof *r);
+    weir_list_init(&r->wait_all);
+    weir_list_init(&r->wait_own);
+    weir_list_init(&r->link);
+    weir_list_init(&r->ready_link);
+    r->client = c;
+    c->req_count++;
+    return r;
+}
+
+void req_recycle(struct weir_client_req *r)
+{
+    struct weir_client *c = r->client;
+    weir_timer_clear(&r->timer);
+    weir_list_remove(&r->ready_link);
+    weir_list_remove(&r->link);
+    if (c->lent == r) c->lent = NULL;
+    weir_spill_free(r->held);
+    r->held = NULL;
+    r->next_free = c->free_reqs;
+    c->free_reqs = r;
+    c->req_count--;
+}
+
+/* ---- slots ---- */
+
+/* Gives its slot back; k: its connection, if that may serve the next one. */
+static void leave_slot(struct weir_client_req *r, struct conn *k, bool done)
+{
+    struct weir_endpoint *ep = r->ep;
+    if (!r->slot) return;
+    r->slot = false;
+    r->ep = NULL;
+    pool_release(ep, r->client, k, r->client->loop->now_us - r->started_us, done);
+}
+
+void req_tell(struct weir_client_req *r)
+{
+    if (weir_list_empty(&r->ready_link)) weir_list_push_back(&r->client->ready, &r->ready_link);
+}
+
+/* ---- time ---- */
+
+static uint64_t earliest_ms(const struct weir_client_req *r)
+{
+    uint64_t due = UINT64_MAX;
+    if (r->forgotten || r->aborted_us) return r->aborted_us / 1000 + ABORT_MS;
+    switch (r->state) {
+    case REQ_WAITING:
+    case REQ_GRANTED: return r->since_us / 1000 + r->queue_ms;
+    case REQ_RUNNING:
+        if (r->o.silent_ms) due = r->heard_us / 1000 + r->o.silent_ms;
+        if (r->o.request_ms && r->started_us / 1000 + r->o.request_ms < due)
+            due = r->started_us / 1000 + r->o.request_ms;
+        return due;
+    default: return UINT64_MAX;
+    }
+}
+
+void req_arm(struct weir_client_req *r)
+{
+    uint64_t due = earliest_ms(r);
+    struct weir_ident id = {.kind = (uint8_t)(r->client->o.kind + KIND_REQ_TIMER)};
+    if (due == UINT64_MAX) weir_timer_clear(&r->timer);
+    else if (!weir_timer_is_set(&r->timer) || due < r->timer.due_ms) weir_timer_set(r->client->loop, &r->timer, id, due);
+}
+
+/* The app is told to stop; the slot stays taken until it did. */
+void req_stop(struct weir_client_req *r, int status, const char *reason)
+{
+    struct conn *k = r->conn;
+    if (!k->shared) { /* on a connection of its own the close says it [research: what apps really notice] */
+        conn_close(k, status, reason);
+        return;
+    }
+    r->aborted_us = r->client->loop->now_us;
+    if (weir_wire_server_abort(k->wire, r->id) < 0) {
+        conn_close(k, status, reason);
+        return;
+    }
+    conn_dirty(k);
+    r->result.status = status;
+    r->result.stage = WEIR_STAGE_RUN;
+    r->result.reason = reason;
+    weir_timer_clear(&r->timer);
+    req_arm(r);
+    r->tell_end = true;
+    req_tell(r);
+}
+
+static void waited_too_long(struct weir_client_req *r)
+{
+    struct weir_pool *p = r->pool;
+    pthread_mutex_lock(&p->lock);
+    bool waits = r->state == REQ_WAITING;
+    if (waits) {
+        pool_unwait(p, r);
+        p->timed_out++;
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!waits) { /* granted: on its way to its thread, or held by a connection that takes no more */
+        if (r->in_inbox) return;
+        weir_list_remove(&r->link);
+        leave_slot(r, NULL, false);
+    }
+    req_end(r, WEIR_TIMEOUT, WEIR_STAGE_QUEUE, "no free slot within the queue's time");
+}
+
+void req_timer(struct weir_client_req *r)
+{
+    uint64_t now_ms = weir_loop_now_ms(r->client->loop);
+    if (earliest_ms(r) > now_ms) {
+        req_arm(r);
+        return;
+    }
+    if (r->forgotten || r->aborted_us) {
+        conn_close(r->conn, WEIR_TIMEOUT, "the application did not end an aborted request");
+    } else if (r->state == REQ_WAITING || r->state == REQ_GRANTED) {
+        waited_too_long(r);
+    } else if (r->state == REQ_RUNNING) {
+        bool silent = r->o.silent_ms && r->heard_us / 1000 + r->o.silent_ms <= now_ms;
+        req_stop(r, WEIR_TIMEOUT, silent ? "the application was silent for too long"
+                                             : "the application took longer than the request may take");
+    }
+}
+
+/* ---- starting ---- */
+
+/* What can be known now: a pair that no record can carry, a queue that is too slow. */
+static int check_params(const struct weir_client_begin *o)
+{
+    for (size_t i = 0; i < o->param_count; i++) {
+        size_t n = weir_wire_pair(NULL, o->params[i].name, o->params[i].value);
+        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT) return WEIR_INVALID;
+    }
+    return WEIR_OK;
+}
+
+static uint32_t capacity(struct weir_pool *p)
+{
+    uint32_t n = 0;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!ep->drain) n += endpoint_shared(ep) ? ep->limit : ep->workers;
+    }
+    return n;
+}
+
+static bool queue_takes(struct weir_pool *p, const struct weir_client_req *r)
+{
+    if (p->waiting_count >= p->queue_count) return false;
+    uint32_t places = capacity(p);
+    if (!places || !p->service_us) return true;
+    return ((uint64_t)p->waiting_count + 1) * p->service_us / places <= (uint64_t)r->queue_ms * 1000;
+}
+
+int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
+                      struct weir_client_req **out)
+{
+    if (check_params(o) < 0) return WEIR_INVALID;
+    struct weir_client_req *r = req_new(c);
+    if (!r) return WEIR_NOMEM;
+    r->o = *o;
+    r->pool = p;
+    r->begun_us = r->since_us = c->loop->now_us;
+    bool granted = false, refused = false;
+    pthread_mutex_lock(&p->lock);
+    r->queue_ms = o->queue_ms && o->queue_ms < p->queue_ms ? o->queue_ms : p->queue_ms;
+    if (p->waiting_count == 0 && pool_take(p, r)) {
+        r->state = REQ_GRANTED;
+        granted = true;
+    } else if (!queue_takes(p, r)) {
+        p->refused++;
+        refused = true;
+    } else {
+        pool_wait(p, r, false);
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (refused) {
+        req_recycle(r);
+        return WEIR_LIMIT;
+    }
+    *out = r;
+    if (granted) {
+        req_start(r);
+        if (r->state == REQ_RUNNING && r->tell_started) { /* told by the return value */
+            r->tell_started = false;
+            if (!r->tell_end && !r->tell_room) weir_list_remove(&r->ready_link);
+            return 1;
+        }
+        return 0;
+    }
+    req_arm(r);
+    pool_serve(p, c); /* opens a connection where that helps */
+    return 0;
+}
+
+void req_start(struct weir_client_req *r)
+{
+    struct weir_client *c = r->client;
+    if (r->forgotten) { /* given up on its way here */
+        struct conn *k = r->conn;
+        bool fresh = k && conn_attach(k) == WEIR_OK;
+        r->started_us = c->loop->now_us;
+        if (k && !fresh) conn_close(k, WEIR_SYSTEM, "cannot watch the connection");
+        leave_slot(r, fresh ? k : NULL, false);
+        req_recycle(r);
+        return;
+    }
+    if (!r->ep) { /* nothing of the pool can be reached */
+        req_end(r, WEIR_SYSTEM, WEIR_STAGE_CONNECT, r->result.reason);
+        return;
+    }
+    r->started_us = r->heard_us = c->loop->now_us;
+    if (r->conn) {
+        struct conn *k = r->conn;
+        if (conn_attach(k) < 0) {
+            r->conn = NULL;
+            conn_close(k, WEIR_SYSTEM, "cannot watch the connection");
+            leave_slot(r, NULL, false);
+            req_end(r, WEIR_SYSTEM, WEIR_STAGE_CONNECT, "cannot watch the connection");
+            return;
+        }
+        req_run_on(r, k);
+        return;
+    }
+    struct conn *k = r->ep->shared[c->index];
+    if (!k) k = conn_open(c, r->ep, true);
+    if (!k) {
+        leave_slot(r, NULL, false);
+        req_end(r, WEIR_NOMEM, WEIR_STAGE_CONNECT, "out of memory");
+        return;
+    }
+    if (conn_state(k) == CONN_ACTIVE && !k->final && !k->broken &&
+        weir_wire_server_active(k->wire) < weir_wire_server_limit(k->wire)) {
+        req_run_on(r, k);
+    } else {
+        weir_list_push_back(&k->pending, &r->link);
+        req_arm(r);
+    }
+}
+
+void req_run_on(struct weir_client_req *r, struct conn *k)
+{
+    struct weir_client *c = r->client;
+    uint32_t window = c->o.hold_memory < 65536 ? c->o.hold_memory : 65536;
+    r->tries++;
+    int status = weir_wire_server_begin(k->wire, r->o.role, k->ep->keep, window, r->o.params, r->o.param_count, r,
+                                        &r->id);
+    if (status < 0) {
+        r->conn = NULL;
+        if (k->shared) {
+            leave_slot(r, NULL, false);
+        } else {
+            k->single = NULL;
+            leave_slot(r, k, false);
+        }
+        req_end(r, status, WEIR_STAGE_CONNECT, status == WEIR_INVALID ? "the parameters cannot be sent" : "cannot begin");
+        return;
+    }
+    k->unused = false;
+    if (!k->shared) k->single = r;
+    r->conn = k;
+    r->state = REQ_RUNNING;
+    r->started_us = r->heard_us = c->loop->now_us;
+    r->sent = r->received = 0;
+    r->wants_room = false;
+    if (r->o.body_len == 0 && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
+    conn_dirty(k);
+    req_arm(r);
+    r->tell_started = true;
+    req_tell(r);
+}
+
+/* ---- ending ---- */
+
+void req_end(struct weir_client_req *r, int status, enum weir_client_stage stage, const char *reason)
+{
+    if (r->forgotten) {
+        req_recycle(r);
+        return;
+    }
+    if (r->state == REQ_ENDED) return;
+    r->state = REQ_ENDED;
+    r->conn = NULL;
+    if (!r->aborted_us) {
+        r->result.status = status;
+        r->result.stage = stage;
+        r->result.reason = reason;
+        r->tell_end = true;
+    }
+    r->result.total_us = r->client->loop->now_us - r->begun_us;
+    weir_timer_clear(&r->timer);
+    req_tell(r);
+}
+
+/* Back to the head of the queue; whoever calls serves the pool afterwards. Its slot is given back. */
+void req_requeue(struct weir_client_req *r)
+{
+    struct weir_endpoint *ep = r->ep;
+    struct weir_pool *p = r->pool;
+    if (r->forgotten) {
+        leave_slot(r, NULL, false);
+        req_recycle(r);
+        return;
+    }
+    r->conn = NULL;
+    r->tell_started = r->tell_room = false;
+    weir_list_remove(&r->ready_link);
+    pthread_mutex_lock(&p->lock);
+    if (r->slot) {
+        ep->active--;
+        ep->retried++;
+        r->slot = false;
+        r->ep = NULL;
+        endpoint_try_free(ep);
+    }
+    pool_wait(p, r, true);
+    pthread_mutex_unlock(&p->lock);
+    weir_timer_clear(&r->timer);
+    req_arm(r);
+}
+
+void req_conn_lost(struct weir_client_req *r, int status, const char *reason)
+{
+    bool sent_nothing = r->result.not_run;
+    if (!r->forgotten && !r->aborted_us && r->received == 0 && r->tries < MAX_TRIES && status != WEIR_TIMEOUT &&
+        (sent_nothing || (r->o.repeatable && status == WEIR_CLOSED))) {
+        req_requeue(r);
+        return;
+    }
+    leave_slot(r, NULL, false);
+    req_end(r, status, WEIR_STAGE_RUN, reason);
+}
+
+void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
+{
+    struct conn *k = r->conn;
+    if (!k->shared) k->single = NULL;
+    r->result.app_status = ev->app_status;
+    r->result.protocol_status = ev->protocol_status;
+    if (ev->not_run && r->received == 0) {
+        r->result.not_run = true;
+        if (!r->forgotten && !r->aborted_us && r->tries < MAX_TRIES) {
+            req_requeue(r);
+            if (k->shared) pool_serve(k->ep->pool, k->client);
+            return; /* single: served when the connection has been read to its end */
+        }
+        leave_slot(r, NULL, false);
+        req_end(r, WEIR_REFUSED, WEIR_STAGE_RUN,
+                ev->protocol_status == WEIR_WIRE_UNKNOWN_ROLE ? "the application does not know this role"
+                                                              : "the application refused: overloaded");
+        return;
+    }
+    leave_slot(r, NULL, true);
+    req_end(r, WEIR_OK, WEIR_STAGE_DONE, "complete");
+}
+
+/* ---- body and output ---- */
+
+int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
+{
+    struct conn *k = r->conn;
+    const void *out;
+    if (r->state != REQ_RUNNING || r->aborted_us) return WEIR_CLOSED;
+    if (len > r->o.body_len - r->sent) return WEIR_INVALID;
+    size_t waiting = weir_wire_server_output(k->wire, &out);
+    size_t room = waiting < OUTPUT_HIGH ? OUTPUT_HIGH - waiting : 0;
+    int64_t n = 0;
+    if (room) {
+        n = weir_wire_server_write(k->wire, r->id, WEIR_STDIN, p, len < room ? len : room);
+        if (n < 0) return n;
+    }
+    r->sent += (uint64_t)n;
+    if (r->sent == r->o.body_len) {
+        if (weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) return WEIR_NOMEM;
+    } else if ((size_t)n < len) {
+        r->wants_room = true;
+    }
+    if (n) {
+        r->heard_us = r->client->loop->now_us; /* the app takes its body: not silent */
+        conn_dirty(k);
+    }
+    return n;
+}
+
+int req_hold(struct weir_client_req *r, const char *p, size_t len)
+{
+    struct weir_client *c = r->client;
+    if (!r->held) {
+        struct weir_spill_limits lim = {.memory = c->o.hold_memory, .max = c->o.hold_max};
+        struct weir_ident id = {.kind = (uint8_t)(c->o.kind + KIND_SPILL)};
+        r->held = weir_spill_new(c->loop, c->o.quota, &lim, id);
+        if (!r->held) return WEIR_NOMEM;
+        weir_spill_set_user(r->held, r);
+    }
+    int status = weir_spill_put(r->held, p, len);
+    if (status == WEIR_OK && weir_spill_full(r->held) && r->conn && !r->conn->shared) r->conn->paused = true;
+    return status;
+}
+
+int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len)
+{
+    if (!r->held) return WEIR_AGAIN;
+    int status = weir_spill_peek(r->held, p, len);
+    return status == WEIR_OK ? WEIR_OK : WEIR_AGAIN;
+}
+
+void weir_client_consume(struct weir_client_req *r, size_t len)
+{
+    struct weir_client *c = r->client;
+    if (c->lent == r) {
+        WEIR_ASSERT(len <= c->lent_bytes.len);
+        c->lent_bytes.ptr += len;
+        c->lent_bytes.len -= len;
+    } else {
+        weir_spill_consume(r->held, len);
+        if (r->tell_end && weir_spill_left(r->held) == 0) req_tell(r);
+    }
+    if (r->state == REQ_RUNNING && r->conn && r->conn->shared && len && !r->aborted_us) {
+        const void *out;
+        size_t before = weir_wire_server_output(r->conn->wire, &out);
+        weir_wire_server_consumed(r->conn->wire, r->id, WEIR_STDOUT, len);
+        if (weir_wire_server_output(r->conn->wire, &out) > before) conn_dirty(r->conn);
+    }
+}
+
+void weir_client_req_free(struct weir_client_req *r)
+{
+    struct weir_pool *p = r->pool;
+    struct weir_client *c = r->client;
+    if (r->state == REQ_WAITING || r->state == REQ_GRANTED) {
+        pthread_mutex_lock(&p->lock);
+        bool waits = r->state == REQ_WAITING;
+        if (waits) pool_unwait(p, r);
+        bool inbox = !waits && r->in_inbox;
+        if (inbox) r->forgotten = true;
+        pthread_mutex_unlock(&p->lock);
+        if (inbox) return; /* its thread's inbox ends it */
+        if (!waits) {
+            weir_list_remove(&r->link); /* it waited for a connection to be agreed */
+            leave_slot(r, NULL, false);
+        }
+        req_recycle(r);
+        return;
+    }
+    if (r->state == REQ_ENDED) {
+        req_recycle(r);
+        return;
+    }
+    if (c->lent == r) c->lent = NULL;
+    weir_list_remove(&r->ready_link);
+    bool already = r->aborted_us != 0;
+    r->tell_started = r->tell_room = r->tell_output = r->tell_end = false;
+    r->forgotten = true;
+    if (!already) req_stop(r, WEIR_ABORTED, "given up");
+    /* r may be gone now, or it is when END comes */
+}
+
+void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out)
+{
+    *out = r->result;
+    out->tries = r->tries;
+    out->received = r->received;
+    out->queued_us = (r->started_us ? r->started_us : r->client->loop->now_us) - r->begun_us;
+    if (!out->total_us) out->total_us = r->client->loop->now_us - r->begun_us;
+}
