@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* Record headers and name-value pairs: bytes <-> values, no state. Every length is computed in 32 bits or more. */
+#include "weir/wire.h"
+
+#include <string.h>
+
+void weir_wire_header_write(uint8_t *out, uint8_t type, uint16_t id, uint16_t len, uint8_t padding)
+{
+    out[0] = WEIR_WIRE_VERSION;
+    out[1] = type;
+    out[2] = (uint8_t)(id >> 8);
+    out[3] = (uint8_t)id;
+    out[4] = (uint8_t)(len >> 8);
+    out[5] = (uint8_t)len;
+    out[6] = padding;
+    out[7] = 0;
+}
+
+void weir_wire_header_read(const uint8_t *in, struct weir_wire_header *out)
+{
+    out->version = in[0];
+    out->type = in[1];
+    out->id = (uint16_t)(in[2] << 8 | in[3]);
+    out->len = (uint16_t)(in[4] << 8 | in[5]);
+    out->padding = in[6];
+}
+
+static size_t length_size(size_t len)
+{
+    return len < 128 ? 1 : 4;
+}
+
+static uint8_t *length_write(uint8_t *out, size_t len)
+{
+    if (len < 128) {
+        *out++ = (uint8_t)len;
+        return out;
+    }
+    *out++ = (uint8_t)(0x80 | len >> 24);
+    *out++ = (uint8_t)(len >> 16);
+    *out++ = (uint8_t)(len >> 8);
+    *out++ = (uint8_t)len;
+    return out;
+}
+
+size_t weir_wire_pair(uint8_t *out, struct weir_str name, struct weir_str value)
+{
+    if (name.len > 0x7fffffff || value.len > 0x7fffffff) return 0;
+    size_t total = length_size(name.len) + length_size(value.len) + name.len + value.len;
+    if (!out) return total;
+    out = length_write(out, name.len);
+    out = length_write(out, value.len);
+    if (name.len) memcpy(out, name.ptr, name.len);
+    if (value.len) memcpy(out + name.len, value.ptr, value.len);
+    return total;
+}
+
+/* One length at *pos: WEIR_OK, or WEIR_PROTOCOL if it runs past the end. */
+static int length_read(struct weir_str b, size_t *pos, size_t *out)
+{
+    const uint8_t *p = (const uint8_t *)b.ptr;
+    if (*pos >= b.len) return WEIR_PROTOCOL;
+    if (!(p[*pos] & 0x80)) {
+        *out = p[(*pos)++];
+        return WEIR_OK;
+    }
+    if (b.len - *pos < 4) return WEIR_PROTOCOL;
+    p += *pos;
+    *out = (size_t)(p[0] & 0x7f) << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+    *pos += 4;
+    return WEIR_OK;
+}
+
+int weir_wire_pair_next(struct weir_str bytes, size_t *pos, struct weir_pair *out)
+{
+    size_t at = *pos, name_len, value_len;
+    if (at == bytes.len) return WEIR_AGAIN;
+    if (length_read(bytes, &at, &name_len) < 0 || length_read(bytes, &at, &value_len) < 0) return WEIR_PROTOCOL;
+    if (name_len > bytes.len - at || value_len > bytes.len - at - name_len) return WEIR_PROTOCOL;
+    out->name.ptr = bytes.ptr + at;
+    out->name.len = name_len;
+    out->value.ptr = bytes.ptr + at + name_len;
+    out->value.len = value_len;
+    *pos = at + name_len + value_len;
+    return WEIR_OK;
+}

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: MIT */
+/* The web server's end of a connection: requests -> records, records -> their output. It owns the ids: the lowest free one
+ * is used, so that both sides can index by it [3.3]. */
+#include <stdlib.h>
+
+#include "wire/wire_internal.h"
+
+enum { OUT_STDIN, OUT_DATA, OUT_COUNT };
+enum { IN_STDOUT, IN_STDERR, IN_COUNT };
+
+struct request {
+    void *user;
+    struct credit_out out[OUT_COUNT];
+    struct credit_in in[IN_COUNT];
+    uint64_t begin_at; /* offset of its BEGIN in all that was ever put out */
+    bool active, aborted, answered;
+};
+
+enum asked { ASK_NONE, ASK_FLOW, ASK_PING };
+enum content { SKIP, SMALL, STREAM, VALUES };
+
+struct weir_wire_server {
+    struct decoder d;
+    struct weir_wire_limits limits;
+    struct weir_buf out, values;
+    struct request *requests; /* index id - 1 */
+    uint16_t *free_ids;       /* stack */
+    uint32_t cap, top, free_count;
+    struct small small;
+    struct weir_wire_event pending; /* the second event of one record */
+    enum content content;
+    enum asked asked;
+    uint64_t sent;            /* bytes that left, in all */
+    uint32_t active, limit, peer_window, stray;
+    const char *error;
+    bool has_pending, agreed, final, spoiled, told_error, plain_mpx;
+};
+
+int weir_wire_server_new(struct weir_wire_server **out, const struct weir_wire_limits *l)
+{
+    struct weir_wire_server *w = calloc(1, sizeof *w);
+    if (!w) return WEIR_NOMEM;
+    wire_limits(&w->limits, l);
+    w->limit = 1;
+    *out = w;
+    return WEIR_OK;
+}
+
+void weir_wire_server_free(struct weir_wire_server *w)
+{
+    if (!w) return;
+    weir_buf_fini(&w->out);
+    weir_buf_fini(&w->values);
+    free(w->requests);
+    free(w->free_ids);
+    free(w);
+}
+
+static int fail(struct weir_wire_server *w, const char *reason)
+{
+    if (!w->error) w->error = reason;
+    return WEIR_PROTOCOL;
+}
+
+static struct request *find(const struct weir_wire_server *w, uint16_t id)
+{
+    if (id == 0 || id > w->top || !w->requests[id - 1].active) return NULL;
+    return &w->requests[id - 1];
+}
+
+/* ---- ids ---- */
+
+static bool grow(struct weir_wire_server *w)
+{
+    uint32_t cap = w->cap ? w->cap * 2 : 4;
+    if (w->cap >= 65535) return false;
+    if (cap > 65535) cap = 65535;
+    struct request *requests = realloc(w->requests, cap * sizeof *requests);
+    if (!requests) return false;
+    w->requests = requests;
+    uint16_t *ids = realloc(w->free_ids, cap * sizeof *ids);
+    if (!ids) return false;
+    w->free_ids = ids;
+    w->cap = cap;
+    return true;
+}
+
+static uint16_t take_id(struct weir_wire_server *w)
+{
+    if (w->free_count) return w->free_ids[--w->free_count];
+    if (w->top == w->cap && !grow(w)) return 0;
+    return (uint16_t)++w->top;
+}
+
+/* ---- asking ---- */
+
+static int get_values(struct weir_wire_server *w, const char *name, enum asked asked)
+{
+    uint8_t content[64];
+    if (w->error) return WEIR_CLOSED;
+    if (w->active || w->asked != ASK_NONE) return WEIR_INVALID;
+    size_t len = weir_wire_pair(content, weir_cstr(name), WEIR_STR(""));
+    int status = record_write(&w->out, WEIR_WIRE_GET_VALUES, 0, content, len, 8); /* FC 2.1: padded for libfcgi */
+    if (status == WEIR_OK) w->asked = asked;
+    return status;
+}
+
+int weir_wire_server_ask(struct weir_wire_server *w)
+{
+    return get_values(w, FLOW_NAME, ASK_FLOW);
+}
+
+int weir_wire_server_ping(struct weir_wire_server *w)
+{
+    return get_values(w, "FCGI_MPXS_CONNS", ASK_PING);
+}
+
+void weir_wire_server_allow_plain_mpx(struct weir_wire_server *w, uint32_t n)
+{
+    if (w->agreed) return;
+    w->limit = n > 65535 ? 65535 : n ? n : 1;
+    w->plain_mpx = w->limit > 1;
+}
+
+/* ---- beginning ---- */
+
+/* PARAMS as few records as possible, no pair in two of them. Two passes of the same code: out NULL measures.
+ * Returns the bytes, 0: a pair cannot be sent. */
+static size_t encode_params(uint8_t *out, uint16_t id, const struct weir_pair *params, size_t count)
+{
+    size_t total = 0, i = 0;
+    while (i < count) {
+        size_t len = 0, first = i;
+        for (; i < count; i++) {
+            size_t n = weir_wire_pair(NULL, params[i].name, params[i].value);
+            if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || params[i].name.len == 0) return 0;
+            if (len + n > WEIR_WIRE_SEND_CONTENT) break;
+            len += n;
+        }
+        if (out) {
+            uint8_t *p = out + total;
+            weir_wire_header_write(p, WEIR_WIRE_PARAMS, id, (uint16_t)len, 0);
+            p += WEIR_WIRE_HEADER_LEN;
+            for (size_t k = first; k < i; k++) p += weir_wire_pair(p, params[k].name, params[k].value);
+            WEIR_ASSERT(p == out + total + WEIR_WIRE_HEADER_LEN + len);
+        }
+        total += WEIR_WIRE_HEADER_LEN + len;
+    }
+    if (out) weir_wire_header_write(out + total, WEIR_WIRE_PARAMS, id, 0, 0);
+    return total + WEIR_WIRE_HEADER_LEN;
+}
+
+static void init_request(struct weir_wire_server *w, struct request *r, uint32_t window, void *user)
+{
+    *r = (struct request){.user = user, .active = true, .begin_at = w->sent + weir_buf_len(&w->out)};
+    for (int i = 0; i < OUT_COUNT; i++) r->out[i].limit = w->agreed ? w->peer_window : UNLIMITED;
+    for (int i = 0; i < IN_COUNT; i++) {
+        r->in[i].window = window;
+        r->in[i].limit = w->agreed ? window : UNLIMITED;
+    }
+}
+
+int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int keep, uint32_t window,
+                           const struct weir_pair *params, size_t count, void *user, uint16_t *id)
+{
+    if (w->error || w->final) return WEIR_CLOSED;
+    if (w->asked != ASK_NONE || w->active >= w->limit) return WEIR_LIMIT;
+    size_t params_len = encode_params(NULL, 0, params, count);
+    if (params_len == 0) return WEIR_INVALID;
+    uint8_t *out = (uint8_t *)weir_buf_room(&w->out, 16 + params_len);
+    if (!out) return WEIR_NOMEM;
+    uint16_t r_id = take_id(w);
+    if (!r_id) return WEIR_LIMIT;
+    init_request(w, &w->requests[r_id - 1], window, user);
+    weir_wire_header_write(out, WEIR_WIRE_BEGIN_REQUEST, r_id, 8, 0);
+    memset(out + 8, 0, 8);
+    out[8] = (uint8_t)((unsigned)role >> 8);
+    out[9] = (uint8_t)role;
+    out[10] = keep || w->agreed ? WEIR_WIRE_KEEP_CONN : 0;
+    if (w->agreed) { /* FC 3 */
+        out[10] |= WEIR_WIRE_FLOW;
+        out[11] = 1;
+        out[12] = (uint8_t)(window >> 24);
+        out[13] = (uint8_t)(window >> 16);
+        out[14] = (uint8_t)(window >> 8);
+        out[15] = (uint8_t)window;
+    }
+    size_t written = encode_params(out + 16, r_id, params, count);
+    WEIR_ASSERT(written == params_len);
+    weir_buf_added(&w->out, 16 + params_len);
+    w->active++;
+    *id = r_id;
+    return WEIR_OK;
+}
+
+/* ---- the request's streams ---- */
+
+static struct credit_out *out_stream(struct request *r, enum weir_stream s)
+{
+    return &r->out[s == WEIR_DATA ? OUT_DATA : OUT_STDIN];
+}
+
+static struct request *writable(const struct weir_wire_server *w, uint16_t id, enum weir_stream s)
+{
+    struct request *r = find(w, id);
+    if (!r || r->aborted || (s != WEIR_STDIN && s != WEIR_DATA) || out_stream(r, s)->ended) return NULL;
+    return r;
+}
+
+size_t weir_wire_server_room(const struct weir_wire_server *w, uint16_t id, enum weir_stream s)
+{
+    struct request *r = writable(w, id, s);
+    return r && !w->error ? credit_room(out_stream(r, s)) : 0;
+}
+
+int64_t weir_wire_server_write(struct weir_wire_server *w, uint16_t id, enum weir_stream s, const void *buf, size_t len)
+{
+    struct request *r = writable(w, id, s);
+    if (w->error) return WEIR_CLOSED;
+    if (!r) return WEIR_INVALID;
+    struct credit_out *out = out_stream(r, s);
+    size_t n = credit_room(out);
+    if (n < len) out->starved = true;
+    else n = len;
+    if (n == 0) return 0;
+    uint32_t record = w->active > 1 ? STREAM_RECORD : WEIR_WIRE_SEND_CONTENT;
+    if (stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
+    out->sent += n;
+    out->idle = 0;
+    return (int64_t)n;
+}
+
+int weir_wire_server_write_end(struct weir_wire_server *w, uint16_t id, enum weir_stream s)
+{
+    struct request *r = writable(w, id, s);
+    if (w->error) return WEIR_CLOSED;
+    if (!r) return WEIR_INVALID;
+    int status = record_write(&w->out, (uint8_t)s, id, NULL, 0, 0);
+    if (status == WEIR_OK) out_stream(r, s)->ended = true;
+    return status;
+}
+
+int weir_wire_server_abort(struct weir_wire_server *w, uint16_t id)
+{
+    struct request *r = find(w, id);
+    if (w->error) return WEIR_CLOSED;
+    if (!r) return WEIR_INVALID;
+    if (r->aborted) return WEIR_OK;
+    int status = record_write(&w->out, WEIR_WIRE_ABORT_REQUEST, id, NULL, 0, 0);
+    if (status == WEIR_OK) r->aborted = true;
+    return status;
+}
+
+void weir_wire_server_consumed(struct weir_wire_server *w, uint16_t id, enum weir_stream s, size_t len)
+{
+    struct request *r = find(w, id);
+    if (w->error || !r || r->aborted || !w->agreed) return;
+    uint64_t limit = credit_taken(&r->in[s == WEIR_STDERR ? IN_STDERR : IN_STDOUT], len);
+    if (limit && credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
+}
+
+/* ---- records in ---- */
+
+static int on_header(struct weir_wire_server *w)
+{
+    struct weir_wire_header *h = &w->d.h;
+    w->small.len = 0;
+    w->content = SKIP;
+    if (h->id == 0) {
+        if (h->type == WEIR_WIRE_GET_VALUES_RESULT && w->asked != ASK_NONE) {
+            w->content = VALUES;
+            weir_buf_reset(&w->values, 4096);
+        } else if (h->type == WEIR_WIRE_CREDIT && w->agreed) {
+            if (h->len < CREDIT_LEN) return fail(w, "CREDIT that is too short");
+            w->content = SMALL;
+        }
+        return WEIR_OK;
+    }
+    struct request *r = find(w, h->id);
+    if (!r) { /* of a request that ended: ignored */
+        if (++w->stray > w->limits.stray_records) return fail(w, "too many records of inactive requests");
+        return WEIR_OK;
+    }
+    w->stray = 0;
+    switch (h->type) {
+    case WEIR_WIRE_STDOUT:
+    case WEIR_WIRE_STDERR:
+        if (r->in[h->type == WEIR_WIRE_STDERR].ended) return fail(w, "output after the end of its stream");
+        r->answered = true;
+        w->content = STREAM;
+        return WEIR_OK;
+    case WEIR_WIRE_END_REQUEST:
+        if (h->len != 8) return fail(w, "END_REQUEST with a content that is not 8 bytes");
+        w->content = SMALL;
+        return WEIR_OK;
+    case WEIR_WIRE_CREDIT:
+        if (!w->agreed) return WEIR_OK;
+        if (h->len < CREDIT_LEN) return fail(w, "CREDIT that is too short");
+        w->content = SMALL;
+        return WEIR_OK;
+    default: return fail(w, "a record that an application may not send");
+    }
+}
+
+static int on_stream(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    struct request *r = find(w, w->d.h.id);
+    if (!r) return WEIR_OK;
+    struct credit_in *in = &r->in[w->d.h.type == WEIR_WIRE_STDERR ? IN_STDERR : IN_STDOUT];
+    if (!credit_arrived(in, w->d.piece.len)) return fail(w, "output beyond the credit");
+    if (r->aborted) return WEIR_OK;
+    *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_INPUT, .id = w->d.h.id,
+                                   .stream = (enum weir_stream)w->d.h.type, .bytes = w->d.piece, .user = r->user};
+    return 1;
+}
+
+static int on_stream_end(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    struct request *r = find(w, w->d.h.id);
+    if (!r || w->d.h.len != 0) return WEIR_OK;
+    r->in[w->d.h.type == WEIR_WIRE_STDERR ? IN_STDERR : IN_STDOUT].ended = true;
+    if (r->aborted) return WEIR_OK;
+    *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_INPUT_END, .id = w->d.h.id,
+                                   .stream = (enum weir_stream)w->d.h.type, .user = r->user};
+    return 1;
+}
+
+static int on_end_request(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    struct request *r = find(w, w->d.h.id);
+    if (!r) return WEIR_OK;
+    const uint8_t *c = w->small.bytes;
+    struct weir_wire_event end = {.type = WEIR_WIRE_EV_END, .id = w->d.h.id, .protocol_status = c[4], .user = r->user};
+    end.app_status = (uint32_t)c[0] << 24 | (uint32_t)c[1] << 16 | (uint32_t)c[2] << 8 | c[3];
+    end.agreed = memcmp(c + 5, "FC\1", 3) == 0;
+    bool refusal = c[4] >= WEIR_WIRE_CANT_MPX_CONN && c[4] <= WEIR_WIRE_UNKNOWN_ROLE;
+    end.not_run = refusal && !r->answered;
+    if (!w->agreed && (!r->out[OUT_STDIN].ended || c[4] != WEIR_WIRE_REQUEST_COMPLETE || r->aborted)) w->spoiled = true;
+    bool tell_end = !r->in[IN_STDOUT].ended && !r->aborted && !refusal;
+    r->active = false;
+    w->free_ids[w->free_count++] = w->d.h.id;
+    w->active--;
+    if (!tell_end) {
+        *ev = end;
+        return 1;
+    }
+    w->pending = end;
+    w->has_pending = true;
+    *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_INPUT_END, .id = end.id, .stream = WEIR_STDOUT, .user = end.user};
+    return 1;
+}
+
+static int on_credit(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    uint8_t what, flags;
+    uint64_t limit;
+    credit_read(w->small.bytes, &what, &flags, &limit);
+    if (w->d.h.id == 0) { /* FC 7 */
+        if (what != WEIR_WIRE_BEGIN_REQUEST) return WEIR_OK;
+        if (w->final) return WEIR_OK;
+        w->final = (flags & CREDIT_FINAL) != 0;
+        w->limit = limit > 65535 ? 65535 : (uint32_t)limit;
+        *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_LIMIT, .limit = w->limit, .final = w->final};
+        return 1;
+    }
+    struct request *r = find(w, w->d.h.id);
+    if (!r || (what != WEIR_WIRE_STDIN && what != WEIR_WIRE_DATA)) return WEIR_OK;
+    struct credit_out *out = out_stream(r, (enum weir_stream)what);
+    int raised = credit_raise(out, limit, w->limits.idle_credits);
+    if (raised < 0) return fail(w, "credit that is not valid");
+    if (!raised || !out->starved || r->aborted) return WEIR_OK;
+    out->starved = false;
+    *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_ROOM, .id = w->d.h.id, .stream = (enum weir_stream)what,
+                                   .user = r->user};
+    return 1;
+}
+
+static int outcome(struct weir_wire_server *w, bool agreed, struct weir_wire_event *ev)
+{
+    w->asked = ASK_NONE;
+    *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_VALUES, .agreed = agreed};
+    return 1;
+}
+
+static int on_values(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    struct weir_str all = weir_str(weir_buf_ptr(&w->values), weir_buf_len(&w->values));
+    struct weir_pair p;
+    size_t pos = 0;
+    if (w->asked == ASK_PING) return outcome(w, w->agreed, ev);
+    while (weir_wire_pair_next(all, &pos, &p) == WEIR_OK) {
+        uint32_t window, requests;
+        if (!weir_str_eq(p.name, WEIR_STR(FLOW_NAME))) continue;
+        if (flow_value_parse(p.value, &window, &requests) < 0) break;
+        w->agreed = true;
+        w->peer_window = window;
+        w->limit = requests;
+        return outcome(w, true, ev);
+    }
+    return outcome(w, false, ev);
+}
+
+static int on_end(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    if (w->content == VALUES) return on_values(w, ev);
+    if (w->asked == ASK_FLOW) return outcome(w, false, ev); /* any other record: negative */
+    if (w->content == SKIP) return WEIR_OK;
+    switch (w->d.h.type) {
+    case WEIR_WIRE_STDOUT:
+    case WEIR_WIRE_STDERR: return on_stream_end(w, ev);
+    case WEIR_WIRE_END_REQUEST: return on_end_request(w, ev);
+    case WEIR_WIRE_CREDIT: return on_credit(w, ev);
+    default: return WEIR_OK;
+    }
+}
+
+static int on_content(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    switch (w->content) {
+    case SMALL: small_add(&w->small, w->d.piece); return WEIR_OK;
+    case STREAM: return on_stream(w, ev);
+    case VALUES:
+        return weir_buf_append(&w->values, w->d.piece.ptr, w->d.piece.len) < 0 ? fail(w, "out of memory") : WEIR_OK;
+    default: return WEIR_OK;
+    }
+}
+
+void weir_wire_server_feed(struct weir_wire_server *w, const void *buf, size_t len)
+{
+    decoder_feed(&w->d, buf, len);
+}
+
+int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev)
+{
+    if (w->has_pending) {
+        w->has_pending = false;
+        *ev = w->pending;
+        return WEIR_OK;
+    }
+    while (!w->error) {
+        int status;
+        switch (decoder_next(&w->d)) {
+        case DECODE_MORE: return WEIR_AGAIN;
+        case DECODE_HEADER: status = on_header(w); break;
+        case DECODE_CONTENT: status = on_content(w, ev); break;
+        case DECODE_END: status = on_end(w, ev); break;
+        default: status = fail(w, "a record that is not version 1"); break;
+        }
+        if (status == 1) return WEIR_OK;
+    }
+    if (w->told_error) return WEIR_AGAIN;
+    w->told_error = true;
+    *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_ERROR, .reason = w->error};
+    return WEIR_OK;
+}
+
+/* ---- looking ---- */
+
+size_t weir_wire_server_output(const struct weir_wire_server *w, const void **ptr)
+{
+    *ptr = weir_buf_ptr(&w->out);
+    return weir_buf_len(&w->out);
+}
+
+void weir_wire_server_sent(struct weir_wire_server *w, size_t len)
+{
+    w->sent += len;
+    weir_buf_consume(&w->out, len);
+    if (weir_buf_len(&w->out) == 0) weir_buf_reset(&w->out, 65536);
+}
+
+uint32_t weir_wire_server_active(const struct weir_wire_server *w)
+{
+    return w->active;
+}
+
+uint32_t weir_wire_server_limit(const struct weir_wire_server *w)
+{
+    return w->limit;
+}
+
+int weir_wire_server_agreed(const struct weir_wire_server *w)
+{
+    return w->agreed;
+}
+
+int weir_wire_server_unsent(const struct weir_wire_server *w, uint16_t id)
+{
+    struct request *r = find(w, id);
+    return r && w->sent <= r->begin_at;
+}
+
+int weir_wire_server_reusable(const struct weir_wire_server *w)
+{
+    return !w->error && !w->final && !w->spoiled && !w->has_pending && w->active == 0 && w->asked == ASK_NONE &&
+           decoder_between(&w->d) && w->d.p == w->d.end && weir_buf_len(&w->out) == 0;
+}
+
+uint16_t weir_wire_server_next_id(const struct weir_wire_server *w, uint16_t after, void **user)
+{
+    for (uint32_t id = after + 1u; id <= w->top; id++) {
+        struct request *r = find(w, (uint16_t)id);
+        if (!r) continue;
+        if (user) *user = r->user;
+        return (uint16_t)id;
+    }
+    return 0;
+}
