@@ -166,6 +166,7 @@ static bool line_append(struct weir_http1 *p, const char *from, size_t len)
     struct message *m = p->m;
     if (m->line_len + len > m->line_cap) {
         uint32_t cap = (uint32_t)(m->line_len + len) * 2 + 64;
+        if (cap < 1024) cap = 1024; /* most heads fit into one piece */
         char *line = weir_arena_bytes(p->arena, cap);
         if (!line) return false;
         if (m->line_len) memcpy(line, m->line, m->line_len);
@@ -438,7 +439,7 @@ static int chunk_size(struct weir_http1 *p, struct weir_str line)
     for (; i < line.len && class_of[(unsigned char)line.ptr[i]] & HEX; i++) {
         unsigned char c = (unsigned char)line.ptr[i];
         if (i == 15) return refuse(p, 400, "a chunk size that is too large");
-        n = n << 4 | (c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10u);
+        n = n << 4 | (unsigned)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
     }
     if (i == 0) return refuse(p, 400, "a chunk without a size");
     struct weir_str ext = weir_str(line.ptr + i, line.len - i);

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* A request -> its parameters [RFC 3875 4.1 and what PHP and libfcgi programs expect]. What a client sends can only become
+ * HTTP_*, CONTENT_TYPE and CONTENT_LENGTH; names that an app could confuse with others do not pass. */
+#include "cgi/cgi.h"
+
+#define MAX_FIXED 32
+#define TO_STR(name) {(name), sizeof(name) - 1}
+
+struct list {
+    struct weir_pair *pairs;
+    size_t count;
+};
+
+static void add(struct list *l, struct weir_str name, struct weir_str value)
+{
+    l->pairs[l->count++] = (struct weir_pair){name, value};
+}
+
+static void add_if(struct list *l, struct weir_str name, struct weir_str value)
+{
+    if (value.len) add(l, name, value);
+}
+
+/* ---- header fields ---- */
+
+/* Fields that are told otherwise, or concern the connection alone (RFC 9110 7.6.1). */
+static bool not_passed(struct weir_str name)
+{
+    static const struct weir_str drop[] = {
+        TO_STR("proxy"), TO_STR("te"), TO_STR("upgrade"), TO_STR("trailer"), TO_STR("connection"), TO_STR("keep-alive"),
+        TO_STR("content-length"), TO_STR("content-type"), TO_STR("transfer-encoding"), TO_STR("proxy-connection"),
+        TO_STR("proxy-authorization"), TO_STR("proxy-authenticate"), TO_STR("expect")};
+    for (size_t i = 0; i < WEIR_COUNT(drop); i++)
+        if (drop[i].len == name.len && weir_str_ieq(drop[i], name)) return true;
+    return false;
+}
+
+/* HTTP_NAME, or an empty string where a byte is not of [A-Za-z0-9-]: PHP folds '.', ' ' and '_' into one name. */
+static struct weir_str http_name(struct weir_str name, struct weir_arena *a, bool *failed)
+{
+    char *p = weir_arena_bytes(a, name.len + 5);
+    if (!p) {
+        *failed = true;
+        return weir_str(NULL, 0);
+    }
+    memcpy(p, "HTTP_", 5);
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        if (c >= 'a' && c <= 'z') c = (char)(c - 32);
+        else if (c == '-') c = '_';
+        else if (!((c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'))) return weir_str(NULL, 0);
+        p[5 + i] = c;
+    }
+    return weir_str(p, name.len + 5);
+}
+
+static bool clean(struct weir_str v)
+{
+    return v.len == 0 || (!memchr(v.ptr, 0, v.len) && !memchr(v.ptr, '\n', v.len) && !memchr(v.ptr, '\r', v.len));
+}
+
+/* Joins a repeated field: ", ", cookies "; ". */
+static bool join(struct weir_pair *have, struct weir_str value, struct weir_arena *a)
+{
+    bool cookie = weir_str_eq(have->name, WEIR_STR("HTTP_COOKIE"));
+    char *p = weir_arena_bytes(a, have->value.len + value.len + 2);
+    if (!p) return false;
+    if (have->value.len) memcpy(p, have->value.ptr, have->value.len);
+    memcpy(p + have->value.len, cookie ? "; " : ", ", 2);
+    if (value.len) memcpy(p + have->value.len + 2, value.ptr, value.len);
+    have->value = weir_str(p, have->value.len + value.len + 2);
+    return true;
+}
+
+static int add_headers(struct list *l, const struct weir_cgi_request *r, struct weir_arena *a)
+{
+    size_t first = l->count;
+    for (size_t i = 0; i < r->header_count; i++) {
+        bool failed = false, joined = false;
+        struct weir_str value = r->headers[i].value;
+        if (not_passed(r->headers[i].name) || !clean(value)) continue;
+        struct weir_str name = http_name(r->headers[i].name, a, &failed);
+        if (failed) return WEIR_NOMEM;
+        if (!name.len) continue;
+        for (size_t k = first; k < l->count && !joined; k++) {
+            if (!weir_str_eq(l->pairs[k].name, name)) continue;
+            if (!join(&l->pairs[k], value, a)) return WEIR_NOMEM;
+            joined = true;
+        }
+        if (!joined) add(l, name, value);
+    }
+    return WEIR_OK;
+}
+
+static struct weir_str content_type(const struct weir_cgi_request *r)
+{
+    for (size_t i = 0; i < r->header_count; i++)
+        if (weir_str_ieq(r->headers[i].name, WEIR_STR("content-type"))) return r->headers[i].value;
+    return weir_str(NULL, 0);
+}
+
+/* ---- the configuration's own ---- */
+
+static void apply_extra(struct list *l, const struct weir_pair *extra, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t k = 0;
+        while (k < l->count && !weir_str_eq(l->pairs[k].name, extra[i].name)) k++;
+        if (!extra[i].value.ptr) { /* removed */
+            if (k < l->count) {
+                memmove(&l->pairs[k], &l->pairs[k + 1], (l->count - k - 1) * sizeof l->pairs[0]);
+                l->count--;
+            }
+        } else if (k < l->count) {
+            l->pairs[k].value = extra[i].value;
+        } else {
+            add(l, extra[i].name, extra[i].value);
+        }
+    }
+}
+
+static struct weir_str concat(struct weir_arena *a, struct weir_str x, struct weir_str y)
+{
+    char *p = weir_arena_bytes(a, x.len + y.len);
+    if (!p) return weir_str(NULL, 0);
+    if (x.len) memcpy(p, x.ptr, x.len);
+    if (y.len) memcpy(p + x.len, y.ptr, y.len);
+    return weir_str(p, x.len + y.len);
+}
+
+int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, struct weir_pair **out, size_t *count)
+{
+    struct list l = {0};
+    l.pairs = weir_arena_alloc(a, (MAX_FIXED + r->header_count + r->extra_count) * sizeof *l.pairs);
+    if (!l.pairs) return WEIR_NOMEM;
+    add(&l, WEIR_STR("GATEWAY_INTERFACE"), WEIR_STR("CGI/1.1"));
+    add(&l, WEIR_STR("SERVER_SOFTWARE"), WEIR_STR("weir/" WEIR_VERSION));
+    add(&l, WEIR_STR("REQUEST_METHOD"), r->method);
+    add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name);
+    add_if(&l, WEIR_STR("SCRIPT_FILENAME"), r->script_filename);
+    add(&l, WEIR_STR("QUERY_STRING"), r->query);
+    add(&l, WEIR_STR("REQUEST_URI"), r->request_uri);
+    add(&l, WEIR_STR("DOCUMENT_URI"), r->document_uri);
+    add_if(&l, WEIR_STR("DOCUMENT_ROOT"), r->document_root);
+    if (r->path_info.len) {
+        add(&l, WEIR_STR("PATH_INFO"), r->path_info);
+        if (r->document_root.len) {
+            struct weir_str translated = concat(a, r->document_root, r->path_info);
+            if (!translated.ptr) return WEIR_NOMEM;
+            add(&l, WEIR_STR("PATH_TRANSLATED"), translated);
+        }
+    }
+    if (r->content_length >= 0) {
+        char *digits = weir_arena_bytes(a, 20);
+        if (!digits) return WEIR_NOMEM;
+        add(&l, WEIR_STR("CONTENT_LENGTH"), weir_str(digits, weir_u64_text(digits, (uint64_t)r->content_length)));
+    }
+    struct weir_str type = content_type(r);
+    if (type.len && clean(type)) add(&l, WEIR_STR("CONTENT_TYPE"), type);
+    add(&l, WEIR_STR("SERVER_PROTOCOL"), r->protocol);
+    add(&l, WEIR_STR("REQUEST_SCHEME"), r->scheme);
+    if (weir_str_eq(r->scheme, WEIR_STR("https"))) add(&l, WEIR_STR("HTTPS"), WEIR_STR("on"));
+    add(&l, WEIR_STR("SERVER_NAME"), r->server_name);
+    add(&l, WEIR_STR("SERVER_PORT"), r->server_port);
+    add(&l, WEIR_STR("SERVER_ADDR"), r->server_addr);
+    add(&l, WEIR_STR("REMOTE_ADDR"), r->remote_addr);
+    add(&l, WEIR_STR("REMOTE_PORT"), r->remote_port);
+    add_if(&l, WEIR_STR("REMOTE_USER"), r->remote_user);
+    add_if(&l, WEIR_STR("AUTH_TYPE"), r->auth_type);
+    add_if(&l, WEIR_STR("REDIRECT_STATUS"), r->redirect_status);
+    int status = add_headers(&l, r, a);
+    if (status < 0) return status;
+    apply_extra(&l, r->extra, r->extra_count);
+    *out = l.pairs;
+    *count = l.count;
+    return WEIR_OK;
+}
