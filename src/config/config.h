@@ -39,8 +39,8 @@ struct weir_config_place { const char *file; unsigned line, column; };
 enum weir_conf_scheme { WEIR_SCHEME_HTTP, WEIR_SCHEME_HTTPS, WEIR_SCHEME_FASTCGI, WEIR_SCHEME_FASTCGIS };
 struct weir_conf_address {
     enum weir_conf_scheme scheme;
-    const char *text;   /* "http://*:8080" as written */
-    const char *socket; /* for weir_address_parse: "*:8080", "127.0.0.1:80", "unix:/path" */
+    const char *text;   /* as written: http, host and port */
+    const char *socket; /* for weir_address_parse */
 };
 struct weir_conf_listener {
     const char *name; /* a site's own `listen` makes one listener for each address, named by its text; shared by equal text */
@@ -143,7 +143,11 @@ WEIR_CHECK int weir_config_read(const char *path, struct weir_config_sources *ou
 /* The same from an open descriptor (control: opened by the root part) whose name is path. */
 WEIR_CHECK int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report);
 /* The sources of `weir serve DIR`, made in memory. */
-WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, struct weir_config_sources *out, struct weir_config_report *report);
+/* user: of its pools; NULL: nobody else's. */
+WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, const char *user, struct weir_config_sources *out,
+                                   struct weir_config_report *report);
+/* The php-cgi program of that version (NULL: the newest one installed), written to out; NULL: there is none. */
+const char *weir_config_php(const char *version, char *out, size_t len);
 /* One block of bytes that holds all sources (for a memfd), and back. */
 WEIR_CHECK int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out);
 WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_sources *out);

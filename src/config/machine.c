@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* Checks of a configuration against this machine: users, programs, folders. */
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/internal.h"
+
+static void say(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice,
+                const char *fmt, const char *a, const char *b)
+{
+    char text[512];
+    snprintf(text, sizeof text, fmt, a, b);
+    config_say_at(r, level, at->file, at->line, at->column, advice, text);
+}
+
+/* May this user pass through every folder above (and into) path? Tells the first one that bars it. By mode bits. */
+static bool may_enter(const char *path, const struct passwd *pw, char *bar, size_t bar_len)
+{
+    for (size_t i = 1; i <= strlen(path); i++) {
+        struct stat st;
+        if (path[i] != '/' && path[i] != 0) continue;
+        snprintf(bar, bar_len, "%.*s", (int)i, path);
+        if (stat(bar, &st) < 0) return errno != EACCES;
+        if (!S_ISDIR(st.st_mode)) continue;
+        mode_t bit = st.st_uid == pw->pw_uid ? S_IXUSR : st.st_gid == pw->pw_gid ? S_IXGRP : S_IXOTH;
+        if (!(st.st_mode & bit)) return false;
+    }
+    return true;
+}
+
+static void check_enter(struct weir_config_report *r, const struct weir_config_place *at, const char *path, const struct passwd *pw)
+{
+    char bar[PATH_MAX];
+    if (geteuid() != 0 || !pw || pw->pw_uid == 0) return;
+    if (!may_enter(path, pw, bar, sizeof bar))
+        say(r, WEIR_CONFIG_ERROR, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
+}
+
+const char *weir_config_php(const char *version, char *out, size_t len)
+{
+    static const char *const installed[] = {"8.4", "8.3", "8.2", "8.1", "8.0", "7.4"};
+    if (version) {
+        snprintf(out, len, "/usr/bin/php-cgi%s", version);
+        return access(out, X_OK) == 0 ? out : NULL;
+    }
+    for (size_t i = 0; i < WEIR_COUNT(installed); i++) {
+        snprintf(out, len, "/usr/bin/php-cgi%s", installed[i]);
+        if (access(out, X_OK) == 0) return out;
+    }
+    snprintf(out, len, "/usr/bin/php-cgi");
+    return access(out, X_OK) == 0 ? out : NULL;
+}
+
+static void check_pool(const struct weir_conf_pool *o, struct weir_config_report *r)
+{
+    char program[64];
+    if (o->kind == WEIR_POOL_CONNECT || o->kind == WEIR_POOL_CGI) return;
+    struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
+    if (o->user && !pw) say(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
+    if (!o->user && geteuid() == 0)
+        say(r, WEIR_CONFIG_ERROR, &o->place, "write user NAME in it", "pool %s%s runs programs as root", o->name, "");
+    if (pw && pw->pw_uid == 0 && geteuid() == 0)
+        say(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s%s runs programs as root", o->name, "");
+    if (o->kind == WEIR_POOL_PHP) {
+        if (!weir_config_php(o->php_version, program, sizeof program))
+            say(r, WEIR_CONFIG_ERROR, &o->place, "apt-get install php-cgi", "pool %s: php-cgi%s is not installed", o->name, o->php_version ? o->php_version : "");
+        return;
+    }
+    struct stat st;
+    if (stat(o->argv[0], &st) < 0)
+        say(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
+    else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
+        say(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
+    else check_enter(r, &o->place, o->argv[0], pw);
+}
+
+static bool loopback(const char *address)
+{
+    return strncmp(address, "fastcgi://127.", 14) == 0 || strncmp(address, "fastcgi://[::1]", 15) == 0;
+}
+
+void weir_config_check_machine(const struct weir_config *c, struct weir_config_report *report)
+{
+    struct passwd *gw = geteuid() == 0 ? getpwnam(c->gateway_user) : NULL;
+    struct rlimit limit;
+    for (size_t i = 0; i < c->pool_count; i++) {
+        const struct weir_conf_pool *o = &c->pools[i];
+        check_pool(o, report);
+        for (size_t k = 0; k < o->endpoint_count; k++)
+            if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
+                say(report, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, o->endpoints[k].address);
+    }
+    for (size_t i = 0; i < c->site_count; i++) {
+        const struct weir_conf_site *s = &c->sites[i];
+        for (size_t k = 0; k < s->route_count; k++) {
+            const char *root = s->routes[k].root;
+            struct stat st;
+            if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
+            if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
+                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder%s", root, "");
+            else check_enter(report, &s->routes[k].place, root, gw);
+        }
+    }
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY && c->connections + 256u > limit.rlim_max) {
+        struct weir_config_place none = {"weir", 1, 1};
+        char have[32];
+        snprintf(have, sizeof have, "%llu", (unsigned long long)limit.rlim_max);
+        say(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %s open files are allowed, fewer than the connections%s", have, "");
+    }
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/* Sources: the texts of a configuration, from files, from a folder (weir serve DIR), or out of one block of bytes. The only
+ * file of config that reads files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <glob.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/internal.h"
+
+void weir_config_sources_free(struct weir_config_sources *s)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        free(s->list[i].name);
+        free(s->list[i].text);
+        free(s->list[i].dir);
+    }
+    free(s->list);
+    *s = (struct weir_config_sources){0};
+}
+
+static char *dir_of(const char *name)
+{
+    char full[PATH_MAX];
+    if (!realpath(name, full)) {
+        if (name[0] == '/') snprintf(full, sizeof full, "%s", name);
+        else if (!getcwd(full, sizeof full - 1)) return strdup("/");
+        else return strdup(full);
+    }
+    char *slash = strrchr(full, '/');
+    if (slash && slash != full) *slash = 0;
+    else full[1] = 0;
+    return strdup(full);
+}
+
+/* Takes text. */
+static int add(struct weir_config_sources *s, const char *name, const char *dir, char *text, size_t len)
+{
+    struct weir_config_source *list = realloc(s->list, (s->count + 1) * sizeof *list);
+    if (!list) {
+        free(text);
+        return WEIR_NOMEM;
+    }
+    s->list = list;
+    struct weir_config_source *o = &list[s->count++];
+    *o = (struct weir_config_source){.name = strdup(name), .dir = dir ? strdup(dir) : dir_of(name), .text = text, .len = len};
+    return o->name && o->dir ? WEIR_OK : WEIR_NOMEM;
+}
+
+static int cannot(struct weir_config_report *r, const char *name, const char *why)
+{
+    char text[256];
+    snprintf(text, sizeof text, "cannot be read: %s", why);
+    config_say_at(r, WEIR_CONFIG_ERROR, name, 1, 1, "check the path and its rights", text);
+    return WEIR_SYSTEM;
+}
+
+static int read_fd(int fd, const char *name, struct weir_config_sources *out, struct weir_config_report *r)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0) return cannot(r, name, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return cannot(r, name, "it is no regular file");
+    if (st.st_size > (off_t)MAX_FILE) return cannot(r, name, "it is larger than 1 MiB");
+    char *text = malloc((size_t)st.st_size + 1);
+    size_t len = 0;
+    if (!text) return WEIR_NOMEM;
+    while (len < (size_t)st.st_size) {
+        ssize_t n = pread(fd, text + len, (size_t)st.st_size - len, (off_t)len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) break;
+        len += (size_t)n;
+    }
+    text[len] = 0;
+    return add(out, name, NULL, text, len);
+}
+
+static int read_one(const char *name, struct weir_config_sources *out, struct weir_config_report *r)
+{
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO must not hold us */
+    if (fd < 0) return cannot(r, name, strerror(errno));
+    int status = read_fd(fd, name, out, r);
+    close(fd);
+    return status;
+}
+
+/* The files that the main one includes, in the order of their names. */
+static int read_includes(struct weir_config_sources *out, struct weir_config_report *r)
+{
+    struct weir_config_report quiet; /* its mistakes are told when it is parsed */
+    struct weir_arena tree = {0};
+    int status = WEIR_OK;
+    weir_config_report_init(&quiet);
+    struct weir_config_source main_source = out->list[0];
+    for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status != WEIR_NOMEM; n = n->next) {
+        char pattern[PATH_MAX];
+        glob_t g;
+        if (n->count != 2 || !weir_str_eq(n->words[0].text, WEIR_STR("include"))) continue;
+        const char *w = n->words[1].text.ptr;
+        if (w[0] == '/') snprintf(pattern, sizeof pattern, "%s", w);
+        else snprintf(pattern, sizeof pattern, "%s/%s", main_source.dir, strncmp(w, "./", 2) == 0 ? w + 2 : w);
+        if (glob(pattern, 0, NULL, &g) != 0) continue;
+        for (size_t i = 0; i < g.gl_pathc; i++) (void)read_one(g.gl_pathv[i], out, r);
+        globfree(&g);
+    }
+    weir_arena_fini(&tree);
+    weir_config_report_fini(&quiet);
+    return status;
+}
+
+int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report)
+{
+    int status = read_fd(fd, path, out, report);
+    if (status == WEIR_OK) status = read_includes(out, report);
+    return report->errors ? WEIR_INVALID : status;
+}
+
+int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) return cannot(report, path, strerror(errno));
+    int status = weir_config_read_fd(fd, path, out, report);
+    close(fd);
+    return status;
+}
+
+/* ---- weir serve DIR ---- */
+
+static bool found_php;
+
+static int look_php(const char *path, const struct stat *st, int type, struct FTW *f)
+{
+    (void)st;
+    if (f->level > 3) return 2; /* FTW_SKIP_SUBTREE */
+    const char *dot = strrchr(path, '.');
+    if (type == FTW_F && dot && strcmp(dot, ".php") == 0) {
+        found_php = true;
+        return 1; /* FTW_STOP */
+    }
+    return 0;
+}
+
+static void quote(FILE *f, const char *s)
+{
+    fputc('"', f);
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\') fputc('\\', f);
+        fputc(*s, f);
+    }
+    fputc('"', f);
+}
+
+static void write_apps(FILE *f, const char *dir, const char *user, bool pools)
+{
+    char pattern[PATH_MAX];
+    glob_t g;
+    snprintf(pattern, sizeof pattern, "%s/*.fcgi", dir);
+    if (glob(pattern, 0, NULL, &g) != 0) return;
+    for (size_t i = 0; i < g.gl_pathc; i++) {
+        struct stat st;
+        const char *name = strrchr(g.gl_pathv[i], '/') + 1;
+        int base = (int)(strlen(name) - 5);
+        if (stat(g.gl_pathv[i], &st) < 0 || !S_ISREG(st.st_mode) || !(st.st_mode & 0111) || base < 1) continue;
+        if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != strlen(name)) continue;
+        if (pools) {
+            fprintf(f, "pool %.*s {\n    run ", base, name);
+            quote(f, g.gl_pathv[i]);
+            fputc('\n', f);
+            if (user) fprintf(f, "    user %s\n", user);
+            fprintf(f, "}\n");
+        } else {
+            fprintf(f, "    route /%s /%s/ { pool %.*s }\n", name, name, base, name);
+            if (strcmp(name, "app.fcgi") == 0) fprintf(f, "    route /app/ { pool app }\n");
+        }
+    }
+    globfree(&g);
+}
+
+int weir_config_for_dir(const char *dir, const char *listen, const char *user, struct weir_config_sources *out,
+                        struct weir_config_report *report)
+{
+    char full[PATH_MAX], name[PATH_MAX + 16];
+    char *text = NULL;
+    size_t len = 0;
+    struct stat st;
+    snprintf(name, sizeof name, "(serve %s)", dir);
+    if (!realpath(dir, full) || stat(full, &st) < 0 || !S_ISDIR(st.st_mode)) return cannot(report, dir, "it is no folder that can be entered");
+    FILE *f = open_memstream(&text, &len);
+    if (!f) return WEIR_NOMEM;
+    found_php = false;
+    nftw(full, look_php, 16, FTW_PHYS | FTW_ACTIONRETVAL);
+    fprintf(f, "site localhost {\n    listen %s\n    debug yes\n    root ", listen);
+    quote(f, full);
+    fputc('\n', f);
+    if (found_php) fprintf(f, "    php php\n");
+    write_apps(f, full, user, false);
+    fprintf(f, "}\n");
+    if (found_php) fprintf(f, "pool php {\n    php\n%s%s%s}\n", user ? "    user " : "", user ? user : "", user ? "\n" : "");
+    write_apps(f, full, user, true);
+    fclose(f);
+    return add(out, name, full, text, len);
+}
+
+/* ---- one block of bytes ---- */
+
+static int pack_bytes(struct weir_buf *b, const char *p, size_t len)
+{
+    uint32_t n = (uint32_t)len;
+    int status = weir_buf_append(b, &n, sizeof n);
+    return status < 0 ? status : weir_buf_append(b, p, len);
+}
+
+int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (pack_bytes(out, s->list[i].name, strlen(s->list[i].name)) < 0 || pack_bytes(out, s->list[i].dir, strlen(s->list[i].dir)) < 0 ||
+            pack_bytes(out, s->list[i].text, s->list[i].len) < 0)
+            return WEIR_NOMEM;
+    }
+    return WEIR_OK;
+}
+
+static char *unpack_bytes(const char **p, size_t *left, size_t *len)
+{
+    uint32_t n;
+    if (*left < sizeof n) return NULL;
+    memcpy(&n, *p, sizeof n);
+    *p += sizeof n;
+    *left -= sizeof n;
+    if (n > *left) return NULL;
+    char *out = malloc((size_t)n + 1);
+    if (!out) return NULL;
+    memcpy(out, *p, n);
+    out[n] = 0;
+    *p += n;
+    *left -= n;
+    *len = n;
+    return out;
+}
+
+int weir_config_unpack(const void *bytes, size_t len, struct weir_config_sources *out)
+{
+    const char *p = bytes;
+    while (len) {
+        size_t n, text_len;
+        char *name = unpack_bytes(&p, &len, &n), *dir = name ? unpack_bytes(&p, &len, &n) : NULL;
+        char *text = dir ? unpack_bytes(&p, &len, &text_len) : NULL;
+        int status = text ? add(out, name, dir, text, text_len) : WEIR_INVALID;
+        free(name);
+        free(dir);
+        if (status < 0) return status;
+    }
+    return WEIR_OK;
+}
