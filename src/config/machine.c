@@ -11,7 +11,8 @@
 
 #include "config/internal.h"
 
-static void say(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice,
+__attribute__((format(printf, 5, 0))) static void say(struct weir_config_report *r, enum weir_config_level level,
+                const struct weir_config_place *at, const char *advice,
                 const char *fmt, const char *a, const char *b)
 {
     char text[512];

@@ -156,6 +156,7 @@ int64_t weir_wheel_next_ms(const struct weir_wheel *w, uint64_t now_ms); /* unti
 /* ---- the one place where descriptors are made (open.c) ---- */
 /* A file below dir_fd for reading: RESOLVE_BENEATH | NO_SYMLINKS | NO_MAGICLINKS; on ELOOP a walk follows a link only if its
  * owner is its target's owner and the target stays below dir_fd. path is relative, no leading '/'. fd or WEIR_SYSTEM. */
+#define WEIR_OPEN_CACHED (1 << 30) /* only if no disk has to be asked; else WEIR_SYSTEM with EAGAIN (needs Linux 5.12) */
 WEIR_CHECK int weir_open_beneath(int dir_fd, const char *path, int flags);
 WEIR_CHECK int weir_open_dir(const char *path);                    /* O_PATH | O_DIRECTORY; the root of a site */
 WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file */

@@ -19,11 +19,15 @@
 
 #define MAX_DEPTH 64 /* folders below the root */
 #define MAX_LINKS 16
+#ifndef RESOLVE_CACHED
+#define RESOLVE_CACHED 0x20
+#endif
 
 static int openat2_beneath(int dir_fd, const char *path, int flags)
 {
-    struct open_how how = {.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+    struct open_how how = {.flags = (uint64_t)(unsigned)((flags & ~WEIR_OPEN_CACHED) | O_CLOEXEC),
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+    if (flags & WEIR_OPEN_CACHED) how.resolve |= RESOLVE_CACHED;
     return (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
 }
 
@@ -171,6 +175,10 @@ int weir_open_beneath(int dir_fd, const char *path, int flags)
     int fd = openat2_beneath(dir_fd, path, flags);
     if (fd >= 0) return fd;
     if (errno != ELOOP && errno != ENOSYS) return WEIR_SYSTEM;
+    if (flags & WEIR_OPEN_CACHED) { /* the walk may wait for the disk */
+        errno = EAGAIN;
+        return WEIR_SYSTEM;
+    }
     return walk_open(dir_fd, path, flags);
 }
 

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/* The gateway's process: threads, the swap of snapshots, pools that outlive them, signals, the end. What control tells is
+ * link.c's of this room. */
+#include "gateway/gateway.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+
+static struct gateway *running; /* for the signal handler */
+
+static void on_signal(int sig)
+{
+    int saved = errno;
+    if (sig == SIGHUP) atomic_store(&running->reload_asked, true);
+    else atomic_store(&running->end_asked, true);
+    weir_loop_wake(running->workers[0].loop);
+    errno = saved;
+}
+
+/* ---- pools ---- */
+
+static void set_connect_endpoints(struct weir_pool *p, const struct weir_conf_pool *conf)
+{
+    struct weir_endpoint_options list[64] = {0};
+    size_t n = 0;
+    for (; n < conf->endpoint_count && n < WEIR_COUNT(list); n++) {
+        const struct weir_conf_endpoint *e = &conf->endpoints[n];
+        uint64_t id = 14695981039346656037u; /* by address: a reload keeps what did not change */
+        for (const char *c = e->address; *c; c++) id = (id ^ (unsigned char)*c) * 1099511628211u;
+        list[n] = (struct weir_endpoint_options){.id = id, .address = e->address, .workers = e->workers,
+                                                 .requests = e->flow ? 0 : e->requests, .keep = e->keep,
+                                                 .flow = e->flow, .plain_mpx = conf->multiplex_plain};
+    }
+    if (weir_pool_set(p, list, n) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
+}
+
+struct weir_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf)
+{
+    bool owned = conf->kind != WEIR_POOL_CONNECT;
+    struct gateway_pool *gp = gw->pools;
+    while (gp && (strcmp(weir_pool_name(gp->pool), conf->name) != 0 || gp->owned != owned)) gp = gp->next;
+    if (!gp) {
+        struct weir_pool_options o = {.name = conf->name, .queue_count = conf->queue_count, .queue_ms = conf->queue_ms,
+                                      .owned = owned};
+        gp = calloc(1, sizeof *gp);
+        if (!gp || weir_pool_new(&gp->pool, gw->group, &o) < 0) {
+            free(gp);
+            return NULL;
+        }
+        gp->owned = owned;
+        gp->next = gw->pools;
+        gw->pools = gp;
+    }
+    weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
+    if (!owned) set_connect_endpoints(gp->pool, conf);
+    return gp->pool;
+}
+
+/* ---- snapshots ---- */
+
+void gateway_publish(struct gateway *gw, struct snapshot *s)
+{
+    pthread_mutex_lock(&gw->lock);
+    struct snapshot *old = gw->snap;
+    gw->snap = s;
+    pthread_mutex_unlock(&gw->lock);
+    atomic_store(&gw->conn_max, s->conf->connections);
+    gw->quota.max = s->conf->temp_bytes;
+    if (old) snapshot_drop(old);
+    for (unsigned i = 0; i < gw->thread_count; i++)
+        if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
+}
+
+/* A listening socket of our own, or a copy of the one that the running snapshot has for the same address. */
+static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
+{
+    struct sockaddr_storage at;
+    uint32_t len;
+    int error = EINVAL;
+    for (size_t i = 0; gw->snap && i < gw->snap->conf->listener_count; i++)
+        if (strcmp(gw->snap->listeners[i].conf->address.socket, l->address.socket) == 0)
+            return dup(gw->snap->listeners[i].fd);
+    if (weir_address_parse(weir_cstr(l->address.socket), &at, &len) < 0) {
+        fprintf(stderr, "weir: %s:%u:%u: the address %s cannot be used\n", l->place.file, l->place.line,
+                l->place.column, l->address.text);
+        return -1;
+    }
+    int fd = weir_open_listener(&at, len, &error);
+    if (fd < 0)
+        fprintf(stderr, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column,
+                l->address.text, error == EADDRINUSE ? "the port is in use: stop the other program or choose another port"
+                                                     : strerror(error));
+    return fd;
+}
+
+static int load_file(struct gateway *gw)
+{
+    struct weir_config_sources src = {0};
+    struct weir_config_report report;
+    struct weir_config *conf = NULL;
+    struct snapshot *s = NULL;
+    int status = WEIR_INVALID;
+    weir_config_report_init(&report);
+    if (weir_config_read(gw->o.config_path, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK) {
+        if (!gw->group) { /* the number of threads is fixed for the life of the process */
+            gw->thread_count = conf->threads < MAX_WORKERS ? conf->threads : MAX_WORKERS;
+            if (weir_client_group_new(&gw->group, gw->thread_count) < 0) return WEIR_NOMEM;
+        }
+        int *fds = calloc(conf->listener_count + 1, sizeof *fds);
+        size_t n = 0;
+        for (; fds && n < conf->listener_count; n++)
+            if ((fds[n] = listener_fd(gw, &conf->listeners[n])) < 0) break;
+        if (fds && n == conf->listener_count) {
+            status = snapshot_new(&s, gw, conf, fds);
+        } else {
+            while (n > 0) close(fds[--n]);
+        }
+        free(fds);
+    }
+    weir_config_report_print(&report, stderr);
+    weir_config_report_fini(&report);
+    weir_config_sources_free(&src);
+    if (conf) weir_config_drop(conf);
+    if (status == WEIR_OK) gateway_publish(gw, s);
+    return status;
+}
+
+/* ---- threads ---- */
+
+static void *thread_main(void *arg)
+{
+    worker_run(arg);
+    return NULL;
+}
+
+static int start_threads(struct gateway *gw)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &old); /* signals are the first thread's */
+    for (unsigned i = 1; i < gw->thread_count; i++) {
+        if (pthread_create(&gw->workers[i].thread, NULL, thread_main, &gw->workers[i]) != 0) {
+            fprintf(stderr, "weir gateway: cannot start a thread\n");
+            gw->thread_count = i;
+            break;
+        }
+        atomic_fetch_add(&gw->running, 1);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return WEIR_OK;
+}
+
+static void raise_files(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
+void gateway_main_turn(struct gateway *gw)
+{
+    if (atomic_exchange(&gw->reload_asked, false) && gw->o.config_path) {
+        bool fine = load_file(gw) == WEIR_OK;
+        fprintf(stderr, "weir gateway: %s\n", fine ? "configuration read again" : "the old configuration stays in use");
+    }
+    if (atomic_load(&gw->end_asked) && atomic_load(&gw->drain_until_ms) == 0) gateway_drain(gw, DRAIN_MS);
+    gateway_link_turn(gw);
+}
+
+void gateway_drain(struct gateway *gw, uint32_t ms)
+{
+    struct weir_loop *l = gw->workers[0].loop;
+    atomic_store(&gw->drain_until_ms, weir_loop_now_ms(l) + ms + 1);
+    atomic_store(&gw->end_asked, true);
+    for (unsigned i = 0; i < gw->thread_count; i++) weir_loop_wake(gw->workers[i].loop);
+}
+
+/* ---- life ---- */
+
+static void install_signals(struct gateway *gw)
+{
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    running = gw;
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void fini(struct gateway *gw)
+{
+    struct sigaction dfl = {.sa_handler = SIG_DFL};
+    sigaction(SIGTERM, &dfl, NULL);
+    sigaction(SIGINT, &dfl, NULL);
+    sigaction(SIGHUP, &dfl, NULL);
+    for (unsigned i = 0; i < gw->thread_count; i++) worker_fini(&gw->workers[i]);
+    if (gw->snap) snapshot_drop(gw->snap);
+    while (gw->pools) {
+        struct gateway_pool *gp = gw->pools;
+        gw->pools = gp->next;
+        weir_pool_free(gp->pool);
+        free(gp);
+    }
+    gateway_link_fini(gw);
+    weir_client_group_free(gw->group);
+    free((void *)(uintptr_t)gw->quota.dir);
+    log_sink_drop(gw->access_log);
+    pthread_mutex_destroy(&gw->lock);
+    free(gw);
+}
+
+static const char *temp_dir(const struct weir_config *conf)
+{
+    if (conf->temp_dir) return strdup(conf->temp_dir);
+    return strdup(access("/var/lib/weir/tmp", W_OK) == 0 ? "/var/lib/weir/tmp" : "/tmp");
+}
+
+static int start(struct gateway *gw)
+{
+    struct weir_config *conf = gw->snap->conf;
+    gw->quota.dir = temp_dir(conf);
+    if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path) < 0)
+        fprintf(stderr, "weir gateway: cannot open the access log %s: %s\n", conf->log_path, strerror(errno));
+    for (unsigned i = 0; i < gw->thread_count; i++) {
+        int status = worker_init(&gw->workers[i], gw, i);
+        if (status < 0) return status;
+    }
+    return WEIR_OK;
+}
+
+int weir_gateway_run(const struct weir_gateway_options *o)
+{
+    struct gateway *gw = calloc(1, sizeof *gw);
+    if (!gw) return 1;
+    gw->o = *o;
+    gw->thread_count = 0;
+    pthread_mutex_init(&gw->lock, NULL);
+    raise_files();
+    int status = o->config_path ? load_file(gw) : gateway_link_first(gw);
+    if (status < 0 || start(gw) < 0) {
+        gw->thread_count = 0;
+        fini(gw);
+        return 1;
+    }
+    install_signals(gw);
+    if (gateway_link_start(gw) < 0) fprintf(stderr, "weir gateway: control cannot be heard\n");
+    atomic_store(&gw->running, 1);
+    start_threads(gw);
+    worker_run(&gw->workers[0]);
+    for (unsigned i = 1; i < gw->thread_count; i++) pthread_join(gw->workers[i].thread, NULL);
+    fini(gw);
+    return 0;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/* HTTP connections: reading into the parser, one exchange at a time, writing at the end of the turn, lingering close.
+ * What an exchange means is not known here. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "gateway/internal.h"
+
+static struct weir_ident ident(const struct http_conn *h)
+{
+    return (struct weir_ident){.kind = KIND_HTTP, .index = h->index, .epoch = h->epoch};
+}
+
+/* Time-outs that hold before a route is known: those of the listener's default site. */
+static const struct weir_conf_route *first_limits(const struct http_conn *h)
+{
+    const struct snapshot *s = h->worker->snap;
+    int site = h->listener < s->conf->listener_count ? s->listeners[h->listener].default_site : -1;
+    if (site < 0) site = 0;
+    const struct weir_conf_site *conf = s->sites[site].conf;
+    return &conf->routes[conf->route_count - 1];
+}
+
+void http_arm(struct http_conn *h, uint32_t ms)
+{
+    struct weir_loop *l = h->worker->loop;
+    if (ms) weir_timer_set(l, &h->timer, ident(h), weir_loop_now_ms(l) + ms);
+    else weir_timer_clear(&h->timer);
+}
+
+/* ---- the table ---- */
+
+static bool table_grow(struct worker *w)
+{
+    uint32_t cap = w->conn_cap ? w->conn_cap * 2 : 64;
+    struct http_conn **conns = realloc(w->conns, cap * sizeof(struct http_conn *));
+    if (!conns) return false;
+    w->conns = conns;
+    uint32_t *free_index = realloc(w->free_index, cap * sizeof *free_index);
+    if (!free_index) return false;
+    w->free_index = free_index;
+    w->conn_cap = cap;
+    return true;
+}
+
+static struct http_conn *conn_new(struct worker *w)
+{
+    struct http_conn *h;
+    if (w->free_count) {
+        h = w->conns[w->free_index[--w->free_count]];
+    } else {
+        if (w->conn_top == w->conn_cap && !table_grow(w)) return NULL;
+        h = calloc(1, sizeof *h);
+        if (!h) return NULL;
+        if (weir_http1_new(&h->parser, NULL) < 0) {
+            free(h);
+            return NULL;
+        }
+        h->index = w->conn_top;
+        w->conns[w->conn_top++] = h;
+    }
+    return h;
+}
+
+void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener)
+{
+    struct http_conn *h = conn_new(w);
+    if (!h) {
+        weir_loop_close(w->loop, fd);
+        atomic_fetch_sub(&w->gw->conn_count, 1);
+        return;
+    }
+    uint32_t index = h->index, epoch = (h->epoch + 1) & 0xffffff;
+    struct weir_http1 *parser = h->parser;
+    *h = (struct http_conn){.worker = w, .index = index, .epoch = epoch, .parser = parser, .fd = fd,
+                            .listener = (uint16_t)listener, .in_use = true, .state = HTTP_IDLE};
+    weir_list_init(&h->dirty_link);
+    weir_http1_reset(parser);
+    if (peer->ss_family == AF_INET) memcpy(&h->peer.v4, peer, sizeof h->peer.v4);
+    else if (peer->ss_family == AF_INET6) memcpy(&h->peer.v6, peer, sizeof h->peer.v6);
+    else h->peer.family = peer->ss_family;
+    atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
+    if (weir_loop_add(w->loop, fd, ident(h), false) < 0) {
+        http_close(h);
+        return;
+    }
+    http_arm(h, first_limits(h)->header_ms);
+}
+
+void http_close(struct http_conn *h)
+{
+    struct worker *w = h->worker;
+    if (!h->in_use) return;
+    h->in_use = false;
+    weir_timer_clear(&h->timer);
+    weir_list_remove(&h->dirty_link);
+    weir_loop_close(w->loop, h->fd);
+    h->fd = -1;
+    weir_buf_fini(&h->out);
+    weir_buf_fini(&h->in);
+    h->epoch = (h->epoch + 1) & 0xffffff;
+    if (h->ex) {
+        struct exchange *ex = h->ex;
+        h->ex = NULL;
+        exchange_gone(ex);
+    }
+    w->free_index[w->free_count++] = h->index;
+    atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
+    atomic_fetch_sub(&w->gw->conn_count, 1);
+}
+
+void http_dirty(struct http_conn *h)
+{
+    if (weir_list_empty(&h->dirty_link)) weir_list_push_back(&h->worker->dirty, &h->dirty_link);
+}
+
+/* ---- input ---- */
+
+static bool may_read(const struct http_conn *h)
+{
+    switch (h->state) {
+    case HTTP_IDLE: return weir_buf_len(&h->out) < OUT_HIGH && !h->close_after;
+    case HTTP_HEAD:
+    case HTTP_LINGER: return true;
+    default: return exchange_wants_body(h->ex);
+    }
+}
+
+/* A message begins: its exchange holds the strings of the head. */
+static bool message_begins(struct http_conn *h)
+{
+    h->ex = exchange_new(h->worker);
+    if (!h->ex) {
+        http_close(h);
+        return false;
+    }
+    h->ex->http = h;
+    h->state = HTTP_HEAD;
+    weir_http1_expect(h->parser, &h->ex->arena);
+    http_arm(h, first_limits(h)->header_ms);
+    return true;
+}
+
+/* One parser event; false: no more for now. */
+static bool take_event(struct http_conn *h)
+{
+    struct weir_http_event ev;
+    if (weir_http1_next(h->parser, &ev) != WEIR_OK) return false;
+    switch (ev.type) {
+    case WEIR_HTTP_EV_HEAD:
+        h->state = HTTP_EXCHANGE;
+        weir_timer_clear(&h->timer);
+        exchange_begin(h, weir_http1_request(h->parser), h->ex);
+        return h->in_use && h->state == HTTP_EXCHANGE;
+    case WEIR_HTTP_EV_BODY:
+        exchange_body(h->ex, ev.bytes);
+        return h->in_use && h->state == HTTP_EXCHANGE && exchange_wants_body(h->ex);
+    case WEIR_HTTP_EV_END: exchange_body_end(h->ex); return false;
+    case WEIR_HTTP_EV_ERROR: exchange_refuse(h, ev.status, ev.reason); return false;
+    default: return false;
+    }
+}
+
+/* Parses bytes; how many of them were used. */
+static size_t parse(struct http_conn *h, const char *p, size_t len)
+{
+    uint32_t epoch = h->epoch;
+    if (h->state == HTTP_IDLE && !message_begins(h)) return len;
+    weir_http1_feed(h->parser, p, len);
+    while (take_event(h)) {}
+    return h->epoch == epoch ? weir_http1_consumed(h->parser) : len;
+}
+
+static void linger_input(struct http_conn *h, size_t len)
+{
+    h->lingered += (uint32_t)len;
+    if (h->lingered > LINGER_BYTES) http_close(h);
+}
+
+static void input(struct http_conn *h, const char *p, size_t len)
+{
+    uint32_t epoch = h->epoch;
+    size_t used = 0;
+    while (used < len && h->epoch == epoch && h->state != HTTP_LINGER && may_read(h)) {
+        size_t n = parse(h, p + used, len - used);
+        used += n;
+        if (n == 0) break;
+    }
+    if (h->epoch != epoch) return;
+    if (h->state == HTTP_LINGER) linger_input(h, len - used);
+    else if (used < len && weir_buf_append(&h->in, p + used, len - used) < 0) http_close(h);
+}
+
+/* Reads and parses as long as somebody takes it. */
+static void pump(struct http_conn *h)
+{
+    struct worker *w = h->worker;
+    uint32_t epoch = h->epoch;
+    if (h->flushing) return; /* on the stack already */
+    h->flushing = true;
+    while (h->epoch == epoch && may_read(h)) {
+        if (weir_buf_len(&h->in)) {
+            struct weir_buf held = h->in;
+            h->in = (struct weir_buf){0};
+            input(h, weir_buf_ptr(&held), weir_buf_len(&held));
+            bool stuck = h->epoch == epoch && weir_buf_len(&h->in) == weir_buf_len(&held);
+            weir_buf_fini(&held);
+            if (stuck) break;
+            continue;
+        }
+        if (!h->readable) break;
+        int64_t n = weir_loop_read(w->loop, h->fd, w->scratch, SCRATCH);
+        if (n == WEIR_AGAIN) {
+            h->readable = false;
+            break;
+        }
+        if (n < 0) {
+            http_close(h);
+            return;
+        }
+        if (n < SCRATCH && !h->peer_closed) h->readable = false;
+        input(h, w->scratch, (size_t)n);
+    }
+    if (h->epoch == epoch) h->flushing = false;
+}
+
+void http_event(struct worker *w, const struct weir_event *ev)
+{
+    if (ev->ident.index >= w->conn_top) return;
+    struct http_conn *h = w->conns[ev->ident.index];
+    if (h->epoch != ev->ident.epoch || !h->in_use) return;
+    if (ev->ready & WEIR_READY_TIMER) {
+        http_timer(h);
+        return;
+    }
+    if (ev->ready & WEIR_READY_CLOSED) {
+        h->peer_closed = true;
+        if (h->state == HTTP_EXCHANGE && !exchange_wants_body(h->ex)) { /* nobody waits for the answer any more */
+            http_close(h);
+            return;
+        }
+    }
+    if (ev->ready & WEIR_READY_WRITE) http_dirty(h);
+    if (ev->ready & WEIR_READY_READ) {
+        h->readable = true;
+        pump(h);
+    }
+}
+
+void http_resume(struct http_conn *h)
+{
+    pump(h);
+}
+
+/* ---- time ---- */
+
+void http_timer(struct http_conn *h)
+{
+    switch (h->state) {
+    case HTTP_HEAD: exchange_refuse(h, 408, "the request head did not arrive in time"); break;
+    case HTTP_EXCHANGE:
+        if (!h->ex->body_done && !h->ex->head_written)
+            exchange_fail(h->ex, 408, "the request body did not arrive in time");
+        else http_close(h); /* the client takes nothing */
+        break;
+    default: http_close(h); break;
+    }
+}
+
+/* ---- output ---- */
+
+static void linger(struct http_conn *h)
+{
+    bool more = h->readable || weir_buf_len(&h->in) || !weir_http1_idle(h->parser);
+    if (h->peer_closed || !more) {
+        http_close(h);
+        return;
+    }
+    h->state = HTTP_LINGER;
+    weir_buf_reset(&h->in, 0);
+    weir_loop_shutdown_write(h->worker->loop, h->fd);
+    http_arm(h, LINGER_MS);
+    pump(h);
+}
+
+void http_next(struct http_conn *h)
+{
+    h->ex = NULL;
+    h->state = HTTP_IDLE;
+    http_dirty(h);
+    if (h->worker->draining) h->close_after = true;
+    if (h->close_after) return; /* the flush ends it */
+    http_arm(h, first_limits(h)->idle_ms);
+    pump(h);
+}
+
+static bool write_out(struct http_conn *h)
+{
+    size_t len = weir_buf_len(&h->out);
+    if (!len) return true;
+    struct iovec v = {weir_buf_ptr(&h->out), len};
+    int64_t n = weir_loop_writev(h->worker->loop, h->fd, &v, 1, false);
+    if (n == WEIR_AGAIN) n = 0;
+    if (n < 0) {
+        http_close(h);
+        return false;
+    }
+    weir_buf_consume(&h->out, (size_t)n);
+    bool want = (size_t)n < len;
+    if (n > 0 && want && h->ex) http_arm(h, h->ex->route ? h->ex->route->conf->send_ms : 60000);
+    if (want != h->want_write && weir_loop_want_write(h->worker->loop, h->fd, ident(h), want) == WEIR_OK)
+        h->want_write = want;
+    return true;
+}
+
+void http_want_write(struct http_conn *h)
+{
+    if (h->want_write) return;
+    if (weir_loop_want_write(h->worker->loop, h->fd, ident(h), true) == WEIR_OK) h->want_write = true;
+    http_arm(h, h->ex && h->ex->route ? h->ex->route->conf->send_ms : 60000);
+}
+
+void http_send_now(struct http_conn *h)
+{
+    struct iovec v = {weir_buf_ptr(&h->out), weir_buf_len(&h->out)};
+    if (v.iov_len && weir_loop_writev(h->worker->loop, h->fd, &v, 1, false) < 0) return; /* it is closed next anyway */
+}
+
+void http_flush(struct http_conn *h)
+{
+    uint32_t epoch = h->epoch;
+    if (h->ex && h->state == HTTP_EXCHANGE) exchange_commit(h->ex);
+    if (h->epoch != epoch || !h->in_use || !write_out(h)) return;
+    if (weir_buf_len(&h->out) == 0) {
+        worker_spare(h->worker, &h->out);
+        if (h->ex && h->state == HTTP_EXCHANGE) {
+            exchange_room(h->ex);
+        } else if (h->state == HTTP_IDLE && h->close_after) {
+            linger(h);
+        } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable)) {
+            pump(h);
+        }
+    } else if (h->state == HTTP_IDLE && !weir_timer_is_set(&h->timer)) {
+        http_arm(h, first_limits(h)->send_ms);
+    }
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/* gateway: what its files share.
+ * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
+ * connections. exchange.c one request with its response. serve_file.c files. snapshot.c the compiled configuration.
+ * logs.c what is written. */
+#ifndef WEIR_GATEWAY_INTERNAL_H
+#define WEIR_GATEWAY_INTERNAL_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "cgi/cgi.h"
+#include "client/client.h"
+#include "gateway/gateway.h"
+#include "http/http.h"
+#include "loop/loop.h"
+#include "loop/spill.h"
+
+#define MAX_WORKERS    64
+#define SCRATCH        65536
+#define OUT_HIGH       (64u << 10)  /* response bytes that wait for a client's socket, in memory */
+#define BODY_MEMORY    (64u << 10)  /* request body bytes in memory; more goes to a temp file */
+#define STREAM_HIGH    (256u << 10) /* streamed request body that waits for the app: then the client waits */
+#define MAX_REDIRECTS  5            /* local redirects of one request */
+#define ACCEPT_BATCH   8
+#define DRAIN_MS       30000
+#define LINGER_MS      2000
+#define LINGER_BYTES   (1u << 20)
+
+enum kind {
+    KIND_HTTP = 1,  /* an HTTP connection: index in its worker's table */
+    KIND_LISTENER,  /* index in the snapshot's listeners */
+    KIND_FILE,      /* a job of an exchange */
+    KIND_BODY,      /* a job of a request body's spill */
+    KIND_LINK,
+    KIND_LOG,       /* timer: time to write the log */
+    KIND_TICK,      /* timer: drain deadline, delayed state message */
+    KIND_CLIENT     /* .. + WEIR_CLIENT_KINDS - 1 */
+};
+
+/* ---- the compiled configuration ---- */
+
+struct route {
+    const struct weir_conf_route *conf;
+    int root_fd;              /* O_PATH of root; -1: none, or it cannot be opened */
+    int root_errno;
+    struct weir_pool *pool;   /* NULL: none */
+    const struct weir_conf_pool *pool_conf;
+};
+struct site {
+    const struct weir_conf_site *conf;
+    struct route *routes;
+};
+struct listener {
+    const struct weir_conf_listener *conf;
+    int fd;                   /* owned by the snapshot */
+    int default_site;         /* -1: none */
+    struct host_entry *hosts; /* open addressing, power of two */
+    uint32_t host_mask;
+    struct sockaddr_storage address;
+    bool any_address;         /* bound to all: a connection tells which one it came to */
+};
+struct host_entry {
+    struct weir_str name;
+    int site;
+};
+struct snapshot {
+    _Atomic unsigned refs;
+    struct gateway *gw;
+    struct weir_config *conf;
+    struct site *sites;
+    struct listener *listeners;
+    struct snapshot_pool {
+        struct weir_pool *pool;
+        const struct weir_conf_pool *conf;
+    } *pools;
+    uint64_t version;
+};
+/* fds: a listening socket for each listener of the configuration, taken over (also on failure). */
+WEIR_CHECK int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *conf, const int *fds);
+void snapshot_hold(struct snapshot *s);
+void snapshot_drop(struct snapshot *s);
+const struct site *snapshot_site(const struct snapshot *s, int listener, struct weir_str host);
+const struct route *site_route(const struct site *s, struct weir_str path);
+
+/* ---- HTTP connections ---- */
+
+struct exchange;
+enum http_state {
+    HTTP_IDLE,     /* between messages */
+    HTTP_HEAD,     /* a head is coming in */
+    HTTP_EXCHANGE, /* an exchange has it */
+    HTTP_LINGER    /* answered for the last time; what still comes is thrown away */
+};
+struct http_conn {
+    struct weir_list dirty_link;
+    struct worker *worker;
+    struct weir_http1 *parser;
+    struct exchange *ex;
+    struct weir_buf out, in;     /* to send; read but not parsed yet (pipelined, or the app is slower) */
+    struct weir_timer timer;
+    union {
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        sa_family_t family;
+    } peer;
+    uint32_t index, epoch;
+    int fd;
+    uint32_t lingered;
+    uint16_t listener;
+    uint8_t state;
+    bool want_write, readable, peer_closed, close_after, in_use, flushing, expecting;
+};
+void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener);
+void http_event(struct worker *w, const struct weir_event *ev);
+void http_timer(struct http_conn *h);
+void http_close(struct http_conn *h);
+void http_dirty(struct http_conn *h);  /* it has output, or its exchange has: looked at when the turn ends */
+void http_flush(struct http_conn *h);
+void http_want_write(struct http_conn *h); /* flushed again when the socket has room */
+void http_send_now(struct http_conn *h); /* what is in its output, as far as the socket takes it */
+void http_next(struct http_conn *h);   /* the exchange is over: the next message, or the end */
+void http_resume(struct http_conn *h); /* its exchange takes body again */
+void http_arm(struct http_conn *h, uint32_t ms);
+
+/* ---- exchanges ---- */
+
+enum answer {          /* what gives the response's content */
+    ANSWER_NONE,
+    ANSWER_APP,
+    ANSWER_FILE,
+    ANSWER_TEXT        /* written whole into the connection's output */
+};
+enum lookup_kind { LOOKUP_NONE, LOOKUP_FILE, LOOKUP_SCRIPT, LOOKUP_DIR_REDIRECT, LOOKUP_DENIED, LOOKUP_FAILED };
+struct lookup {                       /* a path in the file system; made on the loop if all is cached, else by the helper */
+    const struct route *route;
+    struct weir_str path;             /* decoded, NUL behind */
+    bool cached_only;
+    enum lookup_kind kind;
+    int fd;                           /* FILE: open for reading */
+    int error;
+    struct stat st;
+    size_t script_len;                /* SCRIPT: of path, or of script if that was found by an index or front controller */
+    char script[1024];
+};
+enum { LOOKUP_AGAIN = 1 };
+int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and the answer is not in memory */
+
+struct exchange {
+    struct http_conn *http;           /* NULL: the client is gone, a job still runs */
+    struct worker *worker;
+    struct snapshot *snap;
+    const struct site *site;
+    const struct route *route;
+    const struct weir_http_request *req;
+    struct weir_arena arena;
+    struct weir_cgi_path path;
+    struct lookup lookup;
+    struct weir_job job;
+    void (*job_done)(struct exchange *ex);
+    struct weir_spill *body;
+    struct weir_client_req *app;
+    struct weir_cgi_head *head;
+    struct weir_buf pend;             /* content that came before the head is written */
+    struct weir_pair *fields;
+    size_t field_count;
+    struct exchange *next_free;
+    uint64_t begun_us, sent;          /* sent: content bytes */
+    int64_t length;                   /* content length told to the client; -1: not known */
+    uint64_t file_at, file_left;
+    int status;
+    enum weir_http_framing framing;
+    enum answer answer;
+    uint8_t redirects;
+    bool body_done, started, head_done, head_written, app_done, keep_alive, redirecting, job_runs, continue_sent;
+    bool upload_stopped, done, method_get, cold_checked;
+    const char *method_override;      /* local redirect: GET */
+    const char *why;                  /* of an error: for the log */
+    char pool_address[64];
+};
+void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex);
+void exchange_body(struct exchange *ex, struct weir_str bytes);
+void exchange_body_end(struct exchange *ex);
+bool exchange_wants_body(const struct exchange *ex);
+void exchange_client_event(struct worker *w, const struct weir_client_event *ev);
+void exchange_room(struct exchange *ex);    /* the connection's output has room again */
+void exchange_commit(struct exchange *ex);  /* end of the turn: a response head that is known leaves */
+void exchange_gone(struct exchange *ex);    /* the connection closed under it */
+void exchange_fail(struct exchange *ex, int status, const char *why);
+void exchange_file_done(struct exchange *ex);
+void exchange_body_stored(struct weir_job *job);
+void exchange_finish(struct exchange *ex);
+void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why);
+/* Writes the head with ex->status, ex->fields, ex->length; false: it could not be (the connection closes). */
+bool exchange_write_head(struct exchange *ex);
+struct exchange *exchange_new(struct worker *w);
+void exchange_file_begin(struct exchange *ex);
+void exchange_file_pump(struct exchange *ex);
+/* An error before an exchange exists: the parser's. */
+void exchange_refuse(struct http_conn *h, int status, const char *why);
+
+/* ---- logs ---- */
+
+struct log_sink;
+int log_sink_new(struct log_sink **out, const char *path); /* "-": standard output */
+void log_sink_drop(struct log_sink *s);
+void log_access(struct exchange *ex);
+void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes);
+void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
+void log_flush(struct worker *w);
+
+/* ---- threads ---- */
+
+struct accepted {
+    int fd;
+    uint32_t peer_len;
+    struct sockaddr_storage peer;
+    uint32_t listener;
+};
+struct worker {
+    struct gateway *gw;
+    unsigned index;
+    pthread_t thread;
+    struct weir_loop *loop;
+    struct weir_client *client;
+    struct snapshot *snap;            /* the current one, held */
+    char *scratch;
+    struct http_conn **conns;         /* by index */
+    uint32_t conn_cap, conn_top;
+    uint32_t *free_index;
+    uint32_t free_count;
+    _Atomic uint32_t conn_count;      /* read by acceptors of other threads */
+    _Atomic uint64_t requests;
+    struct weir_list dirty;
+    struct exchange *free_ex;
+    uint32_t ex_count;
+    struct weir_random random;
+    pthread_mutex_t inbox_lock;
+    struct accepted inbox[256];
+    uint32_t inbox_count;
+    bool accepting, draining, done;
+    struct weir_buf log_buf, err_buf;
+    struct weir_timer log_timer, tick_timer;
+    struct weir_buf spare[64];        /* empty buffers for connections that write */
+    unsigned spare_count;
+    int64_t date_at;
+    char date[30];
+    int64_t log_time_at;
+    char log_time[40];
+};
+int worker_init(struct worker *w, struct gateway *gw, unsigned index);
+void worker_fini(struct worker *w);
+void worker_run(struct worker *w);
+void worker_hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len,
+                      uint32_t listener);
+struct weir_str worker_date(struct worker *w);
+void worker_spare(struct worker *w, struct weir_buf *b);      /* takes an empty buffer back */
+void worker_take_spare(struct worker *w, struct weir_buf *b); /* gives one to a buf without memory */
+
+struct gateway {
+    struct weir_gateway_options o;
+    unsigned thread_count;
+    struct worker workers[MAX_WORKERS];
+    struct weir_client_group *group;
+    struct weir_spill_quota quota;
+    pthread_mutex_t lock;             /* snapshot pointer, pools */
+    struct snapshot *snap;
+    struct gateway_pool {
+        struct weir_pool *pool;
+        struct gateway_pool *next;
+        bool used, owned;
+    } *pools;
+    _Atomic uint32_t conn_count, conn_max;
+    _Atomic bool reload_asked, end_asked, changed;
+    _Atomic unsigned running;
+    struct log_sink *access_log;
+    uint64_t version;
+    _Atomic uint64_t drain_until_ms;
+    struct gateway_link *link;
+};
+struct weir_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf); /* by name; made if new */
+void gateway_main_event(struct gateway *gw, const struct weir_event *ev);              /* worker 0: link, tick */
+void gateway_main_turn(struct gateway *gw);
+void gateway_publish(struct gateway *gw, struct snapshot *s);  /* takes s; threads change over at their next turn */
+void gateway_drain(struct gateway *gw, uint32_t ms);           /* accept nothing new; what runs has so long */
+WEIR_CHECK int gateway_link_first(struct gateway *gw);         /* waits for the configuration that control sends */
+WEIR_CHECK int gateway_link_start(struct gateway *gw);
+void gateway_link_turn(struct gateway *gw);
+void gateway_link_fini(struct gateway *gw);
+#endif

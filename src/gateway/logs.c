@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/* What the gateway writes: access log (combined format), stderr of apps, errors. Lines gather in the worker and leave
+ * through the helper thread; a helper that is behind by 4 MiB costs lines, never time, and their number is told. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+
+#define GATHER     (16u << 10)
+#define BEHIND_MAX (4u << 20)
+#define DELAY_MS   100
+#define LINE_MAX_  4096
+
+struct log_sink {
+    _Atomic unsigned refs;
+    _Atomic uint32_t behind; /* bytes handed to helpers and not written yet */
+    _Atomic uint64_t lost;   /* lines */
+    int fd;
+};
+
+int log_sink_new(struct log_sink **out, const char *path)
+{
+    struct log_sink *s = calloc(1, sizeof *s);
+    if (!s) return WEIR_NOMEM;
+    s->refs = 1;
+    s->fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : weir_open_append(path, 0640);
+    if (s->fd < 0) {
+        int saved = errno;
+        free(s);
+        errno = saved;
+        return WEIR_SYSTEM;
+    }
+    *out = s;
+    return WEIR_OK;
+}
+
+void log_sink_drop(struct log_sink *s)
+{
+    if (!s || atomic_fetch_sub(&s->refs, 1) != 1) return;
+    close(s->fd);
+    free(s);
+}
+
+/* ---- leaving ---- */
+
+struct write_job {
+    struct weir_job job;
+    struct log_sink *sink; /* NULL: standard error */
+    struct weir_buf bytes;
+};
+
+static void write_all(int fd, const char *p, size_t len)
+{
+    while (len) {
+        ssize_t n = write(fd, p, len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return; /* a full disk or a closed pipe must not stop the service */
+        p += n;
+        len -= (size_t)n;
+    }
+}
+
+static void run_write(struct weir_job *job)
+{
+    struct write_job *w = WEIR_CONTAINER(job, struct write_job, job);
+    write_all(w->sink ? w->sink->fd : STDERR_FILENO, weir_buf_ptr(&w->bytes), weir_buf_len(&w->bytes));
+    if (w->sink) atomic_fetch_sub(&w->sink->behind, (uint32_t)weir_buf_len(&w->bytes));
+}
+
+static void free_write(struct weir_job *job)
+{
+    struct write_job *w = WEIR_CONTAINER(job, struct write_job, job);
+    log_sink_drop(w->sink);
+    weir_buf_fini(&w->bytes);
+    free(w);
+}
+
+static void hand_over(struct worker *w, struct weir_buf *b, struct log_sink *sink)
+{
+    size_t len = weir_buf_len(b);
+    if (!len) return;
+    struct write_job *j = NULL;
+    if (!sink || atomic_load(&sink->behind) < BEHIND_MAX) j = calloc(1, sizeof *j);
+    if (!j) {
+        uint64_t lines = 0;
+        for (size_t i = 0; i < len; i++) lines += weir_buf_ptr(b)[i] == '\n';
+        if (sink) atomic_fetch_add(&sink->lost, lines);
+        weir_buf_reset(b, GATHER * 2);
+        return;
+    }
+    if (sink) {
+        atomic_fetch_add(&sink->behind, (uint32_t)len);
+        atomic_fetch_add(&sink->refs, 1);
+    }
+    j->sink = sink;
+    j->bytes = *b;
+    *b = (struct weir_buf){0};
+    j->job.run = run_write;
+    j->job.done = free_write;
+    weir_loop_job(w->loop, &j->job);
+}
+
+void log_flush(struct worker *w)
+{
+    struct log_sink *sink = w->gw->access_log;
+    weir_timer_clear(&w->log_timer);
+    if (sink) {
+        uint64_t lost = atomic_exchange(&sink->lost, 0);
+        if (lost) log_error(w, "the access log is too slow: %llu lines were lost", (unsigned long long)lost);
+        hand_over(w, &w->log_buf, sink);
+    }
+    hand_over(w, &w->err_buf, NULL);
+}
+
+static void arm(struct worker *w)
+{
+    struct weir_ident id = {.kind = KIND_LOG};
+    if (!weir_timer_is_set(&w->log_timer))
+        weir_timer_set(w->loop, &w->log_timer, id, weir_loop_now_ms(w->loop) + DELAY_MS);
+}
+
+/* ---- lines ---- */
+
+/* Text of a stranger: control bytes, quotes, backslashes and bytes above 0x7e are written as \xHH. */
+static char *escaped(char *to, const char *end, struct weir_str s)
+{
+    static const char hex[] = "0123456789abcdef";
+    for (size_t i = 0; i < s.len && to + 4 < end; i++) {
+        unsigned char c = (unsigned char)s.ptr[i];
+        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+            *to++ = (char)c;
+        } else {
+            *to++ = '\\';
+            *to++ = 'x';
+            *to++ = hex[c >> 4];
+            *to++ = hex[c & 15];
+        }
+    }
+    return to;
+}
+
+static char *text(char *to, const char *end, struct weir_str s)
+{
+    size_t n = s.len < (size_t)(end - to) ? s.len : (size_t)(end - to);
+    memcpy(to, s.ptr, n);
+    return to + n;
+}
+
+static char *number(char *to, const char *end, uint64_t v)
+{
+    return end - to >= 20 ? to + weir_u64_text(to, v) : to;
+}
+
+static struct weir_str log_time(struct worker *w)
+{
+    if (w->log_time_at != w->loop->unix_seconds) {
+        struct tm tm;
+        time_t t = (time_t)w->loop->unix_seconds;
+        w->log_time_at = w->loop->unix_seconds;
+        localtime_r(&t, &tm);
+        strftime(w->log_time, sizeof w->log_time, "%d/%b/%Y:%H:%M:%S %z", &tm);
+    }
+    return weir_cstr(w->log_time);
+}
+
+static struct weir_str field(const struct exchange *ex, const char *name)
+{
+    const struct weir_pair *f = ex->req ? weir_http_find(ex->req->headers, ex->req->header_count, name) : NULL;
+    return f ? f->value : WEIR_STR("-");
+}
+
+static struct weir_str peer_text(const struct exchange *ex, char *out, size_t len)
+{
+    struct sockaddr_storage peer = {0};
+    if (!ex->http) return WEIR_STR("-");
+    memcpy(&peer, &ex->http->peer, sizeof ex->http->peer);
+    weir_address_text(&peer, out, len);
+    return weir_cstr(out);
+}
+
+/* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
+void log_access(struct exchange *ex)
+{
+    struct worker *w = ex->worker;
+    char peer[INET6_ADDRSTRLEN + 8];
+    if (!w->gw->access_log || (ex->route && !ex->route->conf->log)) return;
+    char *to = weir_buf_room(&w->log_buf, LINE_MAX_);
+    if (!to) return;
+    char *p = to;
+    const char *end = to + LINE_MAX_ - 1;
+    p = text(p, end, peer_text(ex, peer, sizeof peer));
+    p = text(p, end, WEIR_STR(" - - ["));
+    p = text(p, end, log_time(w));
+    p = text(p, end, WEIR_STR("] \""));
+    if (ex->req) {
+        struct weir_str target = ex->req->target;
+        if (target.len > 600) target.len = 600;
+        p = escaped(p, end, ex->req->method);
+        *p++ = ' ';
+        p = escaped(p, end, target);
+        p = text(p, end, ex->req->minor ? WEIR_STR(" HTTP/1.1") : WEIR_STR(" HTTP/1.0"));
+    } else {
+        *p++ = '-';
+    }
+    p = text(p, end, WEIR_STR("\" "));
+    p = number(p, end, (uint64_t)ex->status);
+    p = text(p, end, WEIR_STR(" "));
+    p = number(p, end, ex->sent);
+    p = text(p, end, WEIR_STR(" \""));
+    struct weir_str referer = field(ex, "Referer"), agent = field(ex, "User-Agent");
+    if (referer.len > 200) referer.len = 200;
+    if (agent.len > 200) agent.len = 200;
+    p = escaped(p, end, referer);
+    p = text(p, end, WEIR_STR("\" \""));
+    p = escaped(p, end, agent);
+    p = text(p, end, WEIR_STR("\" "));
+    p = number(p, end, w->loop->now_us - ex->begun_us);
+    p = text(p, end, WEIR_STR(" "));
+    p = text(p, end, ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"));
+    *p++ = '\n';
+    weir_buf_added(&w->log_buf, (size_t)(p - to));
+    if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
+    else arm(w);
+}
+
+static void error_line(struct worker *w, struct weir_str head, struct weir_str line)
+{
+    char *to = weir_buf_room(&w->err_buf, LINE_MAX_);
+    if (!to) return;
+    char *p = text(to, to + LINE_MAX_ - 1, head);
+    p = escaped(p, to + LINE_MAX_ - 1, line);
+    *p++ = '\n';
+    weir_buf_added(&w->err_buf, (size_t)(p - to));
+    arm(w);
+}
+
+void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes)
+{
+    char head[160];
+    struct weir_client_result r = {0};
+    if (ex->app) weir_client_req_result(ex->app, &r);
+    int n = snprintf(head, sizeof head, "[%s %s] ", pool, r.address[0] ? r.address : "-");
+    struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
+    if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;
+    while (bytes.len) { /* a line each */
+        const char *nl = memchr(bytes.ptr, '\n', bytes.len);
+        size_t len = nl ? (size_t)(nl - bytes.ptr) : bytes.len;
+        struct weir_str line = weir_str(bytes.ptr, len > 900 ? 900 : len);
+        if (line.len) error_line(w, prefix, line);
+        len += nl != NULL;
+        bytes.ptr += len;
+        bytes.len -= len;
+        if (weir_buf_len(&w->err_buf) >= GATHER) log_flush(w);
+    }
+}
+
+void log_error(struct worker *w, const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    if (n < 0) return;
+    error_line(w, WEIR_STR("weir gateway: "), weir_str(line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1));
+}

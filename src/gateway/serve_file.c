@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/* Files: finding what a path means below a root, and sending it. What is not in the page cache or the dentry cache is
+ * fetched by the helper thread: the loop never waits for a disk. Which names are never served, types and conditions are
+ * static.c's. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+#include "gateway/static.h"
+
+#define INLINE_MAX (32u << 10) /* smaller files ride in the same write as their head */
+#define WARM_STEP  (1u << 20)  /* how much is looked at, or fetched, ahead of a sendfile */
+
+/* ---- lookup ---- */
+
+static int open_path(struct lookup *l, struct weir_str path, int flags)
+{
+    char rel[4096];
+    while (path.len && path.ptr[0] == '/') path = weir_str(path.ptr + 1, path.len - 1);
+    if (path.len >= sizeof rel) {
+        errno = ENAMETOOLONG;
+        return WEIR_SYSTEM;
+    }
+    memcpy(rel, path.ptr, path.len);
+    rel[path.len] = 0;
+    return weir_open_beneath(l->route->root_fd, rel, flags | (l->cached_only ? WEIR_OPEN_CACHED : 0));
+}
+
+/* 1: a regular file, l->st filled. 0: no. LOOKUP_AGAIN + 1: not known without the disk. */
+enum { KNOWN_NO, KNOWN_YES, UNKNOWN };
+static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
+{
+    int fd = open_path(l, path, O_PATH);
+    *is_dir = false;
+    if (fd < 0) return errno == EAGAIN && l->cached_only ? UNKNOWN : KNOWN_NO;
+    int status = fstat(fd, &l->st);
+    close(fd);
+    if (status < 0) return KNOWN_NO;
+    *is_dir = S_ISDIR(l->st.st_mode);
+    return S_ISREG(l->st.st_mode) ? KNOWN_YES : KNOWN_NO;
+}
+
+static bool runs_scripts(const struct lookup *l)
+{
+    const struct route *r = l->route;
+    return r->conf->action == WEIR_ACTION_PHP ||
+           (r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_PHP);
+}
+
+static bool set_script(struct lookup *l, struct weir_str base, const char *name)
+{
+    while (*name == '/') name++;
+    int n = snprintf(l->script, sizeof l->script, "%.*s%s%s", (int)base.len, base.ptr,
+                     base.len && base.ptr[base.len - 1] == '/' ? "" : "/", name);
+    return n > 0 && (size_t)n < sizeof l->script;
+}
+
+static bool only(const struct lookup *l, struct weir_str script, bool *listed)
+{
+    const struct weir_conf_route *conf = l->route->conf;
+    *listed = false;
+    for (size_t i = 0; i < conf->only_count; i++)
+        if (weir_str_eq(weir_cstr(conf->only[i]), script)) *listed = true;
+    return conf->only_count == 0 || *listed;
+}
+
+/* The script of a path: the first prefix in .php that is a file here (or is named by `only`). */
+static int find_script(struct lookup *l)
+{
+    bool is_dir, listed;
+    for (size_t n = 0; (n = weir_cgi_split_next(l->path, WEIR_STR(".php"), n)) > 0;) {
+        struct weir_str script = weir_str(l->path.ptr, n);
+        if (!only(l, script, &listed)) continue;
+        int known = listed ? KNOWN_YES : stat_path(l, script, &is_dir);
+        if (known == UNKNOWN) return LOOKUP_AGAIN;
+        if (known == KNOWN_NO) continue;
+        l->kind = LOOKUP_SCRIPT;
+        l->script_len = n;
+        l->script[0] = 0;
+        return 0;
+    }
+    return 0;
+}
+
+static int open_file(struct lookup *l, struct weir_str path)
+{
+    if (weir_static_forbidden(path)) return 0;
+    int fd = open_path(l, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        if (errno == EAGAIN && l->cached_only) return LOOKUP_AGAIN;
+        if (errno == EACCES || errno == EPERM || errno == EXDEV || errno == ELOOP) l->kind = LOOKUP_DENIED;
+        else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG) l->kind = LOOKUP_FAILED;
+        l->error = errno;
+        return 0;
+    }
+    if (fstat(fd, &l->st) < 0 || !S_ISREG(l->st.st_mode)) {
+        close(fd);
+        return 0;
+    }
+    l->fd = fd;
+    l->kind = LOOKUP_FILE;
+    return 0;
+}
+
+static int find_index(struct lookup *l)
+{
+    const struct weir_conf_route *conf = l->route->conf;
+    for (size_t i = 0; i < conf->index_count && l->kind == LOOKUP_NONE; i++) {
+        bool is_dir, listed;
+        bool script = weir_str_suffix(weir_cstr(conf->index[i]), WEIR_STR(".php"));
+        if (script && !runs_scripts(l)) continue;
+        if (!set_script(l, l->path, conf->index[i])) continue;
+        struct weir_str path = weir_cstr(l->script);
+        if (script) {
+            if (!only(l, path, &listed)) continue;
+            int known = listed ? KNOWN_YES : stat_path(l, path, &is_dir);
+            if (known == UNKNOWN) return LOOKUP_AGAIN;
+            if (known == KNOWN_YES) l->kind = LOOKUP_SCRIPT;
+        } else {
+            int again = open_file(l, path);
+            if (again) return again;
+        }
+    }
+    if (l->kind != LOOKUP_SCRIPT && l->kind != LOOKUP_FILE) l->script[0] = 0;
+    return 0;
+}
+
+/* What exists nowhere goes to /index.php of the root. */
+static int front_controller(struct lookup *l)
+{
+    const struct weir_conf_route *conf = l->route->conf;
+    bool is_dir;
+    if (!runs_scripts(l)) return 0;
+    if (!set_script(l, WEIR_STR("/"), conf->only_count ? conf->only[0] : "index.php")) return 0;
+    int known = conf->only_count ? KNOWN_YES : stat_path(l, weir_cstr(l->script), &is_dir);
+    if (known == UNKNOWN) return LOOKUP_AGAIN;
+    if (known == KNOWN_YES) l->kind = LOOKUP_SCRIPT;
+    else l->script[0] = 0;
+    return 0;
+}
+
+int lookup_run(struct lookup *l)
+{
+    bool is_dir;
+    int again = 0;
+    l->kind = LOOKUP_NONE;
+    l->script[0] = 0;
+    if (runs_scripts(l)) again = find_script(l);
+    if (again || l->kind != LOOKUP_NONE) return again;
+    bool slash = l->path.ptr[l->path.len - 1] == '/';
+    if (!slash) again = open_file(l, l->path);
+    if (again || l->kind == LOOKUP_FILE || l->kind == LOOKUP_DENIED) return again;
+    int known = stat_path(l, l->path, &is_dir);
+    if (known == UNKNOWN) return LOOKUP_AGAIN;
+    if (is_dir && !weir_static_forbidden(l->path)) {
+        if (!slash) {
+            l->kind = LOOKUP_DIR_REDIRECT;
+            return 0;
+        }
+        again = find_index(l);
+        if (again || l->kind != LOOKUP_NONE) return again;
+    }
+    return front_controller(l);
+}
+
+/* ---- sending ---- */
+
+static struct weir_str arena_text(struct exchange *ex, const char *s)
+{
+    return weir_arena_str(&ex->arena, weir_cstr(s));
+}
+
+static void describe(struct exchange *ex, const char *etag)
+{
+    char date[30];
+    struct weir_pair *f = weir_arena_alloc(&ex->arena, sizeof *f * 4);
+    if (!f) return;
+    struct weir_str name = ex->lookup.script[0] ? weir_cstr(ex->lookup.script) : ex->path.path;
+    weir_http_date(date, ex->lookup.st.st_mtim.tv_sec);
+    ex->fields = f;
+    ex->field_count = 0;
+    f[ex->field_count++] = (struct weir_pair){WEIR_STR("Last-Modified"), arena_text(ex, date)};
+    f[ex->field_count++] = (struct weir_pair){WEIR_STR("ETag"), arena_text(ex, etag)};
+    if (ex->status == 200)
+        f[ex->field_count++] = (struct weir_pair){WEIR_STR("Content-Type"), weir_static_type(name)};
+}
+
+void exchange_file_begin(struct exchange *ex)
+{
+    const struct weir_http_request *req = ex->req;
+    struct weir_str method = ex->method_override ? weir_cstr(ex->method_override) : req->method;
+    static const struct weir_pair allow = {{"Allow", 5}, {"GET, HEAD", 9}};
+    char etag[WEIR_STATIC_ETAG_MAX];
+    if (!weir_str_eq(method, WEIR_STR("GET")) && !weir_str_eq(method, WEIR_STR("HEAD"))) {
+        exchange_text(ex, 405, &allow, 1, "this file can only be read");
+        return;
+    }
+    weir_static_etag(&ex->lookup.st, etag);
+    ex->status = weir_static_condition(req->headers, req->header_count, &ex->lookup.st, etag);
+    if (ex->status == 412) {
+        exchange_fail(ex, 412, "the file is not the one that was asked for");
+        return;
+    }
+    describe(ex, etag);
+    ex->answer = ANSWER_FILE;
+    ex->length = ex->status == 304 ? -1 : (int64_t)ex->lookup.st.st_size;
+    ex->file_at = 0;
+    ex->file_left = ex->status == 304 || req->head ? 0 : (uint64_t)ex->lookup.st.st_size;
+    if (!ex->body_done) ex->keep_alive = false;
+    if (!exchange_write_head(ex)) {
+        http_close(ex->http);
+        return;
+    }
+    exchange_file_pump(ex);
+}
+
+static void warm(struct weir_job *job)
+{
+    struct exchange *ex = WEIR_CONTAINER(job, struct exchange, job);
+    char *buf = malloc(128u << 10);
+    uint64_t left = ex->file_left < WARM_STEP ? ex->file_left : WARM_STEP, at = ex->file_at;
+    while (buf && left) {
+        ssize_t n = pread(ex->lookup.fd, buf, left < (128u << 10) ? left : (128u << 10), (off_t)at);
+        if (n <= 0) break;
+        at += (uint64_t)n;
+        left -= (uint64_t)n;
+    }
+    free(buf);
+}
+
+static void warmed(struct exchange *ex)
+{
+    ex->cold_checked = true;
+    exchange_file_pump(ex);
+}
+
+/* One byte at both ends of the next step is in the page cache: then the rest nearly always is. */
+static bool is_warm(const struct exchange *ex)
+{
+    char c;
+    struct iovec v = {&c, 1};
+    uint64_t step = ex->file_left < WARM_STEP ? ex->file_left : WARM_STEP;
+    return preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, RWF_NOWAIT) == 1 &&
+           preadv2(ex->lookup.fd, &v, 1, (off_t)(ex->file_at + step - 1), RWF_NOWAIT) == 1;
+}
+
+static bool send_inline(struct exchange *ex)
+{
+    struct http_conn *h = ex->http;
+    if (ex->file_left > INLINE_MAX) return false;
+    worker_take_spare(ex->worker, &h->out);
+    char *to = weir_buf_room(&h->out, ex->file_left);
+    if (!to) return false;
+    struct iovec v = {to, ex->file_left};
+    ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
+    if (n <= 0) return false;
+    weir_buf_added(&h->out, (size_t)n);
+    ex->file_at += (uint64_t)n;
+    ex->file_left -= (uint64_t)n;
+    ex->sent += (uint64_t)n;
+    http_dirty(h);
+    return true;
+}
+
+static void fetch(struct exchange *ex)
+{
+    ex->job.run = warm;
+    ex->job.ident = (struct weir_ident){.kind = KIND_FILE};
+    ex->job_done = warmed;
+    ex->job_runs = true;
+    weir_loop_job(ex->worker->loop, &ex->job);
+}
+
+void exchange_file_pump(struct exchange *ex)
+{
+    struct http_conn *h = ex->http;
+    uint64_t budget = 4 * WARM_STEP; /* of one turn */
+    if (ex->job_runs) return;
+    if (ex->file_left && send_inline(ex) && ex->file_left == 0) {
+        exchange_finish(ex);
+        return;
+    }
+    if (weir_buf_len(&h->out)) { /* the head first; the flush comes back here */
+        if (ex->file_left == 0) exchange_finish(ex);
+        else http_dirty(h);
+        return;
+    }
+    while (ex->file_left && budget) {
+        uint64_t step = ex->file_left < WARM_STEP ? ex->file_left : WARM_STEP;
+        if (!ex->cold_checked && !is_warm(ex)) {
+            fetch(ex);
+            return;
+        }
+        int64_t n = weir_loop_sendfile(ex->worker->loop, h->fd, ex->lookup.fd, (int64_t)ex->file_at, step);
+        if (n == WEIR_AGAIN) {
+            http_want_write(h);
+            return;
+        }
+        if (n <= 0) { /* the client left, or the file became shorter: what was promised cannot be kept */
+            http_close(h);
+            return;
+        }
+        ex->cold_checked = false;
+        ex->file_at += (uint64_t)n;
+        ex->file_left -= (uint64_t)n;
+        ex->sent += (uint64_t)n;
+        budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
+        http_arm(h, ex->route->conf->send_ms);
+    }
+    if (ex->file_left) http_dirty(h); /* others have their turn first */
+    else exchange_finish(ex);
+}

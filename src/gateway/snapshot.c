@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* The compiled configuration: opened roots, pools by pointer, sites by host name. Immutable and counted: an exchange holds
+ * the one that it began with. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+
+static uint32_t hash_name(struct weir_str s)
+{
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < s.len; i++) h = (h ^ (uint32_t)tolower((unsigned char)s.ptr[i])) * 16777619u;
+    return h;
+}
+
+static void add_host(struct listener *l, struct weir_str name, int site)
+{
+    uint32_t i = hash_name(name) & l->host_mask;
+    while (l->hosts[i].name.ptr) {
+        if (weir_str_ieq(l->hosts[i].name, name)) return; /* the first one of the file wins; check tells */
+        i = (i + 1) & l->host_mask;
+    }
+    l->hosts[i] = (struct host_entry){name, site};
+}
+
+static bool serves(const struct weir_conf_site *site, int listener)
+{
+    for (size_t i = 0; i < site->listener_count; i++)
+        if (site->listeners[i] == listener) return true;
+    return false;
+}
+
+static int listener_init(struct listener *l, const struct weir_config *conf, int index, int fd)
+{
+    size_t names = 0;
+    l->conf = &conf->listeners[index];
+    l->fd = fd;
+    l->default_site = -1;
+    socklen_t len = sizeof l->address;
+    if (getsockname(fd, (struct sockaddr *)&l->address, &len) < 0) memset(&l->address, 0, sizeof l->address);
+    const struct sockaddr_in *v4 = (const void *)&l->address;
+    const struct sockaddr_in6 *v6 = (const void *)&l->address;
+    l->any_address = l->address.ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)
+                     : l->address.ss_family == AF_INET && v4->sin_addr.s_addr == INADDR_ANY;
+    for (size_t i = 0; i < conf->site_count; i++)
+        if (serves(&conf->sites[i], index)) names += conf->sites[i].name_count;
+    uint32_t cap = 4;
+    while (cap < names * 2) cap *= 2;
+    l->hosts = calloc(cap, sizeof *l->hosts);
+    if (!l->hosts) return WEIR_NOMEM;
+    l->host_mask = cap - 1;
+    for (size_t i = 0; i < conf->site_count; i++) {
+        const struct weir_conf_site *site = &conf->sites[i];
+        if (!serves(site, index)) continue;
+        if (l->default_site < 0) l->default_site = (int)i; /* the first site of a listener, as nginx does it */
+        for (size_t k = 0; k < site->name_count; k++) add_host(l, weir_cstr(site->names[k]), (int)i);
+    }
+    return WEIR_OK;
+}
+
+static int site_init(struct snapshot *s, struct site *site, const struct weir_conf_site *conf)
+{
+    site->conf = conf;
+    site->routes = calloc(conf->route_count, sizeof *site->routes);
+    if (!site->routes) return WEIR_NOMEM;
+    for (size_t i = 0; i < conf->route_count; i++) {
+        struct route *r = &site->routes[i];
+        r->conf = &conf->routes[i];
+        r->root_fd = -1;
+        if (r->conf->pool >= 0) {
+            r->pool = s->pools[r->conf->pool].pool;
+            r->pool_conf = s->pools[r->conf->pool].conf;
+        }
+        if (!r->conf->root) continue;
+        for (size_t k = 0; k < i && r->root_fd < 0; k++) /* routes share their site's root */
+            if (site->routes[k].conf->root == r->conf->root) r->root_fd = site->routes[k].root_fd;
+        if (r->root_fd < 0) r->root_fd = weir_open_dir(r->conf->root);
+        if (r->root_fd < 0) r->root_errno = errno;
+    }
+    return WEIR_OK;
+}
+
+static void snapshot_free(struct snapshot *s)
+{
+    for (size_t i = 0; s->sites && i < s->conf->site_count; i++) {
+        struct site *site = &s->sites[i];
+        for (size_t k = 0; site->routes && k < site->conf->route_count; k++) {
+            bool shared = false;
+            for (size_t m = 0; m < k && !shared; m++) shared = site->routes[m].root_fd == site->routes[k].root_fd;
+            if (!shared && site->routes[k].root_fd >= 0) close(site->routes[k].root_fd);
+        }
+        free(site->routes);
+    }
+    for (size_t i = 0; s->listeners && i < s->conf->listener_count; i++) {
+        if (s->listeners[i].fd >= 0) close(s->listeners[i].fd);
+        free(s->listeners[i].hosts);
+    }
+    free(s->sites);
+    free(s->listeners);
+    free(s->pools);
+    weir_config_drop(s->conf);
+    free(s);
+}
+
+int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *conf, const int *fds)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    if (!s) {
+        for (size_t i = 0; i < conf->listener_count; i++) close(fds[i]);
+        return WEIR_NOMEM;
+    }
+    s->refs = 1;
+    s->gw = gw;
+    s->conf = weir_config_hold(conf);
+    s->version = ++gw->version;
+    s->listeners = calloc(conf->listener_count + 1, sizeof *s->listeners);
+    s->sites = calloc(conf->site_count + 1, sizeof *s->sites);
+    s->pools = calloc(conf->pool_count + 1, sizeof *s->pools);
+    bool bad = !s->listeners || !s->sites || !s->pools;
+    for (size_t i = 0; i < conf->listener_count; i++) {
+        if (bad || listener_init(&s->listeners[i], conf, (int)i, fds[i]) < 0) bad = true;
+        if (!s->listeners) close(fds[i]);
+        else s->listeners[i].fd = fds[i];
+    }
+    for (size_t i = 0; !bad && i < conf->pool_count; i++) {
+        s->pools[i].conf = &conf->pools[i];
+        s->pools[i].pool = gateway_pool(gw, &conf->pools[i]);
+        if (!s->pools[i].pool) bad = true;
+    }
+    for (size_t i = 0; !bad && i < conf->site_count; i++)
+        if (site_init(s, &s->sites[i], &conf->sites[i]) < 0) bad = true;
+    if (bad) {
+        snapshot_free(s);
+        return WEIR_NOMEM;
+    }
+    *out = s;
+    return WEIR_OK;
+}
+
+void snapshot_hold(struct snapshot *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+}
+
+void snapshot_drop(struct snapshot *s)
+{
+    if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) snapshot_free(s);
+}
+
+const struct site *snapshot_site(const struct snapshot *s, int listener, struct weir_str host)
+{
+    const struct listener *l = &s->listeners[listener];
+    uint32_t i = hash_name(host) & l->host_mask;
+    for (; l->hosts[i].name.ptr; i = (i + 1) & l->host_mask)
+        if (weir_str_ieq(l->hosts[i].name, host)) return &s->sites[l->hosts[i].site];
+    return l->default_site < 0 ? NULL : &s->sites[l->default_site];
+}
+
+static bool matches(const struct weir_conf_pattern *m, struct weir_str path)
+{
+    switch (m->match) {
+    case WEIR_MATCH_EXACT: return weir_str_eq(path, m->text);
+    case WEIR_MATCH_SUFFIX: return weir_cgi_split_next(path, m->text, 0) > 0;
+    case WEIR_MATCH_PREFIX: /* whole segments: "/api/" matches "/api", too */
+        return weir_str_prefix(path, m->text) ||
+               (path.len + 1 == m->text.len && path.len > 0 && weir_str_prefix(m->text, path));
+    }
+    return false;
+}
+
+const struct route *site_route(const struct site *s, struct weir_str path)
+{
+    for (size_t i = 0; i + 1 < s->conf->route_count; i++) {
+        const struct weir_conf_route *r = &s->conf->routes[i];
+        for (size_t k = 0; k < r->pattern_count; k++)
+            if (matches(&r->patterns[k], path)) return &s->routes[i];
+    }
+    return &s->routes[s->conf->route_count - 1]; /* the site's own */
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/* A thread of the gateway: one loop, its turn, accepting and spreading connections. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+
+#define SPARE_BYTES 4096
+
+int worker_init(struct worker *w, struct gateway *gw, unsigned index)
+{
+    w->gw = gw;
+    w->index = index;
+    w->random.state = 0x1234567u + index * 7919u + (uint64_t)getpid();
+    weir_list_init(&w->dirty);
+    pthread_mutex_init(&w->inbox_lock, NULL);
+    w->scratch = malloc(SCRATCH);
+    if (!w->scratch) return WEIR_NOMEM;
+    int status = weir_loop_epoll_new(&w->loop);
+    if (status < 0) return status;
+    struct weir_client_options o = {.index = index, .kind = KIND_CLIENT, .quota = &gw->quota};
+    return weir_client_new(&w->client, gw->group, w->loop, &o);
+}
+
+static void free_exchanges(struct worker *w)
+{
+    while (w->free_ex) {
+        struct exchange *ex = w->free_ex;
+        w->free_ex = ex->next_free;
+        weir_arena_fini(&ex->arena);
+        weir_buf_fini(&ex->pend);
+        free(ex);
+    }
+}
+
+void worker_fini(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
+    log_flush(w);
+    weir_client_free(w->client);
+    if (w->loop) weir_loop_free(w->loop); /* ends the helper behind its last job */
+    free_exchanges(w);
+    for (uint32_t i = 0; i < w->conn_top; i++) {
+        weir_http1_free(w->conns[i]->parser);
+        free(w->conns[i]);
+    }
+    if (w->snap) snapshot_drop(w->snap);
+    for (unsigned i = 0; i < w->spare_count; i++) weir_buf_fini(&w->spare[i]);
+    weir_buf_fini(&w->log_buf);
+    weir_buf_fini(&w->err_buf);
+    free(w->conns);
+    free(w->free_index);
+    free(w->scratch);
+    pthread_mutex_destroy(&w->inbox_lock);
+}
+
+/* ---- buffers that idle connections do not hold ---- */
+
+void worker_spare(struct worker *w, struct weir_buf *b)
+{
+    if (!b->base) return;
+    if (b->cap <= SPARE_BYTES && w->spare_count < WEIR_COUNT(w->spare)) {
+        b->head = b->tail = 0;
+        w->spare[w->spare_count++] = *b;
+        *b = (struct weir_buf){0};
+    } else {
+        weir_buf_fini(b);
+    }
+}
+
+void worker_take_spare(struct worker *w, struct weir_buf *b)
+{
+    if (!b->base && w->spare_count) *b = w->spare[--w->spare_count];
+}
+
+/* ---- accepting ---- */
+
+static void set_accepting(struct worker *w, bool on)
+{
+    if (w->accepting == on) return;
+    w->accepting = on;
+    for (uint32_t i = 0; i < w->snap->conf->listener_count; i++) {
+        struct weir_ident id = {.kind = KIND_LISTENER, .index = i, .epoch = (uint32_t)w->snap->version & 0xffffff};
+        if (on) {
+            if (weir_loop_add(w->loop, w->snap->listeners[i].fd, id, true) < 0)
+                log_error(w, "cannot watch the listener %s", w->snap->listeners[i].conf->address.text);
+        } else {
+            weir_loop_del(w->loop, w->snap->listeners[i].fd);
+        }
+    }
+}
+
+/* Of two random threads the lesser one: a thread alone would take all that come at once. */
+static struct worker *choose_worker(struct worker *w)
+{
+    unsigned n = w->gw->thread_count;
+    if (n == 1) return w;
+    struct worker *a = &w->gw->workers[weir_random_next(&w->random) % n];
+    struct worker *b = &w->gw->workers[weir_random_next(&w->random) % n];
+    return atomic_load_explicit(&a->conn_count, memory_order_relaxed) <=
+                   atomic_load_explicit(&b->conn_count, memory_order_relaxed)
+               ? a
+               : b;
+}
+
+static void accept_some(struct worker *w, const struct weir_event *ev)
+{
+    if (!w->accepting || ev->ident.epoch != (uint32_t)(w->snap->version & 0xffffff)) return;
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        struct sockaddr_storage peer;
+        uint32_t peer_len;
+        if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
+            set_accepting(w, false); /* the tick looks again */
+            return;
+        }
+        int fd = weir_loop_accept(w->loop, w->snap->listeners[ev->ident.index].fd, &peer, &peer_len);
+        if (fd == WEIR_AGAIN) return;
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) set_accepting(w, false);
+            return;
+        }
+        atomic_fetch_add(&w->gw->conn_count, 1);
+        struct worker *to = choose_worker(w);
+        if (to == w) http_accepted(w, fd, &peer, ev->ident.index);
+        else worker_hand_over(to, fd, &peer, peer_len, ev->ident.index);
+    }
+}
+
+void worker_hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len,
+                      uint32_t listener)
+{
+    pthread_mutex_lock(&to->inbox_lock);
+    bool room = to->inbox_count < WEIR_COUNT(to->inbox);
+    if (room) {
+        to->inbox[to->inbox_count++] =
+            (struct accepted){.fd = fd, .peer_len = peer_len, .peer = *peer, .listener = listener};
+    }
+    pthread_mutex_unlock(&to->inbox_lock);
+    if (room) {
+        weir_loop_wake(to->loop);
+    } else {
+        close(fd);
+        atomic_fetch_sub(&to->gw->conn_count, 1);
+    }
+}
+
+static void take_inbox(struct worker *w)
+{
+    for (;;) {
+        struct accepted a;
+        pthread_mutex_lock(&w->inbox_lock);
+        bool some = w->inbox_count > 0;
+        if (some) a = w->inbox[--w->inbox_count];
+        pthread_mutex_unlock(&w->inbox_lock);
+        if (!some) return;
+        http_accepted(w, a.fd, &a.peer, a.listener);
+    }
+}
+
+/* ---- the snapshot ---- */
+
+static void take_snapshot(struct worker *w)
+{
+    struct gateway *gw = w->gw;
+    pthread_mutex_lock(&gw->lock);
+    struct snapshot *s = gw->snap;
+    bool changed = s != w->snap;
+    if (changed) snapshot_hold(s);
+    pthread_mutex_unlock(&gw->lock);
+    if (!changed) return;
+    if (w->snap) {
+        set_accepting(w, false);
+        snapshot_drop(w->snap);
+    }
+    w->snap = s;
+    set_accepting(w, !w->draining);
+}
+
+static void begin_drain(struct worker *w)
+{
+    if (w->draining) return;
+    w->draining = true;
+    set_accepting(w, false);
+    for (uint32_t i = 0; i < w->conn_top; i++) {
+        struct http_conn *h = w->conns[i];
+        if (h->in_use && h->state == HTTP_IDLE && weir_buf_len(&h->out) == 0) http_close(h);
+    }
+}
+
+static void woken(struct worker *w)
+{
+    weir_client_woken(w->client);
+    take_snapshot(w);
+    take_inbox(w);
+    if (atomic_load(&w->gw->end_asked)) begin_drain(w);
+}
+
+static void tick(struct worker *w)
+{
+    struct weir_ident id = {.kind = KIND_TICK};
+    if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
+        set_accepting(w, true);
+    if (w->draining && weir_loop_now_ms(w->loop) >= w->gw->drain_until_ms)
+        for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
+    weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + (w->draining || !w->accepting ? 50 : 1000));
+}
+
+/* ---- the turn ---- */
+
+struct weir_str worker_date(struct worker *w)
+{
+    if (w->date_at != w->loop->unix_seconds) {
+        w->date_at = w->loop->unix_seconds;
+        weir_http_date(w->date, w->date_at);
+    }
+    return weir_str(w->date, 29);
+}
+
+static void dispatch(struct worker *w, const struct weir_event *ev)
+{
+    if (ev->ready & WEIR_READY_WAKE) {
+        woken(w);
+        return;
+    }
+    switch (ev->ident.kind) {
+    case KIND_HTTP: http_event(w, ev); break;
+    case KIND_LISTENER: accept_some(w, ev); break;
+    case KIND_FILE: exchange_file_done(WEIR_CONTAINER(ev->ptr, struct exchange, job)); break;
+    case KIND_BODY: exchange_body_stored(ev->ptr); break;
+    case KIND_LOG: log_flush(w); break;
+    case KIND_TICK: tick(w); break;
+    case KIND_LINK: gateway_main_event(w->gw, ev); break;
+    default: weir_client_ready(w->client, ev); break;
+    }
+}
+
+static void client_events(struct worker *w)
+{
+    struct weir_client_event cev;
+    while (weir_client_next(w->client, &cev) == WEIR_OK) exchange_client_event(w, &cev);
+}
+
+/* What the turn made leaves: first to the apps, which can begin, then to the clients. */
+static void end_turn(struct worker *w)
+{
+    do {
+        client_events(w);
+        weir_client_flush(w->client);
+        while (!weir_list_empty(&w->dirty)) {
+            struct http_conn *h = WEIR_CONTAINER(w->dirty.next, struct http_conn, dirty_link);
+            weir_list_remove(&h->dirty_link);
+            http_flush(h);
+        }
+        weir_client_flush(w->client);
+    } while (weir_client_next_us(w->client) == 0);
+}
+
+void worker_run(struct worker *w)
+{
+    struct weir_event ev[256];
+    take_snapshot(w);
+    tick(w);
+    while (!w->done) {
+        int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_client_next_us(w->client));
+        for (int i = 0; i < n; i++) {
+            dispatch(w, &ev[i]);
+            if (ev[i].ident.kind >= KIND_CLIENT) client_events(w);
+        }
+        end_turn(w);
+        if (w->index == 0) gateway_main_turn(w->gw);
+        if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0) w->done = true;
+    }
+    atomic_fetch_sub(&w->gw->running, 1);
+    weir_loop_wake(w->gw->workers[0].loop);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* link: what control and gateway say to each other over a SOCK_SEQPACKET: state, not commands. A message stays under 64 KiB
+ * and is never empty; what is larger comes in parts or as a sealed memfd. Codec and framing only; both ends use it. */
+#ifndef WEIR_LINK_H
+#define WEIR_LINK_H
+
+#include "base/base.h"
+
+#define WEIR_LINK_MAX     60000
+#define WEIR_LINK_FDS_MAX 250
+
+enum weir_link_type {
+    WEIR_LINK_CONFIG = 1, /* down: version; fds: memfd with packed sources, then a listening socket for each listener */
+    WEIR_LINK_ENDPOINTS,  /* down: version, part, of, endpoints; applied when all parts came */
+    WEIR_LINK_DRAIN,      /* down: accept nothing new, finish, exit; drain_ms */
+    WEIR_LINK_READY,      /* up: version applied; error text if it was not */
+    WEIR_LINK_STATE       /* up: version applied, part, of, endpoints' use, pools' queues, threads' requests */
+};
+struct weir_link_endpoint {
+    uint64_t id, start_time; /* start_time: of /proc/PID/stat */
+    uint32_t pid, workers, requests;
+    bool flow, keep, drain;
+    char pool[65], address[112];
+};
+struct weir_link_use { /* of an endpoint, up */
+    uint64_t id, done, failed;
+    uint32_t busy, unproven;
+};
+struct weir_link_pool {
+    char pool[65];
+    uint32_t queued, oldest_ms;
+    uint64_t started, refused, timed_out;
+};
+struct weir_link_message {
+    enum weir_link_type type;
+    uint64_t version;
+    uint32_t drain_ms;
+    uint16_t part, of;
+    char text[256];
+    struct weir_link_endpoint *endpoints;
+    struct weir_link_use *uses;
+    struct weir_link_pool *pools;
+    uint64_t threads[64];
+    size_t endpoint_count, use_count, pool_count, thread_count;
+    uint64_t connections;
+};
+/* A message's bytes; lists beyond what fits are cut at *_count of what was written (send the rest as another part). */
+WEIR_CHECK int weir_link_encode(const struct weir_link_message *m, struct weir_buf *out);
+/* Lists live in the arena. WEIR_PROTOCOL: no such message. */
+WEIR_CHECK int weir_link_decode(const void *p, size_t len, struct weir_arena *a, struct weir_link_message *out);
+/* WEIR_OK, WEIR_AGAIN (the other end does not read), WEIR_CLOSED, WEIR_SYSTEM. fds are copied by the kernel. */
+WEIR_CHECK int weir_link_send(int fd, const struct weir_link_message *m, const int *fds, size_t fd_count);
+/* WEIR_OK: *out filled, fds (at most WEIR_LINK_FDS_MAX, close-on-exec) are the caller's. WEIR_AGAIN, WEIR_CLOSED,
+ * WEIR_PROTOCOL (a message that was cut, or is none: its fds were closed). */
+WEIR_CHECK int weir_link_receive(int fd, struct weir_arena *a, struct weir_link_message *out, int *fds, size_t *fd_count);
+/* A sealed memfd with these bytes, or WEIR_SYSTEM. */
+WEIR_CHECK int weir_link_memfd(const char *name, const void *p, size_t len);
+/* Reads it whole (at most max bytes; it has to be sealed): malloc'd, the caller's. */
+WEIR_CHECK int weir_link_memfd_read(int fd, size_t max, char **out, size_t *len);
+#endif
