@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* supervise: what the files of the root part share. libc only; one thread; no configuration, no JSON, no network bytes, no
+ * output of apps. root.c: the loop; unit.c: starting what runs; keeper.c: the process above each unit. */
+#ifndef WEIR_SUPERVISE_INTERNAL_H
+#define WEIR_SUPERVISE_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "supervise/proto.h"
+
+struct identity { /* whom a process becomes */
+    uid_t uid;
+    gid_t gid;
+    char name[40];
+    bool change; /* false: stays who we are */
+};
+struct unit {
+    uint64_t id;
+    pid_t keeper, pid;
+    uint64_t start_time;
+    int channel; /* to the keeper */
+    int log;     /* read end of its output, for a new control */
+    int status;
+    bool ending, told;
+    char name[72], tag[ROOT_TAG_MAX], path[108];
+};
+
+/* ---- unit.c ---- */
+int identity_of(const char *user, const char *group, struct identity *out); /* 0, or an errno */
+/* A private listening socket at path, reachable by the gateway's group: a descriptor, or -errno. */
+int private_socket(const char *path, const struct identity *owner, gid_t gateway);
+/* Becomes this identity for good; 0, or an errno and *step. */
+int become(const struct identity *who, const char **step);
+void close_from(int first);
+void reset_signals(void);
+uint64_t start_time_of(pid_t pid);
+/* What is in the memfd of a start; all strings are checked to end. */
+struct spec {
+    char *bytes;
+    const char *dir;
+    char **argv, **envp;
+    uint32_t files;
+};
+int spec_read(int memfd, struct spec *out); /* 0, or an errno */
+void spec_free(struct spec *s);
+
+/* ---- keeper.c ---- */
+struct keeper_msg { /* keeper -> root, and root -> keeper */
+    uint32_t kind;  /* KEEPER_* */
+    int32_t pid, code;
+    uint32_t ms;
+    uint64_t start_time;
+    char text[64];
+};
+enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END };
+struct keeper_start {
+    int channel, listener, out, err;
+    struct spec spec;
+    struct identity who;
+};
+/* Runs in a fork of the root part; never returns. */
+_Noreturn void keeper_run(const struct keeper_start *s);
+/* Kills every descendant of this process (children and, by reparenting, theirs) until none is left; sig first. */
+void kill_descendants(int sig, unsigned ms);
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/* What the root part and control say to each other: messages of one fixed size over a SOCK_SEQPACKET, descriptors beside
+ * them, large content (arguments, environment) as a sealed memfd. The root part believes nothing that is not checked. */
+#ifndef WEIR_SUPERVISE_PROTO_H
+#define WEIR_SUPERVISE_PROTO_H
+
+#include <stdint.h>
+
+#define ROOT_PROTO_VERSION 1
+#define ROOT_TAG_MAX       160
+#define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
+#define ROOT_UNITS_MAX     4096
+#define ROOT_LISTENERS_MAX 240
+
+enum root_kind {
+    /* control -> root */
+    ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor */
+    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, log to read; answer STARTED or FAILED */
+    ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
+    ROOT_GATEWAY,    /* start the gateway; answer GATEWAY_UP with its link */
+    ROOT_GATEWAY_KILL,
+    ROOT_STOP,       /* end everything; code: the exit status */
+    /* root -> control */
+    ROOT_HELLO,      /* flags: 1: has root's rights; fds: the configuration file if there is one. First message */
+    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */
+    ROOT_LISTENING,
+    ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
+    ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
+    ROOT_EXITED,     /* unit, code: wait status of its first process; nothing of it is left */
+    ROOT_GATEWAY_UP, /* pid; fd: control's end of the link */
+    ROOT_GATEWAY_DOWN,
+    ROOT_READ_AGAIN, /* SIGHUP; fd: the configuration file, opened again */
+    ROOT_ENDING      /* everything ends now */
+};
+
+struct root_msg {
+    uint32_t version, kind;
+    uint64_t unit;
+    uint64_t start_time;
+    int32_t pid, code;
+    uint32_t ms, flags;
+    char name[72];  /* of the unit's socket: pool and number; [A-Za-z0-9._-] */
+    char user[40], group[40];
+    char text[128];
+    char tag[ROOT_TAG_MAX]; /* control's own; given back as it was */
+    unsigned char address[128];
+    uint32_t address_len;
+    uint32_t zero;
+};
+
+/* The memfd of ROOT_START: three counts, then NUL-terminated strings: folder, arguments, environment. */
+struct root_spec {
+    uint32_t version, argc, envc, files; /* files: soft RLIMIT_NOFILE */
+};
+#endif

@@ -1,0 +1,660 @@
+/* SPDX-License-Identifier: MIT */
+/* weir-supervise: the root part. It spawns, binds, signals and holds what must outlive the others; it decides nothing and
+ * reads nothing but fixed-size orders of control. Child subreaper: what a killed keeper leaves comes here and is killed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "supervise/internal.h"
+
+#define END_MS         1000 /* what apps have after TERM when everything ends */
+#define GATEWAY_END_MS 600
+#define MAX_MSG_FDS    4
+
+struct held { /* a listening socket for HTTP */
+    int fd;
+    uint32_t len;
+    unsigned char address[128];
+};
+
+struct root {
+    const char *weir, *config;
+    char **control_args;
+    struct identity control_who, gateway_who;
+    gid_t gateway_gid;
+    char dir[64];
+    int signals, control, gateway_channel;
+    pid_t control_pid, gateway_pid;
+    struct unit *units[ROOT_UNITS_MAX];
+    size_t unit_count;
+    struct held listeners[ROOT_LISTENERS_MAX];
+    size_t listener_count;
+    int64_t control_started_ms, control_due_ms, end_at_ms;
+    unsigned control_failures, interrupts;
+    int exit_code;
+    bool is_root, ending, gateway_killed, control_stopped;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* ---- messages ---- */
+
+static void send_fd(int to, const void *p, size_t len, int fd)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } c;
+    struct iovec v = {(void *)(uintptr_t)p, len};
+    struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1};
+    if (fd >= 0) {
+        memset(&c, 0, sizeof c);
+        h.msg_control = c.room;
+        h.msg_controllen = sizeof c.room;
+        CMSG_FIRSTHDR(&h)->cmsg_level = SOL_SOCKET;
+        CMSG_FIRSTHDR(&h)->cmsg_type = SCM_RIGHTS;
+        CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), &fd, sizeof fd);
+    }
+    if (sendmsg(to, &h, MSG_NOSIGNAL) < 0) return; /* its end is noticed by reading */
+}
+
+static void tell(struct root *r, struct root_msg m, int fd)
+{
+    m.version = ROOT_PROTO_VERSION;
+    if (r->control >= 0) send_fd(r->control, &m, sizeof m, fd);
+}
+
+static void failed(struct root *r, uint64_t unit, int code, const char *what)
+{
+    struct root_msg m = {.kind = ROOT_FAILED, .unit = unit, .code = code};
+    snprintf(m.text, sizeof m.text, "%s", what);
+    tell(r, m, -1);
+}
+
+/* ---- children of ours ---- */
+
+static int open_config(const struct root *r)
+{
+    return r->config ? open(r->config, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
+}
+
+/* In a fork: these descriptors become 3, 4, ...; everything else above 2 is closed. */
+static bool arrange(const int *fds, int count)
+{
+    int high[4];
+    for (int i = 0; i < count; i++)
+        if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0) return false;
+    for (int i = 0; i < count; i++)
+        if (dup2(high[i], 3 + i) < 0) return false;
+    close_from(3 + count);
+    return true;
+}
+
+static _Noreturn void run_weir(const struct root *r, const struct identity *who, char **argv, char **envp, const int *fds, int count)
+{
+    const char *step = "arrange the descriptors";
+    reset_signals();
+    setpgid(0, 0); /* the terminal's Ctrl-C is for the root part alone */
+    int code = arrange(fds, count) ? become(who, &step) : errno;
+    if (!code) {
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execve(r->weir, argv, envp);
+        code = errno;
+        step = "start weir";
+    }
+    fprintf(stderr, "weir-supervise: cannot %s: %s\n", step, strerror(code));
+    _exit(126);
+}
+
+static void start_control(struct root *r)
+{
+    int pair[2], config = open_config(r);
+    char dir[96], flags[32], home[] = "HOME=/", path[] = "PATH=/usr/local/bin:/usr/bin:/bin", lang[] = "LANG=C.UTF-8";
+    char fd[] = "WEIR_ROOT=3", term[96], journal[] = "WEIR=1";
+    char *argv[64] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "control"}, *envp[10];
+    int argc = 2;
+    for (char **a = r->control_args; *a && argc < 62; a++) argv[argc++] = *a;
+    snprintf(dir, sizeof dir, "WEIR_DIR=%s", r->dir);
+    snprintf(flags, sizeof flags, "WEIR_PRIVILEGED=%d", r->is_root);
+    snprintf(term, sizeof term, "TERM=%.80s", getenv("TERM") ? getenv("TERM") : "dumb");
+    char *const env[] = {path, home, lang, fd, dir, flags, term, journal, NULL};
+    memcpy(envp, env, sizeof env);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return;
+    r->control_pid = fork();
+    if (r->control_pid == 0) run_weir(r, &r->control_who, argv, envp, &pair[1], 1);
+    close(pair[1]);
+    r->control_started_ms = now_ms();
+    if (r->control_pid < 0) {
+        close(pair[0]);
+        r->control_pid = 0;
+        r->control_due_ms = now_ms() + 1000;
+        return;
+    }
+    r->control = pair[0];
+    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root}, config);
+    if (config >= 0) close(config);
+    for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
+        const struct unit *u = r->units[i];
+        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time};
+        memcpy(m.tag, u->tag, sizeof m.tag);
+        memcpy(m.name, u->name, sizeof m.name);
+        snprintf(m.text, sizeof m.text, "%s", u->path);
+        tell(r, m, u->log);
+    }
+}
+
+/* A new link between control and the gateway that runs. */
+static void relink(struct root *r)
+{
+    int pair[2];
+    char byte = 'L';
+    if (r->gateway_pid <= 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return;
+    send_fd(r->gateway_channel, &byte, 1, pair[0]);
+    tell(r, (struct root_msg){.kind = ROOT_GATEWAY_UP, .pid = r->gateway_pid, .flags = 1}, pair[1]);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+static void start_gateway(struct root *r)
+{
+    int link[2], channel[2];
+    char path[] = "PATH=/usr/bin:/bin", lang[] = "LANG=C.UTF-8", a[] = "WEIR_LINK=3", b[] = "WEIR_ROOT=4", tz[80];
+    snprintf(tz, sizeof tz, "TZ=%.70s", getenv("TZ") ? getenv("TZ") : "");
+    char *argv[] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "gateway", NULL}, *envp[] = {path, lang, a, b, getenv("TZ") ? tz : NULL, NULL};
+    if (r->gateway_pid > 0 || r->ending) return;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0) {
+        failed(r, 0, errno, "make a socket pair");
+        return;
+    }
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) {
+        failed(r, 0, errno, "make a socket pair");
+        close(link[0]);
+        close(link[1]);
+        return;
+    }
+    int fds[2] = {link[0], channel[0]};
+    pid_t pid = fork();
+    if (pid == 0) run_weir(r, &r->gateway_who, argv, envp, fds, 2);
+    close(link[0]);
+    close(channel[0]);
+    if (pid < 0) {
+        failed(r, 0, errno, "fork");
+        close(channel[1]);
+    } else {
+        r->gateway_pid = pid;
+        r->gateway_channel = channel[1];
+        r->gateway_killed = false;
+        tell(r, (struct root_msg){.kind = ROOT_GATEWAY_UP, .pid = pid}, link[1]);
+    }
+    close(link[1]);
+}
+
+/* ---- units ---- */
+
+static struct unit *find_unit(struct root *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->unit_count; i++)
+        if (r->units[i]->id == id) return r->units[i];
+    return NULL;
+}
+
+static bool valid_text(const char *s, size_t room, bool name)
+{
+    size_t n = strnlen(s, room);
+    if (n == room) return false;
+    for (size_t i = 0; name && i < n; i++)
+        if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9') ||
+              (i && strchr("-_.", s[i]))))
+            return false;
+    return !name || n > 0;
+}
+
+static _Noreturn void fork_keeper(const struct keeper_start *k)
+{
+    const int fds[4] = {k->channel, k->listener, k->out, k->err};
+    struct keeper_start s = *k;
+    if (!arrange(fds, 4)) _exit(1);
+    s.channel = 3;
+    s.listener = 4;
+    s.out = 5;
+    s.err = 6;
+    for (int i = 3; i <= 6; i++) fcntl(i, F_SETFD, FD_CLOEXEC);
+    keeper_run(&s);
+}
+
+/* fds: memfd, stdout, stderr, log. All are the caller's to close. */
+static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
+{
+    struct keeper_start k = {.out = fds[1], .err = fds[2]};
+    int pair[2];
+    struct unit *u = calloc(1, sizeof *u);
+    if (!u || r->unit_count >= ROOT_UNITS_MAX || find_unit(r, m->unit) || m->unit == 0) {
+        free(u);
+        failed(r, m->unit, EINVAL, "start one more unit");
+        return;
+    }
+    int bad = identity_of(m->user, m->group, &k.who);
+    if (bad) {
+        free(u);
+        failed(r, m->unit, bad, "use this user");
+        return;
+    }
+    bad = spec_read(fds[0], &k.spec);
+    if (bad) {
+        spec_free(&k.spec);
+        free(u);
+        failed(r, m->unit, bad, "read what to start");
+        return;
+    }
+    snprintf(u->path, sizeof u->path, "%s/pool/%s.sock", r->dir, m->name);
+    k.listener = private_socket(u->path, &k.who, r->gateway_gid);
+    if (k.listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        bad = k.listener < 0 ? -k.listener : errno;
+        if (k.listener >= 0) close(k.listener);
+        spec_free(&k.spec);
+        failed(r, m->unit, bad, "make the private socket");
+        free(u);
+        return;
+    }
+    k.channel = pair[1];
+    u->keeper = fork();
+    if (u->keeper == 0) fork_keeper(&k);
+    close(pair[1]);
+    close(k.listener);
+    spec_free(&k.spec);
+    u->id = m->unit;
+    u->channel = pair[0];
+    u->log = fcntl(fds[3], F_DUPFD_CLOEXEC, 3);
+    memcpy(u->name, m->name, sizeof u->name);
+    memcpy(u->tag, m->tag, sizeof u->tag);
+    r->units[r->unit_count++] = u;
+}
+
+static void drop_unit(struct root *r, size_t i)
+{
+    struct unit *u = r->units[i];
+    unlink(u->path);
+    if (u->channel >= 0) close(u->channel);
+    if (u->log >= 0) close(u->log);
+    if (!u->told) tell(r, (struct root_msg){.kind = ROOT_EXITED, .unit = u->id, .pid = u->pid, .code = u->status}, -1);
+    free(u);
+    r->units[i] = r->units[--r->unit_count];
+}
+
+static void end_unit(struct unit *u, uint32_t ms)
+{
+    struct keeper_msg m = {.kind = KEEPER_END, .ms = ms};
+    u->ending = true;
+    if (u->channel >= 0 && send(u->channel, &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return; /* it ended already */
+}
+
+static void from_keeper(struct root *r, struct unit *u)
+{
+    struct keeper_msg k;
+    ssize_t n = recv(u->channel, &k, sizeof k, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n != (ssize_t)sizeof k) { /* SIGCHLD of the keeper does the rest */
+        close(u->channel);
+        u->channel = -1;
+        return;
+    }
+    if (k.kind == KEEPER_STARTED) {
+        struct root_msg m = {.kind = ROOT_STARTED, .unit = u->id, .pid = k.pid, .start_time = k.start_time};
+        u->pid = k.pid;
+        u->start_time = k.start_time;
+        snprintf(m.text, sizeof m.text, "%s", u->path);
+        tell(r, m, -1);
+    } else if (k.kind == KEEPER_FAILED) {
+        k.text[sizeof k.text - 1] = 0;
+        u->told = true;
+        failed(r, u->id, k.code, k.text);
+    } else if (k.kind == KEEPER_EXITED) {
+        u->status = k.code;
+    }
+}
+
+/* ---- listening sockets ---- */
+
+static void do_listen(struct root *r, const struct root_msg *m)
+{
+    struct root_msg answer = {.kind = ROOT_LISTENING, .unit = m->unit};
+    int fd = -1, one = 1, zero = 0;
+    sa_family_t family = ((const struct sockaddr *)(const void *)m->address)->sa_family;
+    for (size_t i = 0; i < r->listener_count; i++)
+        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) fd = r->listeners[i].fd;
+    if (fd < 0 && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (family == AF_INET || family == AF_INET6)) {
+        fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd >= 0) {
+            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+            if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+        }
+        if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)m->address, m->address_len) < 0 || listen(fd, 4096) < 0) {
+            answer.code = errno;
+            if (fd >= 0) close(fd);
+            fd = -1;
+        } else {
+            struct held *h = &r->listeners[r->listener_count++];
+            h->fd = fd;
+            h->len = m->address_len;
+            memcpy(h->address, m->address, m->address_len);
+        }
+    } else if (fd < 0) {
+        answer.code = EINVAL;
+    }
+    tell(r, answer, fd);
+}
+
+/* ---- the end ---- */
+
+static void begin_end(struct root *r, int code)
+{
+    if (r->ending) return;
+    r->ending = true;
+    r->exit_code = code;
+    r->end_at_ms = now_ms() + GATEWAY_END_MS;
+    tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
+    if (r->gateway_pid > 0) kill(r->gateway_pid, SIGTERM);
+    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
+}
+
+static void push_end(struct root *r)
+{
+    if (!r->ending) return;
+    if (r->gateway_pid > 0 && now_ms() >= r->end_at_ms) kill(r->gateway_pid, SIGKILL);
+    if (r->unit_count == 0 && r->gateway_pid <= 0 && r->control_pid > 0 && !r->control_stopped) {
+        r->control_stopped = true;
+        kill(r->control_pid, SIGTERM);
+        r->end_at_ms = now_ms() + 300;
+    }
+    if (r->control_stopped && r->control_pid > 0 && now_ms() >= r->end_at_ms) kill(r->control_pid, SIGKILL);
+}
+
+/* ---- events ---- */
+
+static void from_control(struct root *r)
+{
+    struct root_msg m;
+    int fds[MAX_MSG_FDS] = {-1, -1, -1, -1}, count = 0;
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int) * MAX_MSG_FDS)];
+    } c;
+    struct iovec v = {&m, sizeof m};
+    struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c.room, .msg_controllen = sizeof c.room};
+    ssize_t n = recvmsg(r->control, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    for (struct cmsghdr *k = n > 0 ? CMSG_FIRSTHDR(&h) : NULL; k; k = CMSG_NXTHDR(&h, k)) {
+        if (k->cmsg_level != SOL_SOCKET || k->cmsg_type != SCM_RIGHTS) continue;
+        count = (int)((k->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(fds, CMSG_DATA(k), sizeof(int) * (size_t)count);
+    }
+    bool fine = n == (ssize_t)sizeof m && m.version == ROOT_PROTO_VERSION && !(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+                valid_text(m.user, sizeof m.user, false) && valid_text(m.group, sizeof m.group, false);
+    if (n <= 0) {
+        close(r->control);
+        r->control = -1;
+    } else if (!fine) {
+        fprintf(stderr, "weir-supervise: control sent what is no order\n");
+    } else {
+        struct unit *u = find_unit(r, m.unit);
+        switch (m.kind) {
+        case ROOT_LISTEN: do_listen(r, &m); break;
+        case ROOT_START:
+            if (count == 4 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
+            else failed(r, m.unit, EINVAL, "understand the order");
+            break;
+        case ROOT_END:
+            if (u) end_unit(u, m.ms > 3600000 ? 3600000 : m.ms);
+            break;
+        case ROOT_GATEWAY: start_gateway(r); break;
+        case ROOT_GATEWAY_KILL:
+            if (r->gateway_pid > 0) kill(r->gateway_pid, SIGKILL);
+            break;
+        case ROOT_STOP: begin_end(r, m.code); break;
+        default: fprintf(stderr, "weir-supervise: control sent an order that is not known\n"); break;
+        }
+    }
+    for (int i = 0; i < count; i++) close(fds[i]);
+}
+
+static void control_ended(struct root *r, int status)
+{
+    r->control_pid = 0;
+    if (r->control >= 0) {
+        while (r->control >= 0) { /* its last words */
+            struct pollfd p = {.fd = r->control, .events = POLLIN};
+            if (poll(&p, 1, 0) <= 0) break;
+            from_control(r);
+        }
+        if (r->control >= 0) close(r->control);
+        r->control = -1;
+    }
+    if (r->ending) return;
+    fprintf(stderr, "weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
+            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    bool lived = now_ms() - r->control_started_ms > 5000;
+    r->control_failures = lived ? 0 : r->control_failures + 1;
+    r->control_due_ms = now_ms() + (r->control_failures ? 100 << (r->control_failures < 6 ? r->control_failures : 6) : 0);
+}
+
+static void reap(struct root *r)
+{
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
+        if (pid <= 0) return;
+        if (pid == r->control_pid) {
+            control_ended(r, status);
+            continue;
+        }
+        if (pid == r->gateway_pid) {
+            r->gateway_pid = 0;
+            close(r->gateway_channel);
+            r->gateway_channel = -1;
+            tell(r, (struct root_msg){.kind = ROOT_GATEWAY_DOWN, .pid = pid, .code = status}, -1);
+            continue;
+        }
+        for (size_t i = 0; i < r->unit_count; i++) {
+            if (r->units[i]->keeper != pid) continue;
+            if (r->units[i]->channel >= 0) from_keeper(r, r->units[i]);
+            if (WIFSIGNALED(status)) { /* it could not clean up: what it kept came to us */
+                if (r->units[i]->pid > 0) kill(r->units[i]->pid, SIGKILL);
+                r->units[i]->status = status;
+            }
+            drop_unit(r, i);
+            break;
+        }
+    }
+}
+
+/* Children that are none of ours by name: orphans of a killed keeper. */
+static void kill_strays(const struct root *r)
+{
+    char path[64], buf[4096];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
+    if (fd >= 0) close(fd);
+    if (n <= 0) return;
+    buf[n] = 0;
+    for (char *p = buf; *p;) {
+        pid_t pid = (pid_t)strtol(p, &p, 10);
+        bool known = pid == r->control_pid || pid == r->gateway_pid || pid <= 0;
+        for (size_t i = 0; i < r->unit_count && !known; i++) known = r->units[i]->keeper == pid;
+        if (!known) kill(pid, SIGKILL);
+        while (*p == ' ' || *p == '\n') p++;
+    }
+}
+
+static void on_signals(struct root *r)
+{
+    struct signalfd_siginfo si;
+    while (read(r->signals, &si, sizeof si) == (ssize_t)sizeof si) {
+        switch (si.ssi_signo) {
+        case SIGCHLD:
+            reap(r);
+            kill_strays(r);
+            break;
+        case SIGHUP: {
+            int fd = open_config(r);
+            tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN}, fd);
+            if (fd >= 0) close(fd);
+            break;
+        }
+        default:
+            if (r->interrupts++) { /* asked again: at once */
+                for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0);
+                r->end_at_ms = 0;
+            }
+            begin_end(r, 0);
+        }
+    }
+}
+
+static int next_wait(const struct root *r)
+{
+    if (r->ending) return 20;
+    if (r->control_pid > 0) return -1;
+    int64_t left = r->control_due_ms - now_ms();
+    return left < 0 ? 0 : (int)left;
+}
+
+static void turn(struct root *r)
+{
+    static struct pollfd p[ROOT_UNITS_MAX + 2];
+    static struct unit *of[ROOT_UNITS_MAX + 2];
+    nfds_t n = 0;
+    p[n++] = (struct pollfd){.fd = r->signals, .events = POLLIN};
+    p[n++] = (struct pollfd){.fd = r->control, .events = POLLIN};
+    for (size_t i = 0; i < r->unit_count; i++) {
+        of[n] = r->units[i];
+        p[n++] = (struct pollfd){.fd = r->units[i]->channel, .events = POLLIN};
+    }
+    if (poll(p, n, next_wait(r)) < 0 && errno != EINTR) _exit(1);
+    for (nfds_t i = 2; i < n; i++)
+        if (p[i].revents) from_keeper(r, of[i]);
+    if (p[1].revents && r->control >= 0) from_control(r);
+    if (p[0].revents) on_signals(r);
+    if (r->control_pid == 0 && !r->ending && now_ms() >= r->control_due_ms) {
+        start_control(r);
+        relink(r);
+    }
+    push_end(r);
+}
+
+/* ---- start ---- */
+
+static bool find_users(struct root *r, const char *control_user, const char *gateway_user)
+{
+    if (!r->is_root) {
+        r->gateway_gid = getegid();
+        r->control_who = r->gateway_who = (struct identity){.uid = geteuid(), .gid = getegid()};
+        return true;
+    }
+    const char *missing = identity_of(control_user, "", &r->control_who) ? control_user : identity_of(gateway_user, "", &r->gateway_who) ? gateway_user : NULL;
+    if (missing) {
+        fprintf(stderr, "weir: there is no user %s: create it with: useradd --system --no-create-home --shell /usr/sbin/nologin %s\n", missing, missing);
+        return false;
+    }
+    r->gateway_gid = r->gateway_who.gid;
+    r->control_who.gid = r->gateway_gid; /* control proves readiness by connecting as the gateway would */
+    return true;
+}
+
+static bool make_dir(struct root *r)
+{
+    char pool[80];
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    if (r->is_root) {
+        mkdir("/run/weir", 0755);
+        if (chown("/run/weir", r->control_who.uid, r->gateway_gid) < 0) return false;
+        snprintf(r->dir, sizeof r->dir, "/run/weir/%d", (int)getpid());
+    } else {
+        snprintf(r->dir, sizeof r->dir, "%.30s/weir-%d", base && base[0] == '/' && strlen(base) < 30 ? base : "/tmp", (int)getpid());
+    }
+    snprintf(pool, sizeof pool, "%s/pool", r->dir);
+    if (mkdir(r->dir, 0755) < 0 && errno != EEXIST) return false;
+    struct stat st;
+    if (lstat(r->dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) return false;
+    chmod(r->dir, 0711);
+    if (mkdir(pool, 0711) < 0 && errno != EEXIST) return false;
+    chmod(pool, 0711);
+    return true;
+}
+
+static void remove_dir(const struct root *r)
+{
+    char pool[80];
+    snprintf(pool, sizeof pool, "%s/pool", r->dir);
+    rmdir(pool);
+    rmdir(r->dir);
+}
+
+static int usage(void)
+{
+    fputs("weir-supervise is started by `weir serve` and `weir supervise`.\n", stderr);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    static struct root r = {.control = -1, .gateway_channel = -1};
+    const char *control_user = "weir", *gateway_user = "weir-gw";
+    static char *none[] = {NULL};
+    sigset_t set;
+    r.control_args = none;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--weir") == 0 && i + 1 < argc) r.weir = argv[++i];
+        else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) r.config = argv[++i];
+        else if (strcmp(argv[i], "--user") == 0 && i + 1 < argc) control_user = argv[++i];
+        else if (strcmp(argv[i], "--gateway-user") == 0 && i + 1 < argc) gateway_user = argv[++i];
+        else if (strcmp(argv[i], "--") == 0) {
+            r.control_args = argv + i + 1;
+            break;
+        } else return usage();
+    }
+    if (!r.weir || r.weir[0] != '/') return usage();
+    r.is_root = geteuid() == 0;
+    if (!find_users(&r, control_user, gateway_user)) return 1;
+    if (!make_dir(&r)) {
+        fprintf(stderr, "weir: cannot make the folder %s: %s\n", r.dir, strerror(errno));
+        return 1;
+    }
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (r.signals < 0) return 1;
+    start_control(&r);
+    while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_pid > 0) turn(&r);
+    kill_descendants(SIGKILL, 100);
+    remove_dir(&r);
+    return r.exit_code;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/* Starting things: identities, private sockets, the checked contents of a start. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "supervise/internal.h"
+
+int identity_of(const char *user, const char *group, struct identity *out)
+{
+    memset(out, 0, sizeof *out);
+    if (geteuid() != 0 || !user[0]) {
+        out->uid = geteuid();
+        out->gid = getegid();
+        return geteuid() == 0 ? EPERM : 0; /* root runs nothing as root */
+    }
+    errno = 0;
+    struct passwd *pw = getpwnam(user);
+    if (!pw) return errno ? errno : ENOENT;
+    if (pw->pw_uid == 0) return EPERM;
+    out->uid = pw->pw_uid;
+    out->gid = pw->pw_gid;
+    if (group[0]) {
+        struct group *gr = getgrnam(group);
+        if (!gr) return ENOENT;
+        if (gr->gr_gid == 0) return EPERM;
+        out->gid = gr->gr_gid;
+    }
+    snprintf(out->name, sizeof out->name, "%s", user);
+    out->change = true;
+    return 0;
+}
+
+int become(const struct identity *who, const char **step)
+{
+    *step = "change the user";
+    if (!who->change) return 0;
+    if (initgroups(who->name, who->gid) < 0 || setgid(who->gid) < 0 || setuid(who->uid) < 0) return errno;
+    if (who->uid != 0 && setuid(0) == 0) return EPERM; /* it must not be possible to go back */
+    return 0;
+}
+
+int private_socket(const char *path, const struct identity *owner, gid_t gateway)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof a.sun_path) return -ENAMETOOLONG;
+    memcpy(a.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    unlink(path);
+    mode_t old = umask(0177); /* nobody else connects before the owner is set */
+    int bad = bind(fd, (struct sockaddr *)&a, sizeof a) < 0 ? errno : 0;
+    umask(old);
+    if (!bad && owner->change && chown(path, owner->uid, gateway) < 0) bad = errno;
+    if (!bad && chmod(path, owner->change ? 0660 : 0600) < 0) bad = errno;
+    if (!bad && listen(fd, 511) < 0) bad = errno;
+    if (!bad) return fd;
+    close(fd);
+    unlink(path);
+    return -bad;
+}
+
+void close_from(int first)
+{
+    if (syscall(SYS_close_range, (unsigned)first, ~0u, 0u) == 0) return;
+    long max = sysconf(_SC_OPEN_MAX);
+    for (int fd = first; fd < max; fd++) close(fd);
+}
+
+void reset_signals(void)
+{
+    struct sigaction dfl = {.sa_handler = SIG_DFL};
+    sigset_t none;
+    for (int s = 1; s < NSIG; s++) sigaction(s, &dfl, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+uint64_t start_time_of(pid_t pid)
+{
+    char path[64], buf[1024];
+    unsigned long long t = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
+    if (fd >= 0) close(fd);
+    if (n <= 0) return 0;
+    buf[n] = 0;
+    char *end = strrchr(buf, ')');
+    if (!end || sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &t) != 1) return 0;
+    return t;
+}
+
+/* ---- the contents of a start ---- */
+
+/* The next string of the block; NULL: it does not end. */
+static char *next_string(char **p, char *end)
+{
+    char *s = *p, *nul = s < end ? memchr(s, 0, (size_t)(end - s)) : NULL;
+    if (!nul) return NULL;
+    *p = nul + 1;
+    return s;
+}
+
+int spec_read(int memfd, struct spec *out)
+{
+    struct stat st;
+    struct root_spec head;
+    const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    int seals = fcntl(memfd, F_GET_SEALS);
+    memset(out, 0, sizeof *out);
+    if (seals < 0 || (seals & need) != need || fstat(memfd, &st) < 0) return EINVAL;
+    if (st.st_size < (off_t)sizeof head || st.st_size > (off_t)ROOT_SPEC_MAX) return EINVAL;
+    out->bytes = malloc((size_t)st.st_size);
+    if (!out->bytes) return ENOMEM;
+    if (pread(memfd, out->bytes, (size_t)st.st_size, 0) != st.st_size) return EIO;
+    memcpy(&head, out->bytes, sizeof head);
+    if (head.version != ROOT_PROTO_VERSION || head.argc < 1 || head.argc > 1024 || head.envc > 4096) return EINVAL;
+    out->argv = calloc(head.argc + 1, sizeof(char *));
+    out->envp = calloc(head.envc + 1, sizeof(char *));
+    if (!out->argv || !out->envp) return ENOMEM;
+    char *p = out->bytes + sizeof head, *end = out->bytes + st.st_size;
+    out->dir = next_string(&p, end);
+    if (!out->dir) return EINVAL;
+    for (uint32_t i = 0; i < head.argc; i++)
+        if (!(out->argv[i] = next_string(&p, end))) return EINVAL;
+    for (uint32_t i = 0; i < head.envc; i++)
+        if (!(out->envp[i] = next_string(&p, end))) return EINVAL;
+    if (out->argv[0][0] != '/' || out->dir[0] != '/') return EINVAL;
+    out->files = head.files;
+    return 0;
+}
+
+void spec_free(struct spec *s)
+{
+    free(s->argv);
+    free(s->envp);
+    free(s->bytes);
+    memset(s, 0, sizeof *s);
+}
