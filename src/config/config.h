@@ -155,7 +155,7 @@ void weir_config_sources_free(struct weir_config_sources *s);
 /* Pure: no file is touched. NULL in *out on any ERROR of the main file (LATER alone is no error here: it is for check). */
 WEIR_CHECK int weir_config_parse(const struct weir_config_sources *s, struct weir_config **out, struct weir_config_report *report);
 /* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE. Adds to the report. */
-void weir_config_check_machine(const struct weir_config *c, struct weir_config_report *report);
+void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report);
 struct weir_config *weir_config_hold(struct weir_config *c);
 void weir_config_drop(struct weir_config *c);
 void weir_config_report_init(struct weir_config_report *r);

@@ -38,7 +38,7 @@ static bool may_enter(const char *path, const struct passwd *pw, char *bar, size
 static void check_enter(struct weir_config_report *r, const struct weir_config_place *at, const char *path, const struct passwd *pw)
 {
     char bar[PATH_MAX];
-    if (geteuid() != 0 || !pw || pw->pw_uid == 0) return;
+    if (!pw || pw->pw_uid == 0) return;
     if (!may_enter(path, pw, bar, sizeof bar))
         say(r, WEIR_CONFIG_ERROR, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
 }
@@ -58,15 +58,15 @@ const char *weir_config_php(const char *version, char *out, size_t len)
     return access(out, X_OK) == 0 ? out : NULL;
 }
 
-static void check_pool(const struct weir_conf_pool *o, struct weir_config_report *r)
+static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir_config_report *r)
 {
     char program[64];
     if (o->kind == WEIR_POOL_CONNECT || o->kind == WEIR_POOL_CGI) return;
     struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
     if (o->user && !pw) say(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
-    if (!o->user && geteuid() == 0)
+    if (!o->user && as_root)
         say(r, WEIR_CONFIG_ERROR, &o->place, "write user NAME in it", "pool %s%s runs programs as root", o->name, "");
-    if (pw && pw->pw_uid == 0 && geteuid() == 0)
+    if (pw && pw->pw_uid == 0 && as_root)
         say(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s%s runs programs as root", o->name, "");
     if (o->kind == WEIR_POOL_PHP) {
         if (!weir_config_php(o->php_version, program, sizeof program))
@@ -78,7 +78,7 @@ static void check_pool(const struct weir_conf_pool *o, struct weir_config_report
         say(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
     else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
         say(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
-    else check_enter(r, &o->place, o->argv[0], pw);
+    else if (as_root) check_enter(r, &o->place, o->argv[0], pw);
 }
 
 static bool loopback(const char *address)
@@ -86,13 +86,19 @@ static bool loopback(const char *address)
     return strncmp(address, "fastcgi://127.", 14) == 0 || strncmp(address, "fastcgi://[::1]", 15) == 0;
 }
 
-void weir_config_check_machine(const struct weir_config *c, struct weir_config_report *report)
+void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
-    struct passwd *gw = geteuid() == 0 ? getpwnam(c->gateway_user) : NULL;
+    uid_t gateway = 0;
+    char gateway_name[64] = "";
+    struct passwd *gw = as_root ? getpwnam(c->gateway_user) : NULL;
+    if (gw) {
+        gateway = gw->pw_uid;
+        snprintf(gateway_name, sizeof gateway_name, "%s", gw->pw_name);
+    }
     struct rlimit limit;
     for (size_t i = 0; i < c->pool_count; i++) {
         const struct weir_conf_pool *o = &c->pools[i];
-        check_pool(o, report);
+        check_pool(o, as_root, report);
         for (size_t k = 0; k < o->endpoint_count; k++)
             if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
                 say(report, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, o->endpoints[k].address);
@@ -105,7 +111,10 @@ void weir_config_check_machine(const struct weir_config *c, struct weir_config_r
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder%s", root, "");
-            else check_enter(report, &s->routes[k].place, root, gw);
+            else if (as_root && gateway) {
+                struct passwd who = {.pw_uid = gateway, .pw_gid = (gid_t)-1, .pw_name = gateway_name};
+                check_enter(report, &s->routes[k].place, root, &who);
+            }
         }
     }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY && c->connections + 256u > limit.rlim_max) {

@@ -267,7 +267,7 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
         failed(r, m->unit, bad, "read what to start");
         return;
     }
-    snprintf(u->path, sizeof u->path, "%s/pool/%s.sock", r->dir, m->name);
+    if (snprintf(u->path, sizeof u->path, "%.40s/pool/%.56s.sock", r->dir, m->name) >= (int)sizeof u->path) u->path[0] = 0;
     k.listener = private_socket(u->path, &k.who, r->gateway_gid);
     if (k.listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         bad = k.listener < 0 ? -k.listener : errno;

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* The control socket: one JSON object a line in, one out. Only root, the user who runs Weir, and control's own user may
+ * speak; the gateway's user may not (roles come later). */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "control/internal.h"
+
+int command_listen(struct control *c)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (c->conf->control_path) snprintf(c->control_path, sizeof c->control_path, "%s", c->conf->control_path);
+    else if (c->o.privileged) snprintf(c->control_path, sizeof c->control_path, "/run/weir/control.sock");
+    else snprintf(c->control_path, sizeof c->control_path, "/tmp/weir-%d.sock", (int)geteuid());
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", c->control_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return WEIR_SYSTEM;
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN) {
+        close(fd);
+        say("another weir has the control socket %s: this one has none (weir { control PATH } names another)", c->control_path);
+        c->control_path[0] = 0;
+        return WEIR_OK;
+    }
+    close(fd);
+    struct stat st;
+    if (lstat(c->control_path, &st) == 0 && S_ISSOCK(st.st_mode)) unlink(c->control_path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    mode_t old = umask(0177);
+    bool fine = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 64) == 0;
+    umask(old);
+    if (!fine) {
+        say("cannot make the control socket %s: %s", c->control_path, strerror(errno));
+        if (fd >= 0) close(fd);
+        c->control_path[0] = 0;
+        return WEIR_OK; /* it serves without */
+    }
+    return watch_add(c, &c->listen, WATCH_LISTEN, fd);
+}
+
+void command_accept(struct control *c)
+{
+    int fd = accept4(c->listen.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct ucred who;
+    socklen_t len = sizeof who;
+    if (fd < 0) return;
+    struct client *k = calloc(1, sizeof *k);
+    bool may = k && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (who.uid == 0 || who.uid == geteuid());
+    if (!may) {
+        static const char no[] = "{\"error\":\"you may not do that: run it as root\"}\n";
+        if (send(fd, no, sizeof no - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) errno = 0;
+        close(fd);
+        free(k);
+        return;
+    }
+    k->uid = who.uid;
+    if (watch_add(c, &k->w, WATCH_CLIENT, fd) < 0) free(k);
+}
+
+/* ---- status ---- */
+
+static json_t *unit_json(const struct unit *u)
+{
+    json_t *o = json_pack("{s:i, s:s, s:s, s:b, s:i, s:i, s:i, s:I, s:I, s:I}", "pid", (int)u->pid, "state", unit_state_name(u->state),
+                          "address", u->address, "flow_control", u->flow, "workers", (int)u->workers, "busy", (int)u->busy, "unproven",
+                          (int)u->unproven, "requests", (json_int_t)u->done, "failed", (json_int_t)u->failed, "age_ms",
+                          (json_int_t)(now_ms() - u->started_ms));
+    if (u->flow) json_object_set_new(o, "at_once", json_integer(u->requests));
+    return o;
+}
+
+static const char *kind_name(const struct weir_conf_pool *o)
+{
+    if (!o) return "removed";
+    return o->kind == WEIR_POOL_PHP ? "php" : "run";
+}
+
+static json_t *pool_json(const struct pool *p)
+{
+    json_t *units = json_array();
+    for (const struct unit *u = p->units; u; u = u->next) json_array_append_new(units, unit_json(u));
+    json_t *o = json_pack("{s:s, s:s, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "name", p->name, "kind", kind_name(p->conf), "generation",
+                          (json_int_t)p->generation, "restarts", (int)p->restarts, "queued", (int)p->queued, "oldest_ms", (int)p->oldest_ms,
+                          "requests", (json_int_t)p->started, "refused", (json_int_t)p->refused, "timed_out", (json_int_t)p->timed_out,
+                          "cut", (json_int_t)p->cut, "processes", units);
+    if (p->why[0]) json_object_set_new(o, "problem", json_string(p->why));
+    return o;
+}
+
+static json_t *status_json(const struct control *c)
+{
+    json_t *pools = json_array(), *threads = json_array(), *listen = json_array();
+    for (const struct pool *p = c->pools; p; p = p->next) json_array_append_new(pools, pool_json(p));
+    for (size_t i = 0; i < c->thread_count; i++) json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->threads[i]));
+    for (size_t i = 0; i < c->conf->listener_count; i++) json_array_append_new(listen, json_string(c->conf->listeners[i].address.text));
+    json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o}", "pid", (int)c->gateway_pid, "ready", c->gateway_ready, "restarts",
+                                (int)c->gateway_restarts, "connections", (json_int_t)c->connections, "threads", threads);
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
+                     "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration", (json_int_t)c->config_version, "listen", listen,
+                     "gateway", gateway, "pools", pools);
+}
+
+/* ---- orders ---- */
+
+static json_t *error_json(const char *text)
+{
+    return json_pack("{s:s}", "error", text);
+}
+
+static json_t *restart(struct control *c, const char *what)
+{
+    char text[160];
+    if (!what) return error_json("restart what? name a pool, or gateway");
+    if (strcmp(what, "gateway") == 0) {
+        if (!c->gateway_pid) return error_json("no gateway runs");
+        gateway_restart(c);
+        return json_pack("{s:s}", "ok", "the gateway restarts");
+    }
+    if (pool_restart(c, what)) return json_pack("{s:s}", "ok", "new processes start; the old ones leave when they are idle");
+    snprintf(text, sizeof text, "there is no pool %.64s that Weir owns", what);
+    return error_json(text);
+}
+
+static json_t *answer(struct control *c, json_t *order)
+{
+    char why[4096] = "";
+    const char *name = json_string_value(json_object_get(order, "command"));
+    if (!name) return error_json("an order without a command");
+    if (strcmp(name, "status") == 0) return status_json(c);
+    if (strcmp(name, "restart") == 0) return restart(c, json_string_value(json_object_get(order, "name")));
+    if (strcmp(name, "reload") == 0) {
+        if (control_reload(c, -1, why, sizeof why)) return json_pack("{s:s}", "ok", "the configuration was read again");
+        return error_json(why);
+    }
+    if (strcmp(name, "stop") == 0) {
+        root_send(c, &(struct root_msg){.kind = ROOT_STOP}, NULL, 0);
+        return json_pack("{s:s}", "ok", "everything ends");
+    }
+    return error_json("a command that is not known");
+}
+
+static void reply(struct client *k, json_t *o)
+{
+    char *text = json_dumps(o, JSON_COMPACT);
+    size_t len = text ? strlen(text) : 0;
+    struct timeval patience = {2, 0};
+    if (text) {
+        text[len] = '\n'; /* over the NUL */
+        int buffer = 4 << 20;
+        setsockopt(k->w.fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+        setsockopt(k->w.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+        for (size_t at = 0; at < len + 1;) {
+            ssize_t n = send(k->w.fd, text + at, len + 1 - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (n <= 0) break; /* who does not read gets no answer */
+            at += (size_t)n;
+        }
+    }
+    free(text);
+    json_decref(o);
+}
+
+static void client_end(struct control *c, struct client *k)
+{
+    weir_buf_fini(&k->in);
+    watch_end(c, &k->w, true);
+}
+
+void command_event(struct control *c, struct client *k)
+{
+    char *to = weir_buf_room(&k->in, 4096);
+    ssize_t n = to ? recv(k->w.fd, to, 4096, MSG_DONTWAIT) : 0;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0 || weir_buf_len(&k->in) > COMMAND_MAX) {
+        client_end(c, k);
+        return;
+    }
+    weir_buf_added(&k->in, (size_t)n);
+    for (;;) {
+        char *p = weir_buf_ptr(&k->in), *nl = weir_buf_len(&k->in) ? memchr(p, '\n', weir_buf_len(&k->in)) : NULL;
+        if (!nl) return;
+        json_error_t err;
+        json_t *order = json_loadb(p, (size_t)(nl - p), 0, &err);
+        reply(k, order ? answer(c, order) : error_json("this is no JSON"));
+        json_decref(order);
+        weir_buf_consume(&k->in, (size_t)(nl - p) + 1);
+    }
+}

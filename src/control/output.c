@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* What apps write to their stdout and stderr: line by line to ours, with pool and pid in front, control bytes escaped. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "control/internal.h"
+
+#define LINE_BYTES 4096
+
+int output_watch(struct control *c, int fd, const char *pool, pid_t pid)
+{
+    struct output *o = calloc(1, sizeof *o);
+    if (!o) {
+        close(fd);
+        return WEIR_NOMEM;
+    }
+    o->c = c;
+    o->pid = pid;
+    snprintf(o->pool, sizeof o->pool, "%s", pool);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    return watch_add(c, &o->w, WATCH_OUTPUT, fd);
+}
+
+static void put_line(const struct output *o, const char *p, size_t len)
+{
+    char out[LINE_BYTES * 4 + 128];
+    int n = snprintf(out, sizeof out, "[%s %d] ", o->pool, (int)o->pid);
+    for (size_t i = 0; i < len && (size_t)n + 5 < sizeof out; i++) {
+        unsigned char b = (unsigned char)p[i];
+        if (b == '\r' && i + 1 == len) continue;
+        if (b >= 0x20 || b == '\t') out[n++] = (char)b;
+        if ((b < 0x20 && b != '\t') || b == 0x7f) n += snprintf(out + n, 5, "\\x%02x", b);
+    }
+    out[n++] = '\n';
+    if (write(STDERR_FILENO, out, (size_t)n) < 0) return; /* a terminal that is gone must not stop us */
+}
+
+static void take_lines(struct output *o, bool end)
+{
+    for (;;) {
+        char *p = weir_buf_ptr(&o->line);
+        size_t len = weir_buf_len(&o->line);
+        char *nl = len ? memchr(p, '\n', len) : NULL;
+        size_t n = nl ? (size_t)(nl - p) : len;
+        if (!nl && len < LINE_BYTES && !(end && len)) return;
+        if (n > LINE_BYTES) n = LINE_BYTES; /* a longer line comes in pieces */
+        put_line(o, p, n);
+        weir_buf_consume(&o->line, n + (nl && p[n] == '\n'));
+    }
+}
+
+void output_event(struct control *c, struct output *o)
+{
+    for (int i = 0; i < 16; i++) { /* others have their turn, too */
+        char *to = weir_buf_room(&o->line, LINE_BYTES);
+        ssize_t n = to ? read(o->w.fd, to, LINE_BYTES) : 0;
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        if (n <= 0) {
+            take_lines(o, true);
+            weir_buf_fini(&o->line);
+            watch_end(c, &o->w, true);
+            return;
+        }
+        weir_buf_added(&o->line, (size_t)n);
+        take_lines(o, false);
+    }
+}
