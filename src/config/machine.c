@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pwd.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -11,12 +12,17 @@
 
 #include "config/internal.h"
 
-__attribute__((format(printf, 5, 0))) static void say(struct weir_config_report *r, enum weir_config_level level,
-                const struct weir_config_place *at, const char *advice,
-                const char *fmt, const char *a, const char *b)
+static void say(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice,
+                const char *fmt, ...) WEIR_PRINTF(5, 6);
+
+static void say(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice,
+                const char *fmt, ...)
 {
     char text[512];
-    snprintf(text, sizeof text, fmt, a, b);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
     config_say_at(r, level, at->file, at->line, at->column, advice, text);
 }
 
@@ -65,9 +71,9 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
     if (o->user && !pw) say(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
     if (!o->user && as_root)
-        say(r, WEIR_CONFIG_ERROR, &o->place, "write user NAME in it", "pool %s%s runs programs as root", o->name, "");
+        say(r, WEIR_CONFIG_ERROR, &o->place, "write user NAME in it", "pool %s runs programs as root", o->name);
     if (pw && pw->pw_uid == 0 && as_root)
-        say(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s%s runs programs as root", o->name, "");
+        say(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s runs programs as root", o->name);
     if (o->kind == WEIR_POOL_PHP) {
         if (!weir_config_php(o->php_version, program, sizeof program))
             say(r, WEIR_CONFIG_ERROR, &o->place, "apt-get install php-cgi", "pool %s: php-cgi%s is not installed", o->name, o->php_version ? o->php_version : "");
@@ -110,7 +116,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             struct stat st;
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
-                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder%s", root, "");
+                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);
             else if (as_root && gateway) {
                 struct passwd who = {.pw_uid = gateway, .pw_gid = (gid_t)-1, .pw_name = gateway_name};
                 check_enter(report, &s->routes[k].place, root, &who);
@@ -119,8 +125,6 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY && c->connections + 256u > limit.rlim_max) {
         struct weir_config_place none = {"weir", 1, 1};
-        char have[32];
-        snprintf(have, sizeof have, "%llu", (unsigned long long)limit.rlim_max);
-        say(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %s open files are allowed, fewer than the connections%s", have, "");
+        say(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %llu open files are allowed, fewer than the connections", (unsigned long long)limit.rlim_max);
     }
 }

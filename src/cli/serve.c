@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* `weir serve` and `weir supervise`: find the root part beside this program and become it; `weir control` is its child. */
+#include <argp.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "control/control.h"
+
+struct serve {
+    const char *config, *dir, *listen;
+    bool no_sites;
+};
+
+static const struct argp_option options[] = {
+    {"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT " if no folder is named]", 0},
+    {"listen", 'l', "URL", 0, "for a folder: where to listen [http://127.0.0.1:8080]", 0},
+    {0}};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct serve *o = state->input;
+    switch (key) {
+    case 'c': o->config = arg; return 0;
+    case 'l': o->listen = arg; return 0;
+    case ARGP_KEY_ARG:
+        if (o->dir || o->no_sites) argp_usage(state);
+        o->dir = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (o->dir && o->config) argp_error(state, "name a folder or a configuration, not both");
+        if (o->listen && !o->dir) argp_error(state, "--listen is for a folder: a configuration says it itself");
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* weir-supervise lies in the build's or the installation's place beside us. */
+static const char *find_supervise(const char *self)
+{
+    static char path[PATH_MAX];
+    static const char *const places[] = {"/../supervise/weir-supervise", "/../libexec/weir/weir-supervise", "/weir-supervise"};
+    char dir[PATH_MAX];
+    snprintf(dir, sizeof dir, "%s", self);
+    char *slash = strrchr(dir, '/');
+    if (slash) *slash = 0;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char try[PATH_MAX * 2];
+        snprintf(try, sizeof try, "%s%s", dir, places[i]);
+        if (access(try, X_OK) == 0 && realpath(try, path)) return path;
+    }
+    return NULL;
+}
+
+static int become_root_part(const struct serve *o)
+{
+    char self[PATH_MAX], config[PATH_MAX], dir[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n < 0 ? 0 : n] = 0;
+    const char *supervise = find_supervise(self);
+    if (!supervise) {
+        fprintf(stderr, "weir: weir-supervise is not installed beside %s\n", self);
+        return 1;
+    }
+    const char *argv[20];
+    int argc = 0;
+    argv[argc++] = supervise;
+    argv[argc++] = "--weir";
+    argv[argc++] = self;
+    if (!o->dir) {
+        const char *name = o->config ? o->config : WEIR_CONFIG_DEFAULT;
+        if (!realpath(name, config)) {
+            fprintf(stderr, "weir: %s: %s\n", name, strerror(errno));
+            return 1;
+        }
+        argv[argc++] = "--config";
+        argv[argc++] = config;
+        argv[argc++] = "--";
+        argv[argc++] = "--config";
+        argv[argc++] = config;
+    } else {
+        if (!realpath(o->dir, dir)) {
+            fprintf(stderr, "weir: %s: %s\n", o->dir, strerror(errno));
+            return 1;
+        }
+        argv[argc++] = "--";
+        argv[argc++] = "--dir";
+        argv[argc++] = dir;
+        argv[argc++] = "--listen";
+        argv[argc++] = o->listen ? o->listen : "http://127.0.0.1:8080";
+    }
+    if (o->no_sites) argv[argc++] = "--no-sites";
+    argv[argc] = NULL;
+    execv(supervise, (char **)(uintptr_t)argv);
+    fprintf(stderr, "weir: %s: %s\n", supervise, strerror(errno));
+    return 1;
+}
+
+int weir_cmd_serve(int argc, char **argv)
+{
+    static const struct argp argp = {options, parse, "[DIR]",
+                                     "Runs everything in the foreground: the web server, the FastCGI server and its "
+                                     "application processes.\vA folder needs no configuration: its files, *.php if "
+                                     "php-cgi is installed, executable *.fcgi as persistent apps. Ctrl-C ends it all.",
+                                     NULL, NULL, NULL};
+    struct serve o = {0};
+    argp_err_exit_status = 2;
+    argp_program_version = "weir " WEIR_VERSION;
+    argp_parse(&argp, argc, argv, 0, NULL, &o);
+    return become_root_part(&o);
+}
+
+int weir_cmd_supervise(int argc, char **argv)
+{
+    static const struct argp_option only[] = {{"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT "]", 0}, {0}};
+    static const struct argp argp = {only, parse, NULL, "Runs the FastCGI server without a web server: the pools of the configuration.",
+                                     NULL, NULL, NULL};
+    struct serve o = {.no_sites = true};
+    argp_err_exit_status = 2;
+    argp_program_version = "weir " WEIR_VERSION;
+    argp_parse(&argp, argc, argv, 0, NULL, &o);
+    return become_root_part(&o);
+}
+
+int weir_cmd_control(int argc, char **argv)
+{
+    const char *fd = getenv("WEIR_ROOT"), *dir = getenv("WEIR_DIR"), *privileged = getenv("WEIR_PRIVILEGED");
+    struct weir_control_options o = {.run_dir = dir};
+    if (!fd || !dir) {
+        fputs("weir control is started by weir-supervise\n", stderr);
+        return 2;
+    }
+    o.root_fd = atoi(fd);
+    o.privileged = privileged && privileged[0] == '1';
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) o.config_path = argv[++i];
+        else if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc) o.dir = argv[++i];
+        else if (strcmp(argv[i], "--listen") == 0 && i + 1 < argc) o.listen = argv[++i];
+        else if (strcmp(argv[i], "--no-sites") == 0) o.no_sites = 1;
+    }
+    return weir_control_run(&o);
+}
