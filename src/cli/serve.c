@@ -3,12 +3,16 @@
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "control/control.h"
+#include "weir/weir.h"
 
 struct serve {
     const char *config, *dir, *listen;
