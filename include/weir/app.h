@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* libweir, application side: serve FastCGI requests, many at once on one connection and on many, with flow control where
+ * the web server speaks it. Two styles:
+ *
+ *   threads   options.threads = n and a handler: weir_app_run() calls it on n threads; reads and writes wait.
+ *   events    options.threads = 0: weir_app_step(), weir_app_next() until WEIR_AGAIN, weir_app_flush(); nothing waits.
+ *
+ * Nothing here logs, exits, or touches signals, environ or descriptors 0-2 unless an option or a call asks for it.
+ * Negative results are enum weir_status; outputs are set on success only. Source: FastCGI 1.0; docs/flow-control.md. */
+#ifndef WEIR_APP_H
+#define WEIR_APP_H
+
+#include "weir/weir.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct weir_app;     /* listening sockets, connections, requests; belongs to one thread */
+struct weir_app_req; /* one request, from its event to its end; the library's memory */
+typedef int weir_app_handler(struct weir_app_req *req, void *arg);
+
+struct weir_app_options {
+    size_t size;               /* set by weir_app_options_init() */
+    uint32_t flags;            /* WEIR_APP_* */
+    int listen_fd;             /* [0]; -1: only weir_app_adopt() */
+    uint32_t threads;          /* 0: events; n: `handler` on n threads */
+    weir_app_handler *handler; /* threads: returns appStatus; the request ends behind it */
+    void *handler_arg;
+    uint32_t max_conns;        /* connections at once [1000] */
+    uint32_t max_requests;     /* requests at once [1000; threads: threads + 8]; told to servers with flow control */
+    uint32_t max_plain;        /* requests at once on a connection without flow control [16]; FCGI_MAX_REQS */
+    uint32_t params_bytes;     /* of one request [1 MiB] */
+    uint32_t body_window;      /* input bytes of a request that are held unread [64 KiB] */
+    uint32_t output_buffer;    /* bytes of a connection that wait to be sent before writes wait [256 KiB] */
+    uint32_t idle_ms;          /* a connection without a request is closed after it [0: never] */
+    uint32_t drain_ms;         /* what still runs then is aborted [30000] */
+    const char *server_addrs;  /* FCGI_WEB_SERVER_ADDRS: addresses that may connect by TCP; NULL: from the environment */
+};
+#define WEIR_APP_PRIVATE_LISTEN 0x1u /* nobody else accepts on listen_fd: it may be made non-blocking. Without it (or
+                                        WEIR_LISTEN=private in the environment) a thread of its own accepts */
+#define weir_app_options_init(o) weir_app_options_init_sized((o), sizeof *(o))
+WEIR_API void weir_app_options_init_sized(struct weir_app_options *o, size_t size);
+
+/* Copies o. WEIR_INVALID: options that cannot be; WEIR_SYSTEM. */
+WEIR_API WEIR_CHECK int weir_app_new(struct weir_app **out, const struct weir_app_options *o);
+/* Ends what is open as aborted; listen_fd stays the caller's. */
+WEIR_API void weir_app_free(struct weir_app *app);
+/* An accepted connection; owned from success on. */
+WEIR_API WEIR_CHECK int weir_app_adopt(struct weir_app *app, int fd);
+/* Threads style, a whole program in one call: WEIR_OK when it has drained. */
+WEIR_API WEIR_CHECK int weir_app_run(struct weir_app *app);
+/* The signal drains; its former action comes back in weir_app_free(). At most 4 signals. */
+WEIR_API WEIR_CHECK int weir_app_drain_on(struct weir_app *app, int signal_number);
+/* Any thread, also a signal handler: accept nothing new, tell the servers, finish, then WEIR_APP_DRAINED. */
+WEIR_API void weir_app_drain(struct weir_app *app);
+/* Any thread: step() returns. */
+WEIR_API void weir_app_wake(struct weir_app *app);
+
+/* ---- events style ---- */
+/* Reads and accepts; waits for at most wait_ms (0: not at all, -1: until something happens). */
+WEIR_API WEIR_CHECK int weir_app_step(struct weir_app *app, int wait_ms);
+enum weir_app_event_type {
+    WEIR_APP_REQUEST = 1, /* parameters are complete */
+    WEIR_APP_INPUT,       /* body bytes, or its end, came */
+    WEIR_APP_ROOM,        /* a write that was cut short may go on */
+    WEIR_APP_ABORT,       /* the client or the server is gone: end it */
+    WEIR_APP_DEADLINE,    /* the time of set_deadline() came */
+    WEIR_APP_DRAINED      /* nothing runs any more; req is NULL */
+};
+struct weir_app_event {
+    enum weir_app_event_type type;
+    struct weir_app_req *req;
+    void *user;
+};
+WEIR_API WEIR_CHECK int weir_app_next(struct weir_app *app, struct weir_app_event *ev); /* WEIR_OK, WEIR_AGAIN */
+WEIR_API void weir_app_flush(struct weir_app *app); /* what the turn wrote leaves: one write for each connection */
+
+/* ---- a request: of the app's thread; threads style: of its handler's until that returns ---- */
+WEIR_API enum weir_role weir_app_req_role(const struct weir_app_req *req);
+/* The last parameter of that name, NUL-terminated; NULL: absent. Lives as long as req. */
+WEIR_API const char *weir_app_req_param(const struct weir_app_req *req, const char *name);
+/* In order of arrival: WEIR_OK, WEIR_AGAIN behind the last. */
+WEIR_API WEIR_CHECK int weir_app_req_param_at(const struct weir_app_req *req, size_t i, struct weir_pair *out);
+WEIR_API int64_t weir_app_req_content_length(const struct weir_app_req *req); /* -1: not told */
+WEIR_API void *weir_app_req_alloc(struct weir_app_req *req, size_t len);       /* gone with the request; NULL: memory */
+WEIR_API void weir_app_req_set_user(struct weir_app_req *req, void *user);
+WEIR_API void *weir_app_req_user(const struct weir_app_req *req);
+WEIR_API void weir_app_req_set_deadline(struct weir_app_req *req, int64_t ms); /* events: from now; -1: none */
+WEIR_API int weir_app_req_aborted(const struct weir_app_req *req);
+/* Body: bytes > 0; 0: the end; WEIR_AGAIN (events only): later; WEIR_ABORTED. */
+WEIR_API WEIR_CHECK int64_t weir_app_req_read(struct weir_app_req *req, void *buf, size_t len);
+/* The response's header, before the first body byte. Without a Content-Type: text/plain. WEIR_INVALID: CR, LF, NUL, a
+ * name that is no token, or too late. */
+WEIR_API WEIR_CHECK int weir_app_req_status(struct weir_app_req *req, int status);
+WEIR_API WEIR_CHECK int weir_app_req_header(struct weir_app_req *req, const char *name, const char *value);
+/* STDOUT (the body) or STDERR (a log): events: what fits, 0..len, the rest after WEIR_APP_ROOM; threads: waits, takes all.
+ * WEIR_ABORTED, WEIR_NOMEM. */
+WEIR_API WEIR_CHECK int64_t weir_app_req_write(struct weir_app_req *req, enum weir_stream s, const void *buf, size_t len);
+/* The same with a format; events: all or WEIR_AGAIN. At most 64 KiB. */
+WEIR_API WEIR_CHECK int64_t weir_app_req_printf(struct weir_app_req *req, enum weir_stream s, const char *fmt, ...) WEIR_PRINTF(3, 4);
+/* Refuses it: overloaded; only before anything was read or written. req is gone. */
+WEIR_API WEIR_CHECK int weir_app_req_refuse(struct weir_app_req *req);
+/* Events: ends it (also an aborted one). req is gone. */
+WEIR_API void weir_app_req_end(struct weir_app_req *req, uint32_t app_status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/* app: what its files share. app.c owns the object and its turn; conn.c connections; request.c requests; threads.c handler
+ * threads. In threads style everything is under app->lock, which the loop's thread gives up only while it waits. */
+#ifndef WEIR_APP_INTERNAL_H
+#define WEIR_APP_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "loop/loop.h"
+#include "weir/app.h"
+#include "weir/wire.h"
+
+#define SCRATCH     65536
+#define FLUSH_BYTES (32u << 10)
+
+enum { KIND_CONN = 1, KIND_LISTEN, KIND_IDLE, KIND_DEADLINE };
+
+struct app_conn {
+    struct weir_list link, dirty_link;
+    struct weir_app *app;
+    struct weir_wire_app *wire;
+    struct weir_timer timer;
+    uint32_t index, epoch;
+    int fd;
+    bool want_write, stalled, broken, in_use; /* stalled: not read because a plain request's input is full */
+    uint32_t wants_room;
+};
+struct weir_app_req {
+    struct weir_list event_link, run_link;
+    struct weir_app *app;
+    struct app_conn *conn; /* NULL: the connection is gone */
+    struct weir_arena arena;
+    struct weir_buf in, head;
+    struct weir_pair *params;
+    size_t param_count;
+    struct weir_timer timer;
+    pthread_cond_t changed; /* threads: input, room, abort */
+    void *user;
+    struct weir_app_req *next_free;
+    uint16_t id;
+    uint8_t role;
+    bool input_ended, aborted, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
+    bool ev_request, ev_input, ev_room, ev_abort, ev_deadline;
+};
+struct weir_app {
+    struct weir_app_options o;
+    struct weir_loop *loop;
+    bool own_loop, private_listen, listening, drain_told, drained_told, running;
+    atomic_bool drain_asked;
+    struct app_conn **conns;
+    uint32_t conn_cap, conn_top, conn_count, req_count;
+    uint32_t *free_index;
+    uint32_t free_count;
+    struct weir_list dirty, events, run_queue, resume; /* resume: connections to read again */
+    struct weir_app_req *free_reqs;
+    char *scratch;
+    char *server_addrs;
+    uint64_t drain_until_ms;
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    pthread_t *threads;
+    uint32_t thread_count;
+    bool stop_threads;
+    pthread_t acceptor;
+    bool has_acceptor;
+    pthread_mutex_t handed_lock;
+    int handed[64];
+    uint32_t handed_count;
+    struct {
+        int number;
+        void (*former)(int);
+    } signals[4];
+};
+
+/* An app on a loop that somebody else owns (simulation). */
+WEIR_CHECK int weir_app_new_on(struct weir_app **out, const struct weir_app_options *o, struct weir_loop *loop);
+
+static inline bool threaded(const struct weir_app *a) { return a->o.threads > 0; }
+static inline void app_lock(struct weir_app *a)
+{
+    if (threaded(a)) pthread_mutex_lock(&a->lock);
+}
+static inline void app_unlock(struct weir_app *a)
+{
+    if (threaded(a)) pthread_mutex_unlock(&a->lock);
+}
+
+int conn_adopt(struct weir_app *a, int fd);
+void conn_event(struct weir_app *a, const struct weir_event *ev);
+void conn_idle(struct app_conn *k);
+void conn_read(struct app_conn *k);
+void conn_close(struct app_conn *k);
+void conn_dirty(struct app_conn *k);
+void conn_flush(struct app_conn *k);
+void conn_tell_room(struct app_conn *k);
+bool peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer);
+
+struct weir_app_req *req_begin(struct app_conn *k, const struct weir_wire_event *ev);
+void req_input(struct weir_app_req *r, struct weir_str bytes);
+void req_abort(struct weir_app_req *r);
+void req_post(struct weir_app_req *r); /* an event of it is to be told, or its thread looks again */
+void req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status);
+void req_free(struct weir_app_req *r);
+bool req_pop_event(struct weir_app_req *r, struct weir_app_event *ev);
+
+int threads_start(struct weir_app *a);
+void threads_stop(struct weir_app *a);
+int acceptor_start(struct weir_app *a);
+void acceptor_stop(struct weir_app *a);
+void acceptor_take(struct weir_app *a);
+#endif
