@@ -173,8 +173,7 @@ static void write_apps(FILE *f, const char *dir, const char *user, bool pools)
             if (user) fprintf(f, "    user %s\n", user);
             fprintf(f, "}\n");
         } else {
-            fprintf(f, "    route /%s /%s/ { pool %.*s }\n", name, name, base, name);
-            if (strcmp(name, "app.fcgi") == 0) fprintf(f, "    route /app/ { pool app }\n");
+            fprintf(f, "    route /%s /%s/ /%.*s/ { pool %.*s }\n", name, name, base, name, base, name);
         }
     }
     globfree(&g);

@@ -1,0 +1,50 @@
+# Short commands for what Meson does. `make serve` and `make test` need nothing but a Debian 12 and, as root, install what
+# is missing; as another user they say what that is.
+BUILD  ?= build
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/opt/weir,$(CURDIR)/$(BUILD)/stage)
+LISTEN ?= http://127.0.0.1:8080
+TESTS  ?=
+
+all: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	tools/setup build
+	meson setup $(BUILD) -Dtests=false >/dev/null
+
+# The demo site in a place that the app's user can read.
+stage: all
+	tools/users
+	tools/stage $(BUILD) $(PREFIX)
+
+serve: stage
+	@exec $(PREFIX)/bin/weir serve $(PREFIX)/share/weir/demo --listen $(LISTEN)
+
+test:
+	tools/setup test
+	tools/users
+	tools/test $(TESTS)
+
+bench:
+	tools/setup test
+	tools/users
+	meson setup build-bench --buildtype=release -Dtests=false >/dev/null 2>&1 || true
+	ninja -C build-bench
+	bench/bench.py build-bench $(BENCH)
+
+fuzz:
+	tools/setup test
+	tools/fuzz $(or $(SECONDS_EACH),60)
+
+stress:
+	tools/setup test
+	tools/users
+	meson setup build-stress -Dtests=false >/dev/null 2>&1 || true
+	ninja -C build-stress
+	tests/system/stress/once.py --build build-stress --rounds 1000
+	tests/system/stress/exact.py --build build-stress
+
+clean:
+	rm -rf build build-*
+
+.PHONY: all stage serve test bench fuzz stress clean
