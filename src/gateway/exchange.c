@@ -165,6 +165,7 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
         break_off(ex, why);
         return;
     }
+    if (status == 400) ex->keep_alive = false; /* whoever sends that is not to be trusted with a second message */
     if (status >= 500)
         log_error(ex->worker, "%s: %d for %.*s: %s", ex->route && ex->route->pool ? weir_pool_name(ex->route->pool) : "-",
                   status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
@@ -602,6 +603,16 @@ static void local_redirect(struct exchange *ex)
     dispatch(ex);
 }
 
+/* Content into the connection's output, framed. */
+static int put_content(struct exchange *ex, const char *p, size_t len)
+{
+    struct weir_buf *out = &ex->http->out;
+    worker_take_spare(ex->worker, out);
+    int status = ex->framing == WEIR_HTTP_CHUNKED ? weir_http1_write_chunk(out, p, len) : weir_buf_append(out, p, len);
+    if (status == WEIR_OK) ex->sent += len;
+    return status;
+}
+
 /* Content for the client: how much of it is taken now. */
 static size_t content(struct exchange *ex, const char *p, size_t len)
 {
@@ -617,12 +628,7 @@ static size_t content(struct exchange *ex, const char *p, size_t len)
     size_t room = held < OUT_HIGH ? OUT_HIGH - held : 0;
     if (take > room) take = room;
     if (take == 0) return 0;
-    int status;
-    if (ex->head_written) worker_take_spare(ex->worker, &h->out);
-    if (ex->head_written && ex->framing == WEIR_HTTP_CHUNKED) status = weir_http1_write_chunk(to, p, take);
-    else status = weir_buf_append(to, p, take);
-    if (status < 0) return 0;
-    if (ex->head_written) ex->sent += take;
+    if ((ex->head_written ? put_content(ex, p, take) : weir_buf_append(to, p, take)) < 0) return 0;
     http_dirty(h);
     return take;
 }
@@ -674,15 +680,14 @@ static void pull(struct exchange *ex)
         app_output(ex, p, len, ex->app);
 }
 
-static void move_pend(struct exchange *ex)
+/* What came before the head was written follows it; a length that the app promised is kept to. */
+static int move_pend(struct exchange *ex)
 {
-    struct weir_buf held = ex->pend;
-    if (weir_buf_len(&held) == 0) return;
-    ex->pend = (struct weir_buf){0};
-    size_t len = weir_buf_len(&held);
-    if (content(ex, weir_buf_ptr(&held), len) < len && ex->length < 0) ex->why = "memory";
-    ex->pend = held;
+    size_t len = weir_buf_len(&ex->pend);
+    if (ex->length >= 0 && len > (uint64_t)ex->length) len = (size_t)ex->length;
+    int status = len && !no_content(ex) ? put_content(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
     weir_buf_reset(&ex->pend, 4096);
+    return status;
 }
 
 void exchange_commit(struct exchange *ex)
@@ -694,7 +699,7 @@ void exchange_commit(struct exchange *ex)
         exchange_fail(ex, 502, "the application's header cannot be sent");
         return;
     }
-    move_pend(ex);
+    if (move_pend(ex) < 0) break_off(ex, "out of memory");
 }
 
 static void complete(struct exchange *ex)

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, or loads the machine)")

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""What the system tests share: starting weir and its peers, waiting for events, looking for what was left behind."""
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc"))
+WEIR = os.path.join(BUILD, "src/cli/weir")
+SUPERVISE = os.path.join(BUILD, "src/supervise/weir-supervise")
+EXAMPLES = os.path.join(BUILD, "examples")
+IS_ROOT = os.geteuid() == 0
+USER = "user weir-demo;" if IS_ROOT else ""
+SLOW = 4 if "san" in os.path.basename(BUILD) else 1  # sanitizers take their time
+
+
+def wait_for(what, timeout=20, every=0.01):
+    """Until what() is true: its value."""
+    end = time.monotonic() + timeout * SLOW
+    while True:
+        value = what()
+        if value:
+            return value
+        assert time.monotonic() < end, "waited in vain for " + getattr(what, "__name__", "an event")
+        time.sleep(every)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def children(pid):
+    found = []
+    for p in os.listdir("/proc"):
+        if p.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                with open(f"/proc/{p}/stat") as f:
+                    fields = f.read().rsplit(")", 1)[1].split()
+                if int(fields[1]) == pid and fields[0] not in "ZX":
+                    found.append(int(p))
+    return found
+
+
+def descendants(pid):
+    found = []
+    for c in children(pid):
+        found += [c] + descendants(c)
+    return found
+
+
+class Weir:
+    """A running `weir serve` on a configuration of its own, in a folder that every user can read."""
+
+    def __init__(self, config, files=None, args=None, wait=True):
+        self.dir = tempfile.mkdtemp(prefix="weir-test-", dir="/tmp")
+        os.chmod(self.dir, 0o755)
+        self.port = free_port()
+        self.run_dir = os.path.join(self.dir, "run")
+        os.mkdir(self.run_dir)
+        os.chmod(self.run_dir, 0o777)
+        self.public = os.path.join(self.dir, "public")
+        os.mkdir(self.public)
+        for name in ("demo", "hello", "bench_app"):
+            shutil.copy(os.path.join(EXAMPLES, name), self.dir)
+        for name, text in (files or {}).items():
+            self.write(name, text)
+        self.socket = os.path.join(self.run_dir, "control.sock")
+        self.config = os.path.join(self.dir, "weir.conf")
+        self.configure(config)
+        self.log_path = os.path.join(self.dir, "log")
+        env = dict(os.environ)
+        self.process = subprocess.Popen([WEIR, "serve", "-c", self.config] + (args or []), stdout=open(self.log_path, "wb"),
+                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
+        if wait:
+            wait_for(lambda: "ready. Ctrl-C" in self.log() or self.process.poll() is not None, 60)
+            assert self.process.poll() is None, self.log()
+
+    def configure(self, config):
+        head = f"weir {{ log off; threads 2; control {self.socket}; temp {self.run_dir} }}\n"
+        with open(self.config, "w") as f:
+            f.write((head + config).replace("PORT", str(self.port)).replace("DIR", self.dir))
+
+    def write(self, name, text, mode=0o644):
+        path = os.path.join(self.dir, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb" if isinstance(text, bytes) else "w") as f:
+            f.write(text)
+        os.chmod(path, 0o755 if text[:2] in ("#!", b"#!") else mode)
+        return path
+
+    def log(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def command(self, *args):
+        return subprocess.run([WEIR, args[0], "--socket", self.socket, *args[1:]], capture_output=True, text=True, timeout=60)
+
+    def status(self):
+        r = self.command("status", "--json")
+        return json.loads(r.stdout) if r.returncode == 0 else None
+
+    def pool(self, name):
+        s = self.status()
+        return next((p for p in s["pools"] if p["name"] == name), None) if s else None
+
+    def pids(self, name, state="ready"):
+        p = self.pool(name)
+        return sorted(u["pid"] for u in p["processes"] if u["state"] == state) if p else []
+
+    def gateway(self):
+        s = self.status()
+        return s["gateway"]["pid"] if s and s["gateway"]["ready"] else 0
+
+    def get(self, path, method="GET", body=None, headers=None, timeout=30, host=None):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
+        try:
+            h = dict(headers or {})
+            if host:
+                h["Host"] = host
+            c.request(method, path, body=body, headers=h)
+            r = c.getresponse()
+            r.text = r.read()
+            return r
+        finally:
+            c.close()
+
+    def connect(self, timeout=20):
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout * SLOW)
+        return s
+
+    def raw(self, data, timeout=20):
+        """Sends bytes; all that comes until the server closes."""
+        with self.connect(timeout) as s:
+            s.sendall(data)
+            out = b""
+            while True:
+                try:
+                    piece = s.recv(65536)
+                except ConnectionResetError:
+                    break
+                if not piece:
+                    break
+                out += piece
+            return out
+
+    def stop(self):
+        """Ends it as Ctrl-C does; asserts that nothing is left. The log."""
+        before = descendants(self.process.pid) if self.process.poll() is None else []
+        begin = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20 * SLOW)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError("weir did not end:\n" + self.log())
+        took = time.monotonic() - begin
+        left = [p for p in before if alive(p)]
+        log = self.log()
+        sockets = [f for f in os.listdir(self.run_dir) if not f.startswith("keep")]
+        for p in left:
+            with contextlib.suppress(OSError):
+                os.kill(p, signal.SIGKILL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+        assert not left, f"processes were left: {left}\n{log}"
+        assert not sockets, f"files were left: {sockets}"
+        assert took < 2.5 * SLOW, f"the end took {took:.1f} s"
+        for word in ("AddressSanitizer", "ThreadSanitizer", "runtime error:", "internal check failed", "LeakSanitizer"):
+            assert word not in log, log
+        return log
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            print(self.log())
+            with contextlib.suppress(Exception, AssertionError):
+                self.stop()
+        else:
+            self.stop()
+
+
+def status_of(raw):
+    m = re.match(rb"HTTP/1\.1 (\d{3}) ", raw)
+    return int(m.group(1)) if m else None
+
+
+@contextlib.contextmanager
+def program(args, ready=None, **kw):
+    """A peer program; ended at the end."""
+    p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                         start_new_session=True, **kw)
+    try:
+        if ready:
+            wait_for(lambda: p.poll() is not None or ready())
+            assert p.poll() is None, f"{args[0]} ended"
+        yield p
+    finally:
+        with contextlib.suppress(OSError):
+            os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+
+
+def can_connect(path):
+    def ready():
+        with socket.socket(socket.AF_UNIX if isinstance(path, str) else socket.AF_INET) as s:
+            try:
+                s.connect(path)
+                return True
+            except OSError:
+                return False
+    return ready
