@@ -35,6 +35,8 @@ void say(const char *fmt, ...)
     fprintf(stderr, "weir: %s\n", line);
 }
 
+static volatile sig_atomic_t terminated;
+
 /* ---- watches ---- */
 
 int watch_add(struct control *c, struct watch *w, enum watch_kind kind, int fd)
@@ -95,7 +97,7 @@ void root_send(struct control *c, struct root_msg *m, const int *fds, size_t cou
     do {
         n = sendmsg(c->root.fd, &h, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EPIPE) exit(0); /* the root part is gone */
+    if (n < 0 && errno == EPIPE) terminated = 1; /* the root part is gone */
 }
 
 /* ---- configuration ---- */
@@ -398,7 +400,10 @@ static void from_root(struct control *c)
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = ctl.room, .msg_controllen = sizeof ctl.room};
     ssize_t n = recvmsg(c->root.fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n != (ssize_t)sizeof m || m.version != ROOT_PROTO_VERSION) exit(0); /* the root part is gone */
+    if (n != (ssize_t)sizeof m || m.version != ROOT_PROTO_VERSION) { /* the root part is gone */
+        terminated = 1;
+        return;
+    }
     struct cmsghdr *k = CMSG_FIRSTHDR(&h);
     if (k && k->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(k), sizeof fd);
     m.text[sizeof m.text - 1] = 0;
@@ -454,7 +459,6 @@ static int next_ms(const struct control *c)
     return wait < 0 ? -1 : wait > 60000 ? 60000 : (int)wait;
 }
 
-static volatile sig_atomic_t terminated;
 static void on_term(int sig)
 {
     (void)sig;

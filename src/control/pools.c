@@ -166,6 +166,13 @@ static void start_failed(struct pool *p, const char *why)
     say("pool %s: %s; tried again in %lld ms", p->name, why, (long long)wait);
 }
 
+/* What a later control has to know of a unit; the root part keeps it for us. */
+static void write_tag(char tag[ROOT_TAG_MAX], const char *name, uint64_t generation, uint64_t settings, const struct unit *ready)
+{
+    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %u", name, (unsigned long long)generation, (unsigned long long)settings, ready != NULL,
+             ready && ready->flow, ready ? ready->requests : 0);
+}
+
 static void start_unit(struct control *c, struct pool *p)
 {
     const struct weir_conf_pool *o = p->conf;
@@ -184,7 +191,7 @@ static void start_unit(struct control *c, struct pool *p)
     snprintf(m.name, sizeof m.name, "%.40s.%llu", p->name, (unsigned long long)m.unit);
     if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
     if (c->o.privileged && o->group) snprintf(m.group, sizeof m.group, "%s", o->group);
-    snprintf(m.tag, sizeof m.tag, "%s %llu %llu", p->name, (unsigned long long)p->generation, (unsigned long long)p->settings);
+    write_tag(m.tag, p->name, p->generation, p->settings, NULL);
     const int fds[] = {memfd, out[1], out[1], out[0]};
     root_send(c, &m, fds, 4);
     close(memfd);
@@ -239,12 +246,14 @@ void unit_failed(struct control *c, struct unit *u, const char *why)
 
 void unit_ready(struct control *c, struct unit *u, bool flow, uint32_t requests)
 {
-    (void)c;
+    struct root_msg m = {.kind = ROOT_TAG, .unit = u->id};
     u->state = UNIT_READY;
     u->flow = flow;
     u->requests = requests;
     u->pool->failures = 0;
     u->pool->why[0] = 0;
+    write_tag(m.tag, u->pool->name, u->generation, u->pool->settings, u);
+    root_send(c, &m, NULL, 0);
 }
 
 static void unit_exited(struct control *c, struct unit *u, int status)
@@ -304,9 +313,11 @@ void pools_adopt(struct control *c, const struct root_msg *m, int log)
 {
     char name[ROOT_TAG_MAX];
     unsigned long long generation, settings;
+    int ready, flow;
+    unsigned requests;
     struct unit *u = calloc(1, sizeof *u);
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
-    if (!u || sscanf(m->tag, "%159s %llu %llu", name, &generation, &settings) != 3) {
+    if (!u || sscanf(m->tag, "%159s %llu %llu %d %d %u", name, &generation, &settings, &ready, &flow, &requests) != 6) {
         free(u);
         if (log >= 0) close(log);
         return;
@@ -327,7 +338,9 @@ void pools_adopt(struct control *c, const struct root_msg *m, int log)
     u->log_fd = -1;
     u->started_ms = now_ms();
     u->deadline_ms = u->started_ms + START_MS;
-    u->state = UNIT_PROBING; /* proven again: what it can is not remembered */
+    u->state = ready ? UNIT_READY : UNIT_PROBING;
+    u->flow = flow != 0;
+    u->requests = requests;
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     u->next = p->units;
     p->units = u;

@@ -19,6 +19,7 @@ enum root_kind {
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
     ROOT_GATEWAY,    /* start the gateway; answer GATEWAY_UP with its link */
     ROOT_GATEWAY_KILL,
+    ROOT_TAG,        /* unit, tag: control's new note about it */
     ROOT_STOP,       /* end everything; code: the exit status */
     /* root -> control */
     ROOT_HELLO,      /* flags: 1: has root's rights; fds: the configuration file if there is one. First message */

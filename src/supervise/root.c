@@ -118,7 +118,7 @@ static _Noreturn void run_weir(const struct root *r, const struct identity *who,
     int code = arrange(fds, count) ? become(who, &step) : errno;
     if (!code) {
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* they see the end of their sockets, too */
         execve(r->weir, argv, envp);
         code = errno;
         step = "start weir";
@@ -431,6 +431,9 @@ static void from_control(struct root *r)
         case ROOT_GATEWAY: start_gateway(r); break;
         case ROOT_GATEWAY_KILL:
             if (r->gateway_pid > 0) kill(r->gateway_pid, SIGKILL);
+            break;
+        case ROOT_TAG:
+            if (u) memcpy(u->tag, m.tag, sizeof u->tag);
             break;
         case ROOT_STOP: begin_end(r, m.code); break;
         default: fprintf(stderr, "weir-supervise: control sent an order that is not known\n"); break;
