@@ -366,8 +366,8 @@ static void announce(struct control *c)
 
 static void first_config(struct control *c, const struct root_msg *m, int fd)
 {
-    (void)m;
-    warn_walls(c);
+    c->adopting = m->code;
+    if (!m->code) warn_walls(c);
     if (!control_reload(c, fd, NULL, 0)) {
         c->ending = true;
         root_send(c, &(struct root_msg){.kind = ROOT_STOP, .code = 1}, NULL, 0);
@@ -412,6 +412,7 @@ static void from_root(struct control *c)
     case ROOT_HELLO: first_config(c, &m, fd); return;
     case ROOT_LISTENING: on_listening(c, &m, fd); return;
     case ROOT_UNIT:
+        if (c->adopting) c->adopting--;
         if (c->conf) pools_adopt(c, &m, fd);
         else if (fd >= 0) close(fd);
         return;
@@ -482,7 +483,7 @@ int weir_control_run(const struct weir_control_options *o)
         int n = epoll_wait(c.epoll, ev, 64, next_ms(&c));
         for (int i = 0; i < n; i++) dispatch(&c, ev[i].data.ptr);
         bury(&c);
-        if (!c.conf || c.ending) continue;
+        if (!c.conf || c.ending || c.adopting) continue;
         ask_listeners(&c);
         pools_turn(&c);
         gateway_turn(&c);

@@ -110,6 +110,7 @@ struct control {
     char gateway_error[256];
     char control_path[108];
     int64_t started_ms;
+    int adopting; /* units that the root part has yet to tell: nothing is started before */
 };
 
 int64_t now_ms(void);

@@ -22,7 +22,7 @@ enum root_kind {
     ROOT_TAG,        /* unit, tag: control's new note about it */
     ROOT_STOP,       /* end everything; code: the exit status */
     /* root -> control */
-    ROOT_HELLO,      /* flags: 1: has root's rights; fds: the configuration file if there is one. First message */
+    ROOT_HELLO,      /* flags: 1: has root's rights; code: how many ROOT_UNIT follow; fds: the configuration file if there is one. First message */
     ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */
     ROOT_LISTENING,
     ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */

@@ -152,7 +152,7 @@ static void start_control(struct root *r)
         return;
     }
     r->control = pair[0];
-    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root}, config);
+    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root, .code = (int32_t)r->unit_count}, config);
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
