@@ -334,7 +334,7 @@ bool conn_read(struct conn *k)
     struct weir_client *c = k->client;
     int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
     if (n > 0) {
-        k->lent = n == SCRATCH;
+        k->lent = n == SCRATCH || k->peer_closed;
         weir_wire_server_feed(k->wire, c->scratch, (size_t)n);
         return true;
     }
@@ -393,6 +393,7 @@ void conn_event(struct weir_client *c, const struct weir_event *ev)
         return;
     }
     if (ev->ready & WEIR_READY_WRITE) conn_flush(k);
+    if (ev->ready & WEIR_READY_CLOSED) k->peer_closed = true;
     if (!(ev->ready & WEIR_READY_READ) || k->paused) return;
     if (weir_list_empty(&k->read_link) && c->reading != k) weir_list_push_back(&c->to_read, &k->read_link);
 }

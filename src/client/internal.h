@@ -51,6 +51,7 @@ struct conn {
     uint32_t index;
     int fd;
     bool shared;                 /* multiplexed */
+    bool peer_closed;            /* no further edge will tell: read to the end */
     bool want_write, lent, paused, broken, final, unused, attached;
     uint32_t batched, probes;
     uint64_t batch_since_us, due_us;
