@@ -93,7 +93,7 @@ static void on_event(const struct weir_app_event *ev)
             weir_app_req_end(ev->req, 1);
             return;
         }
-        *v = classify(weir_app_req_param(ev->req, "DOCUMENT_URI"));
+        *v = classify(weir_app_req_param(ev->req, "REQUEST_URI"));
         weir_app_req_set_user(ev->req, v);
     }
     if (ev->type == WEIR_APP_ABORT || go_on(ev->req, v, ev->type)) weir_app_req_end(ev->req, 0);

@@ -254,8 +254,6 @@ struct worker {
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
 void worker_run(struct worker *w);
-void worker_hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len,
-                      uint32_t listener);
 struct weir_str worker_date(struct worker *w);
 void worker_spare(struct worker *w, struct weir_buf *b);      /* takes an empty buffer back */
 void worker_take_spare(struct worker *w, struct weir_buf *b); /* gives one to a buf without memory */

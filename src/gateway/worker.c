@@ -104,6 +104,20 @@ static struct worker *choose_worker(struct worker *w)
                : b;
 }
 
+/* False: it has enough to do. */
+static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len, uint32_t listener)
+{
+    pthread_mutex_lock(&to->inbox_lock);
+    bool room = to->inbox_count < WEIR_COUNT(to->inbox);
+    if (room) {
+        to->inbox[to->inbox_count++] =
+            (struct accepted){.fd = fd, .peer_len = peer_len, .peer = *peer, .listener = listener};
+    }
+    pthread_mutex_unlock(&to->inbox_lock);
+    if (room) weir_loop_wake(to->loop);
+    return room;
+}
+
 static void accept_some(struct worker *w, const struct weir_event *ev)
 {
     if (!w->accepting || ev->ident.epoch != (uint32_t)(w->snap->version & 0xffffff)) return;
@@ -122,26 +136,7 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
         }
         atomic_fetch_add(&w->gw->conn_count, 1);
         struct worker *to = choose_worker(w);
-        if (to == w) http_accepted(w, fd, &peer, ev->ident.index);
-        else worker_hand_over(to, fd, &peer, peer_len, ev->ident.index);
-    }
-}
-
-void worker_hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len,
-                      uint32_t listener)
-{
-    pthread_mutex_lock(&to->inbox_lock);
-    bool room = to->inbox_count < WEIR_COUNT(to->inbox);
-    if (room) {
-        to->inbox[to->inbox_count++] =
-            (struct accepted){.fd = fd, .peer_len = peer_len, .peer = *peer, .listener = listener};
-    }
-    pthread_mutex_unlock(&to->inbox_lock);
-    if (room) {
-        weir_loop_wake(to->loop);
-    } else {
-        close(fd);
-        atomic_fetch_sub(&to->gw->conn_count, 1);
+        if (to == w || !hand_over(to, fd, &peer, peer_len, ev->ident.index)) http_accepted(w, fd, &peer, ev->ident.index);
     }
 }
 
