@@ -134,7 +134,7 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) set_accepting(w, false);
             return;
         }
-        atomic_fetch_add(&w->gw->conn_count, 1);
+        if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
         struct worker *to = choose_worker(w);
         if (to == w || !hand_over(to, fd, &peer, peer_len, ev->ident.index)) http_accepted(w, fd, &peer, ev->ident.index);
     }
@@ -183,12 +183,15 @@ static void begin_drain(struct worker *w)
     }
 }
 
+static void tick(struct worker *w);
+
 static void woken(struct worker *w)
 {
     weir_client_woken(w->client);
     take_snapshot(w);
     take_inbox(w);
     if (atomic_load(&w->gw->end_asked)) begin_drain(w);
+    tick(w);
 }
 
 static void tick(struct worker *w)
@@ -198,7 +201,8 @@ static void tick(struct worker *w)
         set_accepting(w, true);
     if (w->draining && weir_loop_now_ms(w->loop) >= w->gw->drain_until_ms)
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
-    weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + (w->draining || !w->accepting ? 50 : 1000));
+    uint32_t ms = w->draining || !w->accepting ? 50 : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
+    weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + ms);
 }
 
 /* ---- the turn ---- */
