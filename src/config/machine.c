@@ -67,7 +67,7 @@ const char *weir_config_php(const char *version, char *out, size_t len)
 static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir_config_report *r)
 {
     char program[64];
-    if (o->kind == WEIR_POOL_CONNECT || o->kind == WEIR_POOL_CGI) return;
+    if (o->kind == WEIR_POOL_CONNECT || o->kind == WEIR_POOL_CGI || (o->kind == WEIR_POOL_RUN && !o->argc)) return;
     struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
     if (o->user && !pw) say(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
     if (!o->user && as_root)

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* config: mistakes with their place and advice, layers, and the project's examples. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "config/config.h"
+
+static int parse(const char *text, size_t len, struct weir_config **c, struct weir_config_report *r)
+{
+    char name[] = "w.conf", dir[] = "/conf";
+    char *copy = malloc(len + 1);
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    struct weir_config_source one = {.name = name, .text = copy, .len = len, .dir = dir};
+    struct weir_config_sources s = {.list = &one, .count = 1};
+    int status = weir_config_parse(&s, c, r);
+    free(copy);
+    return status;
+}
+
+#define OK_SITE "site a { listen http://*:1; root /r }\n"
+static const struct {
+    const char *text, *message; /* LINE:COLUMN: text: advice */
+} mistakes[] = {
+    {"sit a { }", "1:1: unknown name \"sit\" in the file: did you mean \"site\"?"},
+    {"site a { lisen http://*:1 }", "1:10: unknown name \"lisen\" in site: did you mean \"listen\"?"},
+    {"# c\n\n  pool p { rum x }", "3:12: unknown name \"rum\" in pool: did you mean \"run\"?"},
+    {"site a { root /r }", "1:1: the site listens nowhere: write listen http://*:8080"},
+    {"site a { listen 80 }", "1:17: \"80\" is no listener: define it: listener NAME { address http://*:80 }, or write http://*:80"},
+    {"site a { listen http:80 }", "1:17: \"http:80\" is no address to listen on: write http://*:8080 or http://127.0.0.1:8080"},
+    {"site a { listen http://*:x }", "1:17: \"http://*:x\" is no address to listen on: write host and port, such as http://*:8080"},
+    {"site a { listen http://*:1; pool b }", "1:34: no pool is named \"b\": define it: pool b { ... }"},
+    {"site a { listen http://*:1; pool shob }\npool shop { php }", "1:34: no pool is named \"shob\": did you mean \"shop\"?"},
+    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, or connect ADDRESS"},
+    {"pool p { php; run x }", "1:15: \"run\" cannot stand here, too: it excludes \"php\" in line 1; keep one"},
+    {"pool p { php; php }", "1:15: \"php\" stands twice in one block: the first one is in line 1; keep one"},
+    {"pool p { php }\npool p { php }", "2:6: \"p\" is defined twice: it was defined in w.conf:1:1; choose another name"},
+    {OK_SITE "site a { listen http://*:1; root /r }", "2:6: \"a\" is defined twice: it was defined in w.conf:1:1; choose another name"},
+    {"pool p { php; workers x }", "1:23: \"x\" is no count from 1 to 10000: write digits only"},
+    {"pool p { php; workers 0 }", "1:23: \"0\" is no count from 1 to 10000: write digits only"},
+    {"pool p { php; workers 010x }", "1:23: \"010x\" is no count from 1 to 10000: write digits only"},
+    {"pool p { php; queue 5 3 }", "1:23: \"3\" is no time: write digits and a unit: 500ms, 30s, 5m, 1h"},
+    {"pool p { php; queue 5 0s }", "1:23: \"0s\" is no time: write digits and a unit: 500ms, 30s, 5m, 1h"},
+    {"pool p { php; time { silent 5x } }", "1:29: \"5x\" is no time: write digits and a unit: 500ms, 30s, 5m, 1h; or none"},
+    {"pool p { php; time 5s }", "1:20: \"time\" has too many values: see weir.conf(5)"},
+    {"pool p { connect x }", "1:18: \"x\" is no address: write unix:/path or fastcgi://ADDRESS:port"},
+    {"pool p { connect unix:/a { worker 3 } }", "1:28: unknown name \"worker\" in connect: did you mean \"workers\"?"},
+    {"pool p { php; env A }", "1:19: \"env\" needs a value: see weir.conf(5)"},
+    {"pool p { php; env A=B c }", "1:19: \"A=B\" is no name of a variable: use letters, digits and _"},
+    {"pool p { php x }", "1:14: \"x\" is no PHP version: write php 8.2, or php alone"},
+    {"pool a/b { php }", "1:6: \"a/b\" is no name for a pool: use letters, digits, - _ and ."},
+    {"pool p { php", "1:8: a block without its end: close it with }"},
+    {"}", "1:1: a } without a block: remove it, or open the block with {"},
+    {"site \"a", "1:8: a quoted word without its end: close it with \" on the same line"},
+    {"site \"a\"b { }", "1:9: text right behind a closing quote: put a blank between them"},
+    {"pool p { php \x01 }", "1:14: a control byte: remove it"},
+    {"pool p", "1:6: \"pool\" needs a block: write { ... } behind it"},
+    {"pool p { user a { } }", "1:15: \"user\" takes no block: remove the block"},
+    {"site a { listen http://*:1; debug maybe }", "1:35: \"maybe\" is neither yes nor no: write yes or no"},
+    {"site a { listen http://*:1; body 5 }", "1:34: \"5\" is no size: write digits and a unit: 512K, 64M, 2G"},
+    {"site a { listen http://*:1; route x { deny } }", "1:35: \"x\" is no pattern of a route: write /folder/, /path, or *.ending"},
+    {"site a { listen http://*:1; route /x { deny; files } }", "1:46: \"files\" cannot stand here, too: it excludes \"deny\" in line 1; keep one"},
+    {"site a { listen http://*:1; redirect x }", "1:38: \"x\" is no target for a redirect: write a URL, or a path that begins with /"},
+    {"site a { listen http://*:1; redirect 999 /x }", "1:38: \"999\" is no count from 301 to 308: write digits only"},
+    {"site a_b/c { listen http://*:1 }", "1:6: \"a_b/c\" is no host name: write www.example.org, or * for all"},
+    {"defaults thing { }", "1:10: \"defaults\" takes no block: write defaults pool { ... } or defaults site { ... }"},
+    {"site a { listen http://*:1; root /r; route /a/ { deny }; route /a/b { files } }",
+     "1:64: \"/a/b\" is never reached: the route in line 1 takes it first; put this one before it"},
+    {"include nothing.conf", "1:9: the file \"nothing.conf\" cannot be read: check its path"},
+    {"weir { threads 0 }", "1:16: \"0\" is no count from 1 to 64: write digits only"},
+};
+
+static void each_mistake_is_told_with_its_place_and_what_to_do(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < WEIR_COUNT(mistakes); i++) {
+        struct weir_config *c = NULL;
+        struct weir_config_report r;
+        char got[1024] = "(nothing)";
+        weir_config_report_init(&r);
+        int status = parse(mistakes[i].text, strlen(mistakes[i].text), &c, &r);
+        assert_true(status == WEIR_OK || r.errors);
+        for (size_t k = 0; k < r.count; k++) {
+            const struct weir_config_message *m = &r.list[k];
+            snprintf(got, sizeof got, "%u:%u: %s%s%s", m->line, m->column, m->text, m->advice[0] ? ": " : "", m->advice);
+            if (strcmp(got, mistakes[i].message) == 0) break;
+        }
+        assert_string_equal(got, mistakes[i].message);
+        weir_config_drop(c);
+        weir_config_report_fini(&r);
+    }
+}
+
+static void all_mistakes_of_a_file_are_told_at_once(void **state)
+{
+    (void)state;
+    static const char text[] = "sit a { }\npool p { rum x }\nsite b { listen http://*:1; pool q; debug perhaps }\n}\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_INVALID);
+    assert_in_range(r.errors, 5, 6);
+    weir_config_report_fini(&r);
+}
+
+static void layers_lists_and_maps_follow_their_rules(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "defaults pool { user all; env A 1; env B 2; queue 7 3s }\n"
+        "defaults site { listen http://*:81; debug yes }\n"
+        "pool p { run ./x arg; env B 3; queue 9 }   # a comment\n"
+        "pool e { connect unix:/s { workers 3 }; connect fastcgi://127.0.0.1:9 }\n"
+        "site A.Example \"b\" { root web; param X 1; route /f/ *.x { files; param Y 2 }; route /p { pool p; time { silent 2s } }; time { silent 9s } }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    const struct weir_conf_pool *p = &c->pools[0];
+    assert_string_equal(p->argv[0], "/conf/x");
+    assert_string_equal(p->argv[1], "arg");
+    assert_string_equal(p->user, "all");
+    assert_int_equal(p->queue_count, 9);
+    assert_int_equal(p->queue_ms, 3000);
+    assert_int_equal(p->env_count, 2);
+    assert_string_equal(p->env[1].value.ptr, "3");
+    assert_int_equal(c->pools[1].endpoint_count, 2);
+    assert_int_equal(c->pools[1].endpoints[0].workers, 3);
+    const struct weir_conf_site *s = &c->sites[0];
+    assert_string_equal(s->names[0], "a.example");
+    assert_true(s->debug);
+    assert_int_equal(s->route_count, 3);
+    assert_string_equal(s->routes[0].root, "/conf/web");
+    assert_int_equal(s->routes[0].pattern_count, 2);
+    assert_int_equal(s->routes[0].param_count, 2);
+    assert_int_equal(s->routes[2].param_count, 1);
+    assert_int_equal(s->routes[1].silent_ms, 2000);
+    assert_int_equal(s->routes[2].silent_ms, 9000);
+    assert_int_equal(c->listeners[s->listeners[0]].address.scheme, WEIR_SCHEME_HTTP);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
+/* What this version answers "not in this version" to: the list shrinks with each version. */
+static const struct {
+    const char *file, *later;
+} examples[] = {
+    {"01-wordpress-tls.conf", "tls limits memory https"},
+    {"02-three-tenants.conf", "processes starting read operate admin status deny-file certificates proxy-protocol use tenants log https"},
+    {"03-laravel-container.conf", "tls cache check host https"},
+    {"04-c-app.conf", "tls limits memory files write network https"},
+    {"05-cgit.conf", "tls cgi read a https"},
+    {"06-existing-fpm.conf", ""},
+    {"07-behind-nginx.conf", "group mode publish fastcgi+unix"},
+    {"08-farm-app.conf", "peer-tls ca certificate name allow root publish fastcgis"},
+    {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name check retry fastcgis fastcgis https"},
+    {"09-development.conf", "watch"},
+    {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
+    {"tenants/alice.conf", "limits memory env-file php-value php-admin-value a"},
+    {"tenants/bob.conf", "mail"},
+    {"tenants/carol.conf", "suspended"},
+};
+
+static void the_examples_have_no_mistake_but_what_later_versions_build(void **state)
+{
+    (void)state;
+    const char *folder = getenv("EXAMPLES");
+    assert_non_null(folder);
+    for (size_t i = 0; i < WEIR_COUNT(examples); i++) {
+        char path[512], got[1024] = "";
+        struct weir_config_sources src = {0};
+        struct weir_config_report r;
+        struct weir_config *c = NULL;
+        bool tenant = strncmp(examples[i].file, "tenants/", 8) == 0;
+        snprintf(path, sizeof path, "%s/%s", folder, examples[i].file);
+        weir_config_report_init(&r);
+        assert_int_equal(weir_config_read(path, &src, &r), WEIR_OK);
+        int status = weir_config_parse(&src, &c, &r);
+        assert_true(tenant || status == WEIR_OK);
+        for (size_t k = 0; k < r.count; k++) {
+            const struct weir_config_message *m = &r.list[k];
+            if (m->level != WEIR_CONFIG_LATER) {
+                /* a tenant's file alone lacks what the main file gives it */
+                bool lacks = tenant && (strstr(m->text, "listens nowhere") || strstr(m->text, "nothing to run"));
+                if (!lacks) fail_msg("%s:%u:%u: %s", examples[i].file, m->line, m->column, m->text);
+                continue;
+            }
+            size_t n = strlen(got);
+            snprintf(got + n, sizeof got - n, "%s%.*s", n ? " " : "", (int)strcspn(m->text, ": "), m->text);
+        }
+        if (strcmp(got, examples[i].later) != 0) fail_msg("%s: %s", examples[i].file, got);
+        weir_config_drop(c);
+        weir_config_sources_free(&src);
+        weir_config_report_fini(&r);
+    }
+}
+
+static void sources_survive_packing(void **state)
+{
+    (void)state;
+    char n1[] = "a", t1[] = "site", d1[] = "/x", n2[] = "b", t2[] = "", d2[] = "/";
+    struct weir_config_source list[] = {{n1, t1, 4, d1}, {n2, t2, 0, d2}};
+    struct weir_config_sources s = {list, 2}, back = {0};
+    struct weir_buf b = {0};
+    assert_int_equal(weir_config_pack(&s, &b), WEIR_OK);
+    for (size_t cut = 0; cut < weir_buf_len(&b); cut++) {
+        struct weir_config_sources part = {0};
+        int status = weir_config_unpack(weir_buf_ptr(&b), cut, &part);
+        if (status == WEIR_OK) assert_true(part.count < 2);
+        weir_config_sources_free(&part);
+    }
+    assert_int_equal(weir_config_unpack(weir_buf_ptr(&b), weir_buf_len(&b), &back), WEIR_OK);
+    assert_int_equal(back.count, 2);
+    assert_string_equal(back.list[0].text, "site");
+    assert_string_equal(back.list[1].dir, "/");
+    weir_config_sources_free(&back);
+    weir_buf_fini(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
+        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
+        cmocka_unit_test(sources_survive_packing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
