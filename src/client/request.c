@@ -60,7 +60,7 @@ static uint64_t earliest_ms(const struct weir_client_req *r)
 {
     uint64_t due = UINT64_MAX;
     if (r->forgotten || r->aborted_us) return r->aborted_us / 1000 + ABORT_MS;
-    switch (r->state) {
+    switch ((enum req_state)atomic_load(&r->state)) {
     case REQ_WAITING:
     case REQ_GRANTED: return r->since_us / 1000 + r->queue_ms;
     case REQ_RUNNING:
