@@ -301,7 +301,7 @@ static int send_head(struct weir_app_req *r)
     bool ended = len >= 2 && memcmp(weir_buf_ptr(&r->head) + len - 2, "\n\n", 2) == 0;
     if (!ended) { /* "\n\n" marks a header that was closed in an earlier try */
         if (!r->has_type && weir_buf_append(&r->head, type, sizeof type - 1) < 0) return WEIR_NOMEM;
-        if (weir_buf_append(&r->head, "\n\n" + 1, 1) < 0) return WEIR_NOMEM;
+        if (weir_buf_append(&r->head, "\n", 1) < 0) return WEIR_NOMEM;
     }
     int64_t n = weir_wire_app_write(r->conn->wire, r->id, WEIR_STDOUT, weir_buf_ptr(&r->head), weir_buf_len(&r->head));
     if (n < 0) return (int)n;

@@ -245,7 +245,7 @@ static bool time_at(const char *p, unsigned *h, unsigned *m, unsigned *s)
 
 int weir_http_date_parse(struct weir_str s, int64_t *out)
 {
-    unsigned y, mo, d, h, mi, se;
+    unsigned y = 0, mo = 0, d = 0, h = 0, mi = 0, se = 0;
     const char *comma = s.len ? memchr(s.ptr, ',', s.len) : NULL;
     bool ok = false;
     if (s.len == 29 && s.ptr[3] == ',') { /* Sun, 06 Nov 1994 08:49:37 GMT */

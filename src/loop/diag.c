@@ -34,14 +34,14 @@ static int send_question(int netlink, uint32_t inode)
 }
 
 /* 1, 0, or WEIR_INVALID from one answer. */
-static int read_answer(const char *buf, size_t len, uint32_t inode)
+static int read_answer(char *buf, size_t len, uint32_t inode)
 {
-    const struct nlmsghdr *head = (const void *)buf;
+    struct nlmsghdr *head = (void *)buf;
     if (!NLMSG_OK(head, len) || head->nlmsg_type != SOCK_DIAG_BY_FAMILY) return WEIR_INVALID;
-    const struct unix_diag_msg *m = NLMSG_DATA(head);
+    struct unix_diag_msg *m = NLMSG_DATA(head);
     if (head->nlmsg_len < NLMSG_LENGTH(sizeof *m) || m->udiag_ino != inode) return WEIR_INVALID;
     size_t left = head->nlmsg_len - NLMSG_LENGTH(sizeof *m);
-    const struct rtattr *attr = (const void *)(m + 1);
+    struct rtattr *attr = (void *)(m + 1);
     for (; RTA_OK(attr, left); attr = RTA_NEXT(attr, left)) {
         uint32_t peer;
         if (attr->rta_type != UNIX_DIAG_PEER || RTA_PAYLOAD(attr) < sizeof peer) continue;
