@@ -241,6 +241,12 @@ static void print_json(const struct call *c, const struct weir_cgi_response *r, 
     json_decref(o);
 }
 
+static void put_all(const struct weir_buf *b, FILE *to)
+{
+    if (weir_buf_len(b)) fwrite(weir_buf_ptr(b), 1, weir_buf_len(b), to);
+    fflush(to);
+}
+
 static int report(struct call *c, int64_t us)
 {
     struct weir_arena a;
@@ -256,9 +262,8 @@ static int report(struct call *c, int64_t us)
     if (c->json) {
         print_json(c, r, r ? used : 0, us);
     } else {
-        fwrite(weir_buf_ptr(&c->out), 1, weir_buf_len(&c->out), stdout);
-        fflush(stdout);
-        fwrite(weir_buf_ptr(&c->err), 1, weir_buf_len(&c->err), stderr);
+        put_all(&c->out, stdout);
+        put_all(&c->err, stderr);
         if (c->problem) fprintf(stderr, "weir: %s\n", c->problem);
     }
     int result = !c->ended ? NO_ANSWER : c->problem || (r && r->status >= 400) || c->app_status ? BAD_ANSWER : FINE;

@@ -45,7 +45,10 @@ int watch_add(struct control *c, struct watch *w, enum watch_kind kind, int fd)
     w->kind = kind;
     w->fd = fd;
     w->dead = false;
+    weir_list_init(&w->link);
+    if (kind == WATCH_OUTPUT || kind == WATCH_PROBE || kind == WATCH_CLIENT) weir_list_push_back(&c->heap, &w->link);
     if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &ev) == 0) return WEIR_OK;
+    weir_list_remove(&w->link);
     close(fd);
     w->fd = -1;
     return WEIR_SYSTEM;
@@ -59,6 +62,7 @@ void watch_end(struct control *c, struct watch *w, bool free_it)
         w->fd = -1;
     }
     if (!free_it || w->dead) return;
+    weir_list_remove(&w->link);
     w->dead = true; /* events of this turn may still name it */
     w->next_dead = c->dead;
     c->dead = w;
@@ -466,11 +470,28 @@ static void on_term(int sig)
     terminated = 1;
 }
 
+/* Gives all back, so that a leak would be seen. */
+static void finish(struct control *c)
+{
+    while (!weir_list_empty(&c->heap)) {
+        struct watch *w = WEIR_CONTAINER(c->heap.next, struct watch, link);
+        if (w->kind == WATCH_OUTPUT) weir_buf_fini(&((struct output *)(void *)w)->line);
+        if (w->kind == WATCH_CLIENT) weir_buf_fini(&((struct client *)(void *)w)->in);
+        if (w->kind == WATCH_PROBE) weir_wire_server_free(((struct probe *)(void *)w)->wire);
+        watch_end(c, w, true);
+    }
+    bury(c);
+    pools_free(c);
+    weir_config_drop(c->conf);
+    weir_config_sources_free(&c->sources);
+}
+
 int weir_control_run(const struct weir_control_options *o)
 {
     static struct control c;
     struct sigaction sa = {.sa_handler = on_term};
     c.o = *o;
+    weir_list_init(&c.heap);
     c.config_memfd = c.link.fd = c.listen.fd = -1;
     c.next_unit = 1;
     c.started_ms = now_ms();
@@ -490,5 +511,6 @@ int weir_control_run(const struct weir_control_options *o)
         announce(&c);
     }
     if (c.control_path[0]) unlink(c.control_path);
+    finish(&c);
     return 0;
 }

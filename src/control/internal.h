@@ -20,6 +20,7 @@
 
 enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT };
 struct watch { /* what epoll tells about; first member of its owner */
+    struct weir_list link; /* of all that are on the heap */
     enum watch_kind kind;
     int fd;
     bool dead; /* freed at the end of the turn */
@@ -93,6 +94,7 @@ struct control {
     int epoll;
     struct watch root, link, listen;
     struct watch *dead;
+    struct weir_list heap;
     struct weir_config *conf;
     struct weir_config_sources sources;
     int config_memfd;
@@ -131,6 +133,7 @@ void pools_send(struct control *c);                       /* endpoints to the ga
 void pools_forget_gateway(struct control *c);
 void unit_ready(struct control *c, struct unit *u, bool flow, uint32_t requests);
 void unit_failed(struct control *c, struct unit *u, const char *why);
+void pools_free(struct control *c);
 bool pools_all_ready(const struct control *c);
 
 /* ready.c */

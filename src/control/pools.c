@@ -557,3 +557,19 @@ bool pools_all_ready(const struct control *c)
     }
     return true;
 }
+
+void pools_free(struct control *c)
+{
+    while (c->pools) {
+        struct pool *p = c->pools;
+        c->pools = p->next;
+        while (p->units) {
+            struct unit *u = p->units;
+            p->units = u->next;
+            if (u->log_fd >= 0) close(u->log_fd);
+            free(u);
+        }
+        free(p->name);
+        free(p);
+    }
+}

@@ -189,7 +189,8 @@ void exchange_refuse(struct http_conn *h, int status, const char *why)
 
 static struct weir_str without_port(struct weir_str host)
 {
-    if (host.len && host.ptr[0] == '[') {
+    if (host.len == 0) return host;
+    if (host.ptr[0] == '[') {
         const char *end = memchr(host.ptr, ']', host.len);
         return end ? weir_str(host.ptr, (size_t)(end - host.ptr) + 1) : host;
     }
