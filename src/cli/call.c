@@ -216,7 +216,7 @@ static void converse(struct call *c, struct weir_wire_server *w, int fd, uint16_
 
 static json_t *text_json(const char *p, size_t len)
 {
-    json_t *s = json_stringn(p, len);
+    json_t *s = json_stringn(len ? p : "", len); /* NULL if it is not UTF-8 */
     if (s) return s;
     char *hex = malloc(len * 2 + 1);
     for (size_t i = 0; hex && i < len; i++) snprintf(hex + i * 2, 3, "%02x", (unsigned char)p[i]);

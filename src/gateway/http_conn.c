@@ -234,18 +234,15 @@ void http_event(struct worker *w, const struct weir_event *ev)
         http_timer(h);
         return;
     }
-    if (ev->ready & WEIR_READY_CLOSED) {
-        h->peer_closed = true;
-        if (h->state == HTTP_EXCHANGE && !exchange_wants_body(h->ex)) { /* nobody waits for the answer any more */
-            http_close(h);
-            return;
-        }
-    }
+    uint32_t epoch = h->epoch;
+    if (ev->ready & WEIR_READY_CLOSED) h->peer_closed = true;
     if (ev->ready & WEIR_READY_WRITE) http_dirty(h);
     if (ev->ready & WEIR_READY_READ) {
         h->readable = true;
         pump(h);
     }
+    /* Nobody waits for the answer any more, also where the request came together with the close. */
+    if (h->epoch == epoch && h->in_use && h->peer_closed && h->state == HTTP_EXCHANGE && !exchange_wants_body(h->ex)) http_close(h);
 }
 
 void http_resume(struct http_conn *h)

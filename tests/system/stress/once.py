@@ -69,7 +69,7 @@ def one_round(weir, seed, ids, wait_for, workers):
 
     def new():
         ids[0] += 1
-        return f"r{seed}x{ids[0]}"
+        return f"{kind}{seed}x{ids[0]}"
     path = weir.run_dir + "/keep-ids"
     holders = [new() for _ in range(workers)]
     held = [send(weir.port, rid, 120) for rid in holders]
