@@ -46,7 +46,7 @@ static int listen_start(struct weir_app *a)
     const char *how = getenv("WEIR_LISTEN");
     if (a->o.listen_fd < 0) return WEIR_OK;
     a->private_listen = (a->o.flags & WEIR_APP_PRIVATE_LISTEN) || (how && strcmp(how, "private") == 0);
-    if (!a->private_listen) return acceptor_start(a);
+    if (!a->private_listen) return weir_app_acceptor_start(a);
     int flags = fcntl(a->o.listen_fd, F_GETFL);
     if (flags < 0 || fcntl(a->o.listen_fd, F_SETFL, flags | O_NONBLOCK) < 0) return WEIR_SYSTEM;
     int status = weir_loop_add(a->loop, a->o.listen_fd, (struct weir_ident){.kind = KIND_LISTEN}, true);
@@ -142,11 +142,11 @@ void weir_app_free(struct weir_app *a)
 {
     if (!a) return;
     restore_signals(a);
-    acceptor_stop(a);
-    acceptor_take(a);
-    for (uint32_t i = 0; i < a->conn_top; i++) conn_close(a->conns[i]);
-    if (threaded(a)) threads_stop(a);
-    while (!weir_list_empty(&a->events)) req_free(WEIR_CONTAINER(a->events.next, struct weir_app_req, event_link));
+    weir_app_acceptor_stop(a);
+    weir_app_acceptor_take(a);
+    for (uint32_t i = 0; i < a->conn_top; i++) weir_app_conn_close(a->conns[i]);
+    if (threaded(a)) weir_app_threads_stop(a);
+    while (!weir_list_empty(&a->events)) weir_app_req_free(WEIR_CONTAINER(a->events.next, struct weir_app_req, event_link));
     while (a->free_reqs) {
         struct weir_app_req *r = a->free_reqs;
         a->free_reqs = r->next_free;
@@ -173,7 +173,7 @@ int weir_app_adopt(struct weir_app *a, int fd)
     int flags = fcntl(fd, F_GETFL);
     if (a->own_loop && (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) return WEIR_SYSTEM;
     app_lock(a);
-    int status = conn_adopt(a, fd);
+    int status = weir_app_conn_adopt(a, fd);
     app_unlock(a);
     return status;
 }
@@ -198,7 +198,7 @@ static void accept_some(struct weir_app *a)
         uint32_t len;
         int fd = weir_loop_accept(a->loop, a->o.listen_fd, &peer, &len);
         if (fd < 0) return;
-        if (!peer_allowed(a, &peer) || conn_adopt(a, fd) < 0) weir_loop_close(a->loop, fd);
+        if (!weir_app_peer_allowed(a, &peer) || weir_app_conn_adopt(a, fd) < 0) weir_loop_close(a->loop, fd);
     }
 }
 
@@ -211,13 +211,13 @@ static void begin_drain(struct weir_app *a)
         weir_loop_del(a->loop, a->o.listen_fd);
         a->listening = false;
     }
-    acceptor_stop(a);
-    acceptor_take(a);
+    weir_app_acceptor_stop(a);
+    weir_app_acceptor_take(a);
     for (uint32_t i = 0; i < a->conn_top; i++) {
         struct app_conn *k = a->conns[i];
         if (!k->in_use) continue;
         weir_wire_app_drain(k->wire);
-        conn_dirty(k);
+        weir_app_conn_dirty(k);
     }
 }
 
@@ -230,7 +230,7 @@ static void push_drain(struct weir_app *a)
         const void *out;
         if (!k->in_use) continue;
         bool quiet = weir_wire_app_idle(k->wire) && weir_wire_app_output(k->wire, &out) == 0;
-        if (late || (quiet && !weir_wire_app_agreed(k->wire))) conn_close(k);
+        if (late || (quiet && !weir_wire_app_agreed(k->wire))) weir_app_conn_close(k);
     }
 }
 
@@ -239,20 +239,20 @@ static void resume_reading(struct weir_app *a)
     while (!weir_list_empty(&a->resume)) {
         struct app_conn *k = WEIR_CONTAINER(a->resume.next, struct app_conn, link);
         weir_list_remove(&k->link);
-        if (k->in_use) conn_read(k);
+        if (k->in_use) weir_app_conn_read(k);
     }
 }
 
 static void dispatch(struct weir_app *a, const struct weir_event *ev)
 {
     switch (ev->ident.kind) {
-    case KIND_CONN: conn_event(a, ev); break;
+    case KIND_CONN: weir_app_conn_event(a, ev); break;
     case KIND_LISTEN: accept_some(a); break;
-    case KIND_IDLE: conn_idle(WEIR_CONTAINER(ev->ptr, struct app_conn, timer)); break;
+    case KIND_IDLE: weir_app_conn_idle(WEIR_CONTAINER(ev->ptr, struct app_conn, timer)); break;
     case KIND_DEADLINE: {
         struct weir_app_req *r = WEIR_CONTAINER(ev->ptr, struct weir_app_req, timer);
         r->ev_deadline = true;
-        req_post(r);
+        weir_app_req_post(r);
         break;
     }
     default: break;
@@ -274,7 +274,7 @@ int weir_app_step(struct weir_app *a, int wait_ms)
     app_unlock(a);
     int n = weir_loop_wait(a->loop, ev, (int)WEIR_COUNT(ev), work ? 0 : wait);
     app_lock(a);
-    acceptor_take(a);
+    weir_app_acceptor_take(a);
     for (int i = 0; i < n; i++) dispatch(a, &ev[i]);
     resume_reading(a);
     if (atomic_load(&a->drain_asked) && !a->drain_told) begin_drain(a);
@@ -287,7 +287,7 @@ int weir_app_next(struct weir_app *a, struct weir_app_event *ev)
 {
     while (!weir_list_empty(&a->events)) {
         struct weir_app_req *r = WEIR_CONTAINER(a->events.next, struct weir_app_req, event_link);
-        if (req_pop_event(r, ev)) return WEIR_OK;
+        if (weir_app_req_pop_event(r, ev)) return WEIR_OK;
         weir_list_remove(&r->event_link);
     }
     if (a->drain_told && a->conn_count == 0 && a->req_count == 0 && !a->drained_told) {
@@ -301,7 +301,7 @@ int weir_app_next(struct weir_app *a, struct weir_app_event *ev)
 void weir_app_flush(struct weir_app *a)
 {
     app_lock(a);
-    while (!weir_list_empty(&a->dirty)) conn_flush(WEIR_CONTAINER(a->dirty.next, struct app_conn, dirty_link));
+    while (!weir_list_empty(&a->dirty)) weir_app_conn_flush(WEIR_CONTAINER(a->dirty.next, struct app_conn, dirty_link));
     app_unlock(a);
 }
 
@@ -309,7 +309,7 @@ int weir_app_run(struct weir_app *a)
 {
     struct weir_app_event ev;
     if (!threaded(a)) return WEIR_INVALID;
-    int status = threads_start(a);
+    int status = weir_app_threads_start(a);
     while (status == WEIR_OK) {
         status = weir_app_step(a, -1);
         weir_app_flush(a);

@@ -33,7 +33,7 @@ static bool same_address(const struct sockaddr_storage *peer, const char *text, 
     return false;
 }
 
-bool peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer)
+bool weir_app_peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer)
 {
     if (!a->server_addrs || (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)) return true;
     for (const char *p = a->server_addrs; *p;) {
@@ -74,7 +74,7 @@ static void arm_idle(struct app_conn *k)
     else weir_timer_clear(&k->timer);
 }
 
-int conn_adopt(struct weir_app *a, int fd)
+int weir_app_conn_adopt(struct weir_app *a, int fd)
 {
     const struct weir_wire_limits limits = {.params_bytes = a->o.params_bytes, .requests = a->o.max_requests,
                                             .plain_requests = a->o.max_plain, .conns = a->o.max_conns,
@@ -98,7 +98,7 @@ int conn_adopt(struct weir_app *a, int fd)
     return WEIR_OK;
 }
 
-void conn_close(struct app_conn *k)
+void weir_app_conn_close(struct app_conn *k)
 {
     struct weir_app *a = k->app;
     void *user;
@@ -106,11 +106,12 @@ void conn_close(struct app_conn *k)
     k->in_use = false;
     weir_timer_clear(&k->timer);
     weir_list_remove(&k->dirty_link);
+    weir_list_remove(&k->link);
     for (uint16_t id = weir_wire_app_next_id(k->wire, 0, &user); id; id = weir_wire_app_next_id(k->wire, id, &user)) {
         struct weir_app_req *r = user;
         if (!r) continue;
         r->conn = NULL;
-        req_abort(r);
+        weir_app_req_abort(r);
     }
     weir_wire_app_free(k->wire);
     k->wire = NULL;
@@ -121,9 +122,9 @@ void conn_close(struct app_conn *k)
     a->conn_count--;
 }
 
-void conn_idle(struct app_conn *k)
+void weir_app_conn_idle(struct app_conn *k)
 {
-    if (weir_wire_app_idle(k->wire)) conn_close(k);
+    if (weir_wire_app_idle(k->wire)) weir_app_conn_close(k);
 }
 
 /* ---- reading ---- */
@@ -137,42 +138,42 @@ static bool take(struct app_conn *k)
         switch (ev.type) {
         case WEIR_WIRE_EV_REQUEST:
             weir_timer_clear(&k->timer);
-            req_begin(k, &ev);
+            weir_app_req_begin(k, &ev);
             break;
         case WEIR_WIRE_EV_INPUT:
-            if (r && ev.stream == WEIR_STDIN) req_input(r, ev.bytes);
+            if (r && ev.stream == WEIR_STDIN) weir_app_req_input(r, ev.bytes);
             else weir_wire_app_consumed(k->wire, ev.id, ev.stream, ev.bytes.len); /* DATA has no reader yet */
             break;
         case WEIR_WIRE_EV_INPUT_END:
             if (!r || ev.stream != WEIR_STDIN) break;
             r->input_ended = true;
             r->ev_input = true;
-            req_post(r);
+            weir_app_req_post(r);
             break;
         case WEIR_WIRE_EV_ROOM:
             if (!r) break;
             r->ev_room = true;
-            req_post(r);
+            weir_app_req_post(r);
             break;
         case WEIR_WIRE_EV_ABORT:
-            if (r) req_abort(r);
+            if (r) weir_app_req_abort(r);
             break;
-        case WEIR_WIRE_EV_ERROR: conn_close(k); return false;
+        case WEIR_WIRE_EV_ERROR: weir_app_conn_close(k); return false;
         default: break;
         }
     }
-    conn_dirty(k); /* answers to GET_VALUES, credit, refusals */
+    weir_app_conn_dirty(k); /* answers to GET_VALUES, credit, refusals */
     return true;
 }
 
-void conn_read(struct app_conn *k)
+void weir_app_conn_read(struct app_conn *k)
 {
     struct weir_app *a = k->app;
     for (int i = 0; i < 16 && k->in_use && !k->stalled; i++) {
         int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
         if (n == WEIR_AGAIN) return;
         if (n < 0) {
-            conn_close(k);
+            weir_app_conn_close(k);
             return;
         }
         weir_wire_app_feed(k->wire, a->scratch, (size_t)n);
@@ -181,20 +182,20 @@ void conn_read(struct app_conn *k)
     if (k->in_use && !k->stalled) k->broken = false;
 }
 
-void conn_event(struct weir_app *a, const struct weir_event *ev)
+void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev)
 {
     if (ev->ident.index >= a->conn_top) return;
     struct app_conn *k = a->conns[ev->ident.index];
     if (!k->in_use || k->epoch != ev->ident.epoch) return;
     uint32_t epoch = k->epoch;
-    if (ev->ready & WEIR_READY_WRITE) conn_flush(k);
+    if (ev->ready & WEIR_READY_WRITE) weir_app_conn_flush(k);
     if (k->epoch != epoch || !k->in_use) return;
     if (ev->ready & WEIR_READY_CLOSED) { /* read to the end: what came before the close still counts */
         while (k->in_use && k->epoch == epoch && !k->stalled) {
             int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
             if (n == WEIR_AGAIN) return;
             if (n < 0) {
-                conn_close(k);
+                weir_app_conn_close(k);
                 return;
             }
             weir_wire_app_feed(k->wire, a->scratch, (size_t)n);
@@ -202,17 +203,17 @@ void conn_event(struct weir_app *a, const struct weir_event *ev)
         }
         return;
     }
-    if (ev->ready & WEIR_READY_READ) conn_read(k);
+    if (ev->ready & WEIR_READY_READ) weir_app_conn_read(k);
 }
 
 /* ---- writing ---- */
 
-void conn_dirty(struct app_conn *k)
+void weir_app_conn_dirty(struct app_conn *k)
 {
     if (k->in_use && weir_list_empty(&k->dirty_link)) weir_list_push_back(&k->app->dirty, &k->dirty_link);
 }
 
-void conn_tell_room(struct app_conn *k)
+void weir_app_conn_tell_room(struct app_conn *k)
 {
     void *user;
     if (!k->wants_room) return;
@@ -222,11 +223,11 @@ void conn_tell_room(struct app_conn *k)
         if (!r || !r->wants_room) continue;
         r->wants_room = false;
         r->ev_room = true;
-        req_post(r);
+        weir_app_req_post(r);
     }
 }
 
-void conn_flush(struct app_conn *k)
+void weir_app_conn_flush(struct app_conn *k)
 {
     struct weir_app *a = k->app;
     const void *p;
@@ -237,7 +238,7 @@ void conn_flush(struct app_conn *k)
         int64_t n = weir_loop_writev(a->loop, k->fd, &v, 1, false);
         if (n == WEIR_AGAIN || n == 0) break;
         if (n < 0) {
-            conn_close(k);
+            weir_app_conn_close(k);
             return;
         }
         weir_wire_app_sent(k->wire, (size_t)n);
@@ -246,10 +247,10 @@ void conn_flush(struct app_conn *k)
     len = weir_wire_app_output(k->wire, &p);
     bool want = len > 0;
     if (want != k->want_write && weir_loop_want_write(a->loop, k->fd, ident(k, KIND_CONN), want) == WEIR_OK) k->want_write = want;
-    if (len < a->o.output_buffer / 2) conn_tell_room(k);
+    if (len < a->o.output_buffer / 2) weir_app_conn_tell_room(k);
     if (len) return;
     if (weir_wire_app_closing(k->wire)) { /* [3.5]: ours to close; the server has all of it */
-        conn_close(k);
+        weir_app_conn_close(k);
         return;
     }
     arm_idle(k);

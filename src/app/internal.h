@@ -86,27 +86,27 @@ static inline void app_unlock(struct weir_app *a)
     if (threaded(a)) pthread_mutex_unlock(&a->lock);
 }
 
-int conn_adopt(struct weir_app *a, int fd);
-void conn_event(struct weir_app *a, const struct weir_event *ev);
-void conn_idle(struct app_conn *k);
-void conn_read(struct app_conn *k);
-void conn_close(struct app_conn *k);
-void conn_dirty(struct app_conn *k);
-void conn_flush(struct app_conn *k);
-void conn_tell_room(struct app_conn *k);
-bool peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer);
+int weir_app_conn_adopt(struct weir_app *a, int fd);
+void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev);
+void weir_app_conn_idle(struct app_conn *k);
+void weir_app_conn_read(struct app_conn *k);
+void weir_app_conn_close(struct app_conn *k);
+void weir_app_conn_dirty(struct app_conn *k);
+void weir_app_conn_flush(struct app_conn *k);
+void weir_app_conn_tell_room(struct app_conn *k);
+bool weir_app_peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer);
 
-struct weir_app_req *req_begin(struct app_conn *k, const struct weir_wire_event *ev);
-void req_input(struct weir_app_req *r, struct weir_str bytes);
-void req_abort(struct weir_app_req *r);
-void req_post(struct weir_app_req *r); /* an event of it is to be told, or its thread looks again */
-void req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status);
-void req_free(struct weir_app_req *r);
-bool req_pop_event(struct weir_app_req *r, struct weir_app_event *ev);
+struct weir_app_req *weir_app_req_begin(struct app_conn *k, const struct weir_wire_event *ev);
+void weir_app_req_input(struct weir_app_req *r, struct weir_str bytes);
+void weir_app_req_abort(struct weir_app_req *r);
+void weir_app_req_post(struct weir_app_req *r); /* an event of it is to be told, or its thread looks again */
+void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status);
+void weir_app_req_free(struct weir_app_req *r);
+bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev);
 
-int threads_start(struct weir_app *a);
-void threads_stop(struct weir_app *a);
-int acceptor_start(struct weir_app *a);
-void acceptor_stop(struct weir_app *a);
-void acceptor_take(struct weir_app *a);
+int weir_app_threads_start(struct weir_app *a);
+void weir_app_threads_stop(struct weir_app *a);
+int weir_app_acceptor_start(struct weir_app *a);
+void weir_app_acceptor_stop(struct weir_app *a);
+void weir_app_acceptor_take(struct weir_app *a);
 #endif

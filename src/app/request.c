@@ -36,7 +36,7 @@ static struct weir_app_req *req_new(struct weir_app *a)
     return r;
 }
 
-void req_free(struct weir_app_req *r)
+void weir_app_req_free(struct weir_app_req *r)
 {
     struct weir_app *a = r->app;
     weir_timer_clear(&r->timer);
@@ -81,15 +81,15 @@ static void turn_away(struct app_conn *k, const struct weir_wire_event *ev)
         if (weir_wire_app_write(k->wire, ev->id, WEIR_STDOUT, busy, sizeof busy - 1) > 0) status = WEIR_WIRE_REQUEST_COMPLETE;
     }
     if (weir_wire_app_end(k->wire, ev->id, 0, status) < 0) k->broken = true;
-    conn_dirty(k);
+    weir_app_conn_dirty(k);
 }
 
-struct weir_app_req *req_begin(struct app_conn *k, const struct weir_wire_event *ev)
+struct weir_app_req *weir_app_req_begin(struct app_conn *k, const struct weir_wire_event *ev)
 {
     struct weir_app *a = k->app;
     struct weir_app_req *r = a->req_count < a->o.max_requests ? req_new(a) : NULL;
     if (!r || !decode_params(r, weir_wire_app_params(k->wire, ev->id))) {
-        if (r) req_free(r);
+        if (r) weir_app_req_free(r);
         turn_away(k, ev);
         return NULL;
     }
@@ -103,12 +103,12 @@ struct weir_app_req *req_begin(struct app_conn *k, const struct weir_wire_event 
         weir_list_push_back(&a->run_queue, &r->run_link);
         pthread_cond_signal(&a->work);
     } else {
-        req_post(r);
+        weir_app_req_post(r);
     }
     return r;
 }
 
-void req_post(struct weir_app_req *r)
+void weir_app_req_post(struct weir_app_req *r)
 {
     if (threaded(r->app)) {
         if (r->has_cond) pthread_cond_broadcast(&r->changed);
@@ -117,28 +117,28 @@ void req_post(struct weir_app_req *r)
     }
 }
 
-void req_abort(struct weir_app_req *r)
+void weir_app_req_abort(struct weir_app_req *r)
 {
     if (r->aborted) return;
     r->aborted = true;
     r->input_ended = true;
     r->ev_abort = true;
-    req_post(r);
+    weir_app_req_post(r);
 }
 
-void req_input(struct weir_app_req *r, struct weir_str bytes)
+void weir_app_req_input(struct weir_app_req *r, struct weir_str bytes)
 {
     if (weir_buf_append(&r->in, bytes.ptr, bytes.len) < 0) {
-        req_abort(r);
+        weir_app_req_abort(r);
         return;
     }
     /* without credit the socket is all that can hold the server back */
     if (!r->flow && weir_buf_len(&r->in) >= r->app->o.body_window) r->conn->stalled = true;
     r->ev_input = true;
-    req_post(r);
+    weir_app_req_post(r);
 }
 
-bool req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
+bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
 {
     *ev = (struct weir_app_event){.req = r, .user = r->user};
     if (r->ev_request) {
@@ -240,7 +240,7 @@ static int64_t read_locked(struct weir_app_req *r, void *buf, size_t len)
     weir_wire_app_consumed(k->wire, r->id, WEIR_STDIN, len);
     bool wake = false;
     if (weir_wire_app_output(k->wire, &out) > before) {
-        conn_dirty(k);
+        weir_app_conn_dirty(k);
         wake = true;
     }
     if (k->stalled && weir_buf_len(&r->in) < r->app->o.body_window / 2) {
@@ -325,7 +325,7 @@ static int64_t write_some(struct weir_app_req *r, enum weir_stream s, const char
         return 0;
     }
     int status = s == WEIR_STDOUT ? send_head(r) : WEIR_OK;
-    conn_dirty(k);
+    weir_app_conn_dirty(k);
     if (status == WEIR_AGAIN) return 0;
     if (status < 0) return status;
     size_t room = r->app->o.output_buffer - waiting;
@@ -334,7 +334,7 @@ static int64_t write_some(struct weir_app_req *r, enum weir_stream s, const char
         r->wants_room = true;
         k->wants_room++;
     }
-    if (!threaded(r->app) && weir_wire_app_output(k->wire, &out) >= FLUSH_BYTES && waiting < FLUSH_BYTES) conn_flush(k);
+    if (!threaded(r->app) && weir_wire_app_output(k->wire, &out) >= FLUSH_BYTES && waiting < FLUSH_BYTES) weir_app_conn_flush(k);
     return n;
 }
 
@@ -392,7 +392,7 @@ int64_t weir_app_req_printf(struct weir_app_req *r, enum weir_stream s, const ch
 
 /* ---- the end ---- */
 
-void req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status)
+void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status)
 {
     struct app_conn *k = r->conn;
     if (k) {
@@ -403,21 +403,21 @@ void req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_st
             weir_list_remove(&k->link);
             weir_list_push_back(&r->app->resume, &k->link);
         }
-        conn_dirty(k);
+        weir_app_conn_dirty(k);
     }
-    req_free(r);
+    weir_app_req_free(r);
 }
 
 int weir_app_req_refuse(struct weir_app_req *r)
 {
     struct weir_app *a = r->app;
     if (r->touched || threaded(a)) return WEIR_INVALID;
-    req_finish(r, 0, WEIR_WIRE_OVERLOADED);
+    weir_app_req_finish(r, 0, WEIR_WIRE_OVERLOADED);
     return WEIR_OK;
 }
 
 void weir_app_req_end(struct weir_app_req *r, uint32_t app_status)
 {
     if (threaded(r->app)) return; /* the handler's return does it */
-    req_finish(r, app_status, WEIR_WIRE_REQUEST_COMPLETE);
+    weir_app_req_finish(r, app_status, WEIR_WIRE_REQUEST_COMPLETE);
 }

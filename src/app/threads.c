@@ -23,14 +23,14 @@ static void *handler_main(void *arg)
             status = a->o.handler(r, a->o.handler_arg);
             pthread_mutex_lock(&a->lock);
         }
-        req_finish(r, (uint32_t)status, WEIR_WIRE_REQUEST_COMPLETE);
+        weir_app_req_finish(r, (uint32_t)status, WEIR_WIRE_REQUEST_COMPLETE);
         weir_loop_wake(a->loop);
     }
     pthread_mutex_unlock(&a->lock);
     return NULL;
 }
 
-int threads_start(struct weir_app *a)
+int weir_app_threads_start(struct weir_app *a)
 {
     a->threads = calloc(a->o.threads, sizeof *a->threads);
     if (!a->threads) return WEIR_NOMEM;
@@ -39,7 +39,7 @@ int threads_start(struct weir_app *a)
     return WEIR_OK;
 }
 
-void threads_stop(struct weir_app *a)
+void weir_app_threads_stop(struct weir_app *a)
 {
     pthread_mutex_lock(&a->lock);
     a->stop_threads = true;
@@ -69,7 +69,7 @@ static void *acceptor_main(void *arg)
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
         bool taken = false;
         pthread_mutex_lock(&a->handed_lock);
-        if (a->handed_count < WEIR_COUNT(a->handed) && peer_allowed(a, &peer)) {
+        if (a->handed_count < WEIR_COUNT(a->handed) && weir_app_peer_allowed(a, &peer)) {
             a->handed[a->handed_count++] = fd;
             taken = true;
         }
@@ -80,14 +80,14 @@ static void *acceptor_main(void *arg)
     }
 }
 
-int acceptor_start(struct weir_app *a)
+int weir_app_acceptor_start(struct weir_app *a)
 {
     if (pthread_create(&a->acceptor, NULL, acceptor_main, a) != 0) return WEIR_SYSTEM;
     a->has_acceptor = true;
     return WEIR_OK;
 }
 
-void acceptor_stop(struct weir_app *a)
+void weir_app_acceptor_stop(struct weir_app *a)
 {
     if (!a->has_acceptor) return;
     pthread_cancel(a->acceptor);
@@ -95,7 +95,7 @@ void acceptor_stop(struct weir_app *a)
     a->has_acceptor = false;
 }
 
-void acceptor_take(struct weir_app *a)
+void weir_app_acceptor_take(struct weir_app *a)
 {
     if (!a->has_acceptor && !a->handed_count) return;
     for (;;) {
@@ -103,6 +103,6 @@ void acceptor_take(struct weir_app *a)
         int fd = a->handed_count ? a->handed[--a->handed_count] : -1;
         pthread_mutex_unlock(&a->handed_lock);
         if (fd < 0) return;
-        if (conn_adopt(a, fd) < 0) close(fd);
+        if (weir_app_conn_adopt(a, fd) < 0) close(fd);
     }
 }

@@ -101,8 +101,10 @@ struct weir_endpoint {
     uint32_t addr_len;
     char text[128];
     /* under pool->lock */
-    uint32_t workers, requests;
-    bool keep, flow, plain_mpx, drain, local;
+    uint32_t workers;
+    bool drain, local;
+    atomic_uint requests;              /* these four are read without the lock, too */
+    atomic_bool keep, flow, plain_mpx;
     uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
     uint32_t opening;  /* of them: not proven yet */
     uint32_t active;   /* requests that hold a slot */

@@ -99,6 +99,7 @@ void req_stop(struct weir_client_req *r, int status, const char *reason)
     r->result.reason = reason;
     weir_timer_clear(&r->timer);
     req_arm(r);
+    if (r->forgotten) return; /* nobody is there to be told */
     r->tell_end = true;
     req_tell(r);
 }

@@ -42,7 +42,7 @@ int weir_wire_app_new(struct weir_wire_app **out, const struct weir_wire_limits 
 {
     struct weir_wire_app *w = calloc(1, sizeof *w);
     if (!w) return WEIR_NOMEM;
-    wire_limits(&w->limits, l);
+    weir_wire_limits(&w->limits, l);
     *out = w;
     return WEIR_OK;
 }
@@ -120,7 +120,7 @@ static int write_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status, 
     uint8_t c[8] = {(uint8_t)(app_status >> 24), (uint8_t)(app_status >> 16), (uint8_t)(app_status >> 8),
                     (uint8_t)app_status, protocol_status, 0, 0, 0};
     if (!w->limits.no_flow) memcpy(c + 5, "FC\1", 3); /* FC 2.4 */
-    return record_write(&w->out, WEIR_WIRE_END_REQUEST, id, c, sizeof c, 0);
+    return weir_record_write(&w->out, WEIR_WIRE_END_REQUEST, id, c, sizeof c, 0);
 }
 
 static int refuse(struct weir_wire_app *w, uint16_t id, uint8_t protocol_status)
@@ -257,7 +257,7 @@ static int on_stream(struct weir_wire_app *w, struct weir_wire_event *ev)
 {
     struct request *r = w->cur;
     struct credit_in *in = in_stream(r, w->d.h.type);
-    if (!credit_arrived(in, w->d.piece.len)) return fail(w, "content beyond the credit");
+    if (!weir_credit_arrived(in, w->d.piece.len)) return fail(w, "content beyond the credit");
     if (r->aborted) { /* FC 6: discarded */
         weir_wire_app_consumed(w, r->id, (enum weir_stream)w->d.h.type, w->d.piece.len);
         return WEIR_OK;
@@ -333,10 +333,10 @@ static int on_credit(struct weir_wire_app *w, struct weir_wire_event *ev)
     uint8_t what, flags;
     uint64_t limit;
     if (!r->flow) return WEIR_OK;
-    credit_read(w->small.bytes, &what, &flags, &limit);
+    weir_credit_read(w->small.bytes, &what, &flags, &limit);
     if (what != WEIR_WIRE_STDOUT && what != WEIR_WIRE_STDERR) return WEIR_OK;
     struct credit_out *out = &r->out[what == WEIR_WIRE_STDERR ? OUT_STDERR : OUT_STDOUT];
-    int raised = credit_raise(out, limit, w->limits.idle_credits);
+    int raised = weir_credit_raise(out, limit, w->limits.idle_credits);
     if (raised < 0) return fail(w, "credit that is not valid");
     if (!raised || !out->starved || r->aborted) return WEIR_OK;
     out->starved = false;
@@ -376,7 +376,7 @@ static int answer_values(struct weir_wire_app *w)
         }
     }
     weir_buf_reset(&w->values, 4096);
-    return record_write(&w->out, WEIR_WIRE_GET_VALUES_RESULT, 0, content, len, 0) < 0 ? fail(w, "out of memory") : WEIR_OK;
+    return weir_record_write(&w->out, WEIR_WIRE_GET_VALUES_RESULT, 0, content, len, 0) < 0 ? fail(w, "out of memory") : WEIR_OK;
 }
 
 static int on_management_end(struct weir_wire_app *w)
@@ -384,7 +384,7 @@ static int on_management_end(struct weir_wire_app *w)
     if (w->content == VALUES) return answer_values(w);
     if (w->d.h.type == WEIR_WIRE_CREDIT && w->agreed) return WEIR_OK;
     uint8_t c[8] = {w->d.h.type}; /* [4.3] */
-    return record_write(&w->out, WEIR_WIRE_UNKNOWN_TYPE, 0, c, sizeof c, 0) < 0 ? fail(w, "out of memory") : WEIR_OK;
+    return weir_record_write(&w->out, WEIR_WIRE_UNKNOWN_TYPE, 0, c, sizeof c, 0) < 0 ? fail(w, "out of memory") : WEIR_OK;
 }
 
 static int on_end(struct weir_wire_app *w, struct weir_wire_event *ev)
@@ -416,14 +416,14 @@ static int on_content(struct weir_wire_app *w, struct weir_wire_event *ev)
 
 void weir_wire_app_feed(struct weir_wire_app *w, const void *buf, size_t len)
 {
-    decoder_feed(&w->d, buf, len);
+    weir_decoder_feed(&w->d, buf, len);
 }
 
 int weir_wire_app_next(struct weir_wire_app *w, struct weir_wire_event *ev)
 {
     while (!w->error) {
         int status;
-        switch (decoder_next(&w->d)) {
+        switch (weir_decoder_next(&w->d)) {
         case DECODE_MORE: return WEIR_AGAIN;
         case DECODE_HEADER: status = on_header(w); break;
         case DECODE_CONTENT: status = on_content(w, ev); break;
@@ -489,7 +489,7 @@ int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stre
     else n = len;
     if (n == 0) return 0;
     uint32_t record = w->active > 1 ? STREAM_RECORD : WEIR_WIRE_SEND_CONTENT;
-    if (stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
+    if (weir_stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
     out->sent += n;
     out->idle = 0;
     out->used = true;
@@ -505,8 +505,8 @@ int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status,
     int status = WEIR_OK;
     bool refusal = protocol_status != WEIR_WIRE_REQUEST_COMPLETE;
     if (!refusal && !r->aborted) {
-        if (r->out[OUT_STDERR].used) status = record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
-        if (status == WEIR_OK) status = record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
+        if (r->out[OUT_STDERR].used) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
+        if (status == WEIR_OK) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
     }
     if (status == WEIR_OK) status = write_end(w, id, app_status, protocol_status);
     deactivate(w, r);
@@ -517,15 +517,15 @@ void weir_wire_app_consumed(struct weir_wire_app *w, uint16_t id, enum weir_stre
 {
     struct request *r = find(w, id);
     if (w->error || !r) return;
-    uint64_t limit = credit_taken(in_stream(r, (uint8_t)s), len);
-    if (limit && credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
+    uint64_t limit = weir_credit_taken(in_stream(r, (uint8_t)s), len);
+    if (limit && weir_credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
 }
 
 void weir_wire_app_drain(struct weir_wire_app *w)
 {
     if (w->error || w->drained) return;
     w->drained = true;
-    if (w->agreed && credit_write(&w->out, 0, WEIR_WIRE_BEGIN_REQUEST, CREDIT_FINAL, 0) < 0)
+    if (w->agreed && weir_credit_write(&w->out, 0, WEIR_WIRE_BEGIN_REQUEST, CREDIT_FINAL, 0) < 0)
         (void)fail(w, "out of memory");
 }
 

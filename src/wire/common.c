@@ -2,7 +2,7 @@
 /* What both ends of a connection share: the record decoder, credit, writing records. */
 #include "wire/wire_internal.h"
 
-void wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in)
+void weir_wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in)
 {
     static const struct weir_wire_limits none;
     *out = in ? *in : none;
@@ -19,7 +19,7 @@ void wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in
 
 /* ---- decoder ---- */
 
-void decoder_feed(struct decoder *d, const void *buf, size_t len)
+void weir_decoder_feed(struct decoder *d, const void *buf, size_t len)
 {
     d->p = buf;
     d->end = d->p + len;
@@ -33,7 +33,7 @@ static void skip_padding(struct decoder *d)
     d->padding_left -= (uint32_t)n;
 }
 
-enum decode_step decoder_next(struct decoder *d)
+enum decode_step weir_decoder_next(struct decoder *d)
 {
     if (d->in_content) {
         if (d->content_left == 0) {
@@ -65,7 +65,7 @@ enum decode_step decoder_next(struct decoder *d)
 
 /* ---- credit ---- */
 
-int credit_raise(struct credit_out *c, uint64_t limit, uint32_t idle_max)
+int weir_credit_raise(struct credit_out *c, uint64_t limit, uint32_t idle_max)
 {
     if (limit > LIMIT_MAX) return WEIR_PROTOCOL;
     if (++c->idle > idle_max) return WEIR_PROTOCOL;
@@ -74,14 +74,14 @@ int credit_raise(struct credit_out *c, uint64_t limit, uint32_t idle_max)
     return 1;
 }
 
-bool credit_arrived(struct credit_in *c, size_t len)
+bool weir_credit_arrived(struct credit_in *c, size_t len)
 {
     if (len > c->limit - c->got) return false;
     c->got += len;
     return true;
 }
 
-uint64_t credit_taken(struct credit_in *c, size_t len)
+uint64_t weir_credit_taken(struct credit_in *c, size_t len)
 {
     c->taken += len;
     WEIR_ASSERT(c->taken <= c->got);
@@ -99,14 +99,14 @@ static void put64(uint8_t *p, uint64_t v)
     for (int i = 7; i >= 0; i--, v >>= 8) p[i] = (uint8_t)v;
 }
 
-int credit_write(struct weir_buf *out, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit)
+int weir_credit_write(struct weir_buf *out, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit)
 {
     uint8_t c[CREDIT_LEN] = {what, flags};
     put64(c + 8, limit);
-    return record_write(out, WEIR_WIRE_CREDIT, id, c, sizeof c, 0);
+    return weir_record_write(out, WEIR_WIRE_CREDIT, id, c, sizeof c, 0);
 }
 
-void credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limit)
+void weir_credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limit)
 {
     *what = p[0];
     *flags = p[1];
@@ -116,7 +116,7 @@ void credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limi
 
 /* ---- records out ---- */
 
-int record_write(struct weir_buf *out, uint8_t type, uint16_t id, const void *p, size_t len, uint8_t padding)
+int weir_record_write(struct weir_buf *out, uint8_t type, uint16_t id, const void *p, size_t len, uint8_t padding)
 {
     uint8_t *to = (uint8_t *)weir_buf_room(out, WEIR_WIRE_HEADER_LEN + len + padding);
     if (!to) return WEIR_NOMEM;
@@ -127,13 +127,13 @@ int record_write(struct weir_buf *out, uint8_t type, uint16_t id, const void *p,
     return WEIR_OK;
 }
 
-int stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const char *p, size_t len, uint32_t record)
+int weir_stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const char *p, size_t len, uint32_t record)
 {
     size_t records = (len + record - 1) / record;
     if (!weir_buf_room(out, len + records * WEIR_WIRE_HEADER_LEN)) return WEIR_NOMEM;
     while (len) {
         size_t n = len < record ? len : record;
-        int status = record_write(out, type, id, p, n, 0);
+        int status = weir_record_write(out, type, id, p, n, 0);
         if (status < 0) return status;
         p += n;
         len -= n;
@@ -176,7 +176,7 @@ static bool key_repeats(struct weir_str v, size_t at, size_t len)
     return false;
 }
 
-int flow_value_parse(struct weir_str v, uint32_t *window, uint32_t *requests)
+int weir_flow_value_parse(struct weir_str v, uint32_t *window, uint32_t *requests)
 {
     unsigned seen = 0;
     if (v.len == 0 || v.len > 127) return WEIR_INVALID;

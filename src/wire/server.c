@@ -40,7 +40,7 @@ int weir_wire_server_new(struct weir_wire_server **out, const struct weir_wire_l
 {
     struct weir_wire_server *w = calloc(1, sizeof *w);
     if (!w) return WEIR_NOMEM;
-    wire_limits(&w->limits, l);
+    weir_wire_limits(&w->limits, l);
     w->limit = 1;
     *out = w;
     return WEIR_OK;
@@ -100,7 +100,7 @@ static int get_values(struct weir_wire_server *w, const char *name, enum asked a
     if (w->error) return WEIR_CLOSED;
     if (w->active || w->asked != ASK_NONE) return WEIR_INVALID;
     size_t len = weir_wire_pair(content, weir_cstr(name), WEIR_STR(""));
-    int status = record_write(&w->out, WEIR_WIRE_GET_VALUES, 0, content, len, 8); /* FC 2.1: padded for libfcgi */
+    int status = weir_record_write(&w->out, WEIR_WIRE_GET_VALUES, 0, content, len, 8); /* FC 2.1: padded for libfcgi */
     if (status == WEIR_OK) w->asked = asked;
     return status;
 }
@@ -224,7 +224,7 @@ int64_t weir_wire_server_write(struct weir_wire_server *w, uint16_t id, enum wei
     else n = len;
     if (n == 0) return 0;
     uint32_t record = w->active > 1 ? STREAM_RECORD : WEIR_WIRE_SEND_CONTENT;
-    if (stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
+    if (weir_stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
     out->sent += n;
     out->idle = 0;
     return (int64_t)n;
@@ -235,7 +235,7 @@ int weir_wire_server_write_end(struct weir_wire_server *w, uint16_t id, enum wei
     struct request *r = writable(w, id, s);
     if (w->error) return WEIR_CLOSED;
     if (!r) return WEIR_INVALID;
-    int status = record_write(&w->out, (uint8_t)s, id, NULL, 0, 0);
+    int status = weir_record_write(&w->out, (uint8_t)s, id, NULL, 0, 0);
     if (status == WEIR_OK) out_stream(r, s)->ended = true;
     return status;
 }
@@ -246,7 +246,7 @@ int weir_wire_server_abort(struct weir_wire_server *w, uint16_t id)
     if (w->error) return WEIR_CLOSED;
     if (!r) return WEIR_INVALID;
     if (r->aborted) return WEIR_OK;
-    int status = record_write(&w->out, WEIR_WIRE_ABORT_REQUEST, id, NULL, 0, 0);
+    int status = weir_record_write(&w->out, WEIR_WIRE_ABORT_REQUEST, id, NULL, 0, 0);
     if (status == WEIR_OK) r->aborted = true;
     return status;
 }
@@ -255,8 +255,8 @@ void weir_wire_server_consumed(struct weir_wire_server *w, uint16_t id, enum wei
 {
     struct request *r = find(w, id);
     if (w->error || !r || r->aborted || !w->agreed) return;
-    uint64_t limit = credit_taken(&r->in[s == WEIR_STDERR ? IN_STDERR : IN_STDOUT], len);
-    if (limit && credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
+    uint64_t limit = weir_credit_taken(&r->in[s == WEIR_STDERR ? IN_STDERR : IN_STDOUT], len);
+    if (limit && weir_credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
 }
 
 /* ---- records in ---- */
@@ -307,7 +307,7 @@ static int on_stream(struct weir_wire_server *w, struct weir_wire_event *ev)
     struct request *r = find(w, w->d.h.id);
     if (!r) return WEIR_OK;
     struct credit_in *in = &r->in[w->d.h.type == WEIR_WIRE_STDERR ? IN_STDERR : IN_STDOUT];
-    if (!credit_arrived(in, w->d.piece.len)) return fail(w, "output beyond the credit");
+    if (!weir_credit_arrived(in, w->d.piece.len)) return fail(w, "output beyond the credit");
     if (r->aborted) return WEIR_OK;
     *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_INPUT, .id = w->d.h.id,
                                    .stream = (enum weir_stream)w->d.h.type, .bytes = w->d.piece, .user = r->user};
@@ -354,7 +354,7 @@ static int on_credit(struct weir_wire_server *w, struct weir_wire_event *ev)
 {
     uint8_t what, flags;
     uint64_t limit;
-    credit_read(w->small.bytes, &what, &flags, &limit);
+    weir_credit_read(w->small.bytes, &what, &flags, &limit);
     if (w->d.h.id == 0) { /* FC 7 */
         if (what != WEIR_WIRE_BEGIN_REQUEST) return WEIR_OK;
         if (w->final) return WEIR_OK;
@@ -366,7 +366,7 @@ static int on_credit(struct weir_wire_server *w, struct weir_wire_event *ev)
     struct request *r = find(w, w->d.h.id);
     if (!r || (what != WEIR_WIRE_STDIN && what != WEIR_WIRE_DATA)) return WEIR_OK;
     struct credit_out *out = out_stream(r, (enum weir_stream)what);
-    int raised = credit_raise(out, limit, w->limits.idle_credits);
+    int raised = weir_credit_raise(out, limit, w->limits.idle_credits);
     if (raised < 0) return fail(w, "credit that is not valid");
     if (!raised || !out->starved || r->aborted) return WEIR_OK;
     out->starved = false;
@@ -391,7 +391,7 @@ static int on_values(struct weir_wire_server *w, struct weir_wire_event *ev)
     while (weir_wire_pair_next(all, &pos, &p) == WEIR_OK) {
         uint32_t window, requests;
         if (!weir_str_eq(p.name, WEIR_STR(FLOW_NAME))) continue;
-        if (flow_value_parse(p.value, &window, &requests) < 0) break;
+        if (weir_flow_value_parse(p.value, &window, &requests) < 0) break;
         w->agreed = true;
         w->peer_window = window;
         w->limit = requests;
@@ -427,7 +427,7 @@ static int on_content(struct weir_wire_server *w, struct weir_wire_event *ev)
 
 void weir_wire_server_feed(struct weir_wire_server *w, const void *buf, size_t len)
 {
-    decoder_feed(&w->d, buf, len);
+    weir_decoder_feed(&w->d, buf, len);
 }
 
 int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev)
@@ -439,7 +439,7 @@ int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev
     }
     while (!w->error) {
         int status;
-        switch (decoder_next(&w->d)) {
+        switch (weir_decoder_next(&w->d)) {
         case DECODE_MORE: return WEIR_AGAIN;
         case DECODE_HEADER: status = on_header(w); break;
         case DECODE_CONTENT: status = on_content(w, ev); break;

@@ -14,7 +14,7 @@
 #define UNLIMITED       UINT64_MAX
 #define STREAM_RECORD   16384u /* content of one record where several streams share a connection (FC 5.7) */
 
-void wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in); /* defaults filled in */
+void weir_wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in); /* defaults filled in */
 
 /* ---- records ---- */
 
@@ -34,8 +34,8 @@ struct decoder {
     uint8_t head_len;
     bool in_content;
 };
-void decoder_feed(struct decoder *d, const void *buf, size_t len);
-enum decode_step decoder_next(struct decoder *d);
+void weir_decoder_feed(struct decoder *d, const void *buf, size_t len);
+enum decode_step weir_decoder_next(struct decoder *d);
 static inline bool decoder_between(const struct decoder *d) /* no byte of a record has come that is not complete */
 {
     return d->head_len == 0 && !d->in_content && d->padding_left == 0;
@@ -60,22 +60,22 @@ static inline size_t credit_room(const struct credit_out *c)
     return left > (1u << 30) ? 1u << 30 : (size_t)left;
 }
 /* A CREDIT arrived: 1: it raised the limit, 0: no effect, WEIR_PROTOCOL. */
-int credit_raise(struct credit_out *c, uint64_t limit, uint32_t idle_max);
+int weir_credit_raise(struct credit_out *c, uint64_t limit, uint32_t idle_max);
 /* len more content came: false: beyond the limit. */
-bool credit_arrived(struct credit_in *c, size_t len);
+bool weir_credit_arrived(struct credit_in *c, size_t len);
 /* len bytes were taken: the new limit to tell, or 0: not due yet. */
-uint64_t credit_taken(struct credit_in *c, size_t len);
+uint64_t weir_credit_taken(struct credit_in *c, size_t len);
 /* Appends a CREDIT record. */
-WEIR_CHECK int credit_write(struct weir_buf *out, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit);
+WEIR_CHECK int weir_credit_write(struct weir_buf *out, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit);
 /* Reads the content of one (at least CREDIT_LEN bytes). */
-void credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limit);
+void weir_credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limit);
 
 /* Appends stream content as records of at most `record` bytes. */
-WEIR_CHECK int stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const char *p, size_t len, uint32_t record);
-WEIR_CHECK int record_write(struct weir_buf *out, uint8_t type, uint16_t id, const void *p, size_t len, uint8_t padding);
+WEIR_CHECK int weir_stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const char *p, size_t len, uint32_t record);
+WEIR_CHECK int weir_record_write(struct weir_buf *out, uint8_t type, uint16_t id, const void *p, size_t len, uint8_t padding);
 
 /* ---- FCGI_FLOW_CONTROL's value (FC 2.2) ---- */
-int flow_value_parse(struct weir_str v, uint32_t *window, uint32_t *requests); /* WEIR_OK, WEIR_INVALID */
+int weir_flow_value_parse(struct weir_str v, uint32_t *window, uint32_t *requests); /* WEIR_OK, WEIR_INVALID */
 
 /* ---- the first bytes of a discrete record's content ---- */
 struct small {

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* The second implementation of the loop: sockets in memory, a clock that the test turns, everything by a seed. Bytes that one
+ * side wrote arrive at the other in pieces, late, when sim_move says so; a close arrives behind them. */
+#ifndef WEIR_SIM_LOOP_H
+#define WEIR_SIM_LOOP_H
+
+#include "loop/loop.h"
+
+#define SIM_SOCKETS 512
+
+struct sim_socket {
+    struct weir_buf in, wire;   /* arrived; on its way to us */
+    struct weir_loop *loop;     /* registered there */
+    struct weir_ident ident;
+    int peer;                   /* -1: gone */
+    uint32_t edges;             /* ready bits not told yet */
+    bool used, listener, registered, want_write, peer_closed, eof_told, accepted, local;
+    int backlog[64];
+    int backlog_count;
+};
+struct sim {
+    struct sim_socket s[SIM_SOCKETS];
+    struct weir_random random;
+    uint64_t now_us;
+    uint64_t events; /* moves, reads and writes: how much was done */
+    struct weir_job *jobs;
+};
+struct weir_loop *sim_loop_new(struct sim *w);
+int sim_listen(struct sim *w);                /* a listening socket; its address is "unix:/sim" */
+void sim_move(struct sim *w);                 /* some bytes arrive somewhere */
+void sim_reset(struct sim *w);                /* some connection breaks */
+void sim_clock(struct sim *w, uint64_t us);
+bool sim_quiet(const struct sim *w);          /* nothing is on its way */
+#endif

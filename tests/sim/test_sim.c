@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/* The web-server side and the application side, as they are, over a simulated transport: splits, delays, aborts, resets, all
+ * by a seed. Every request ends exactly once, runs at most once unless it may be repeated, what arrives is what was sent, and
+ * no slot is lost. A failing seed is printed; `test-sim SEED [COUNT]` repeats it. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "app/internal.h"
+#include "client/client.h"
+#include "sim_loop.h"
+
+enum { REQUESTS = 120 };
+struct task {
+    struct weir_client_req *req;
+    uint64_t body, answer, body_sent, body_got, answer_sent, answer_got, unread;
+    unsigned runs, ends;
+    bool begun, gone, delay, early;
+};
+struct world {
+    struct sim net;
+    struct weir_loop *client_loop, *app_loop;
+    struct weir_client_group *group;
+    struct weir_pool *pool;
+    struct weir_client *client;
+    struct weir_app *app;
+    struct weir_spill_quota quota;
+    struct task t[REQUESTS];
+    uint64_t seed;
+    bool flow, disturbed;
+};
+
+static _Noreturn void fail(const struct world *w, const char *what, size_t i)
+{
+    const struct task *t = &w->t[i];
+    fprintf(stderr, "seed %" PRIu64 ": %s (request %zu: runs %u, ends %u, body %" PRIu64 "/%" PRIu64 "/%" PRIu64 ", answer %" PRIu64 "/%" PRIu64 "/%" PRIu64 ")\n",
+            w->seed, what, i, t->runs, t->ends, t->body_got, t->body_sent, t->body, t->answer_got, t->answer_sent, t->answer);
+    abort();
+}
+
+static char byte_at(size_t task, uint64_t i)
+{
+    return (char)('a' + (task * 7 + i * 3) % 26);
+}
+
+/* ---- the application ---- */
+
+static void app_goes_on(struct world *w, const struct weir_app_event *ev)
+{
+    struct task *t = ev->user;
+    char buf[3000];
+    size_t id;
+    if (ev->type == WEIR_APP_REQUEST) {
+        const char *name = weir_app_req_param(ev->req, "ID");
+        id = name ? (size_t)atoi(name) : 0;
+        t = &w->t[id];
+        weir_app_req_set_user(ev->req, t);
+        t->runs++;
+        t->body_got = t->answer_sent = 0;
+        if (t->delay) weir_app_req_set_deadline(ev->req, 5);
+        if (weir_app_req_header(ev->req, "X-Id", name) < 0) fail(w, "header", id);
+    }
+    id = (size_t)(t - w->t);
+    if (ev->type == WEIR_APP_ABORT) {
+        weir_app_req_end(ev->req, 1);
+        return;
+    }
+    if (t->delay && ev->type != WEIR_APP_DEADLINE) return;
+    t->delay = false;
+    int64_t n = 0;
+    while (!t->early && (n = weir_app_req_read(ev->req, buf, sizeof buf)) > 0) {
+        for (int64_t k = 0; k < n; k++)
+            if (buf[k] != byte_at(id, t->body_got + (uint64_t)k)) fail(w, "a body byte is wrong", id);
+        t->body_got += (uint64_t)n;
+    }
+    if (n == WEIR_AGAIN) return;
+    if (n == 0 && !t->early && t->body_got != t->body) fail(w, "the body ended early", id);
+    while (t->answer_sent < t->answer) {
+        size_t len = t->answer - t->answer_sent < sizeof buf ? (size_t)(t->answer - t->answer_sent) : sizeof buf;
+        for (size_t k = 0; k < len; k++) buf[k] = byte_at(id, t->answer_sent + k);
+        n = weir_app_req_write(ev->req, WEIR_STDOUT, buf, len);
+        if (n < 0) break;
+        t->answer_sent += (uint64_t)n;
+        if (n == 0) return; /* ROOM comes */
+        if ((size_t)n < len) return;
+    }
+    weir_app_req_end(ev->req, 0);
+}
+
+static void app_turn(struct world *w)
+{
+    struct weir_app_event ev;
+    if (weir_app_step(w->app, 0) < 0) fail(w, "app step", 0);
+    while (weir_app_next(w->app, &ev) == WEIR_OK)
+        if (ev.type != WEIR_APP_DRAINED) app_goes_on(w, &ev);
+    weir_app_flush(w->app);
+}
+
+/* ---- the web server ---- */
+
+static void give_body(struct world *w, struct task *t)
+{
+    char buf[2000];
+    size_t id = (size_t)(t - w->t);
+    while (t->body_sent < t->body) {
+        size_t len = t->body - t->body_sent < sizeof buf ? (size_t)(t->body - t->body_sent) : sizeof buf;
+        for (size_t k = 0; k < len; k++) buf[k] = byte_at(id, t->body_sent + k);
+        int64_t n = weir_client_write(t->req, buf, len);
+        if (n < 0) return;
+        t->body_sent += (uint64_t)n;
+        if ((size_t)n < len) return;
+    }
+}
+
+/* The header of 3 lines at most is skipped by its blank line; then bytes are compared. */
+static size_t check_answer(struct world *w, struct task *t, const char *p, size_t len)
+{
+    size_t id = (size_t)(t - w->t);
+    for (size_t k = 0; k < len; k++) {
+        if (t->unread < 2) { /* newlines in a row, CR looked over */
+            if (p[k] == '\n') t->unread++;
+            else if (p[k] != '\r') t->unread = 0;
+            continue;
+        }
+        if (p[k] != byte_at(id, t->answer_got)) fail(w, "an answer byte is wrong", id);
+        t->answer_got++;
+    }
+    return len;
+}
+
+static void finished(struct world *w, struct task *t)
+{
+    struct weir_client_result r;
+    size_t id = (size_t)(t - w->t);
+    weir_client_req_result(t->req, &r);
+    t->ends++;
+    if (r.status == WEIR_OK && t->answer_got != t->answer) fail(w, "complete, but not all of the answer came", id);
+    if (r.status != WEIR_OK && !w->disturbed) fail(w, r.reason, id);
+    if (r.not_run && r.status != WEIR_OK && t->runs) fail(w, "told that it did not run, but it did", id);
+    weir_client_req_free(t->req);
+    t->req = NULL;
+}
+
+static void client_events(struct world *w)
+{
+    struct weir_client_event ev;
+    while (weir_client_next(w->client, &ev) == WEIR_OK) {
+        struct task *t = ev.user;
+        const char *p;
+        size_t len;
+        switch (ev.type) {
+        case WEIR_CLIENT_STARTED:
+            t->body_sent = 0;
+            give_body(w, t);
+            break;
+        case WEIR_CLIENT_ROOM: give_body(w, t); break;
+        case WEIR_CLIENT_OUTPUT:
+            if (ev.stream == WEIR_STDERR) break;
+            if (ev.bytes.len) { /* sometimes only a part is taken: the rest is held */
+                size_t take = weir_random_next(&w->net.random) % 3 ? ev.bytes.len : weir_random_next(&w->net.random) % (ev.bytes.len + 1);
+                weir_client_consume(t->req, check_answer(w, t, ev.bytes.ptr, take));
+            } else if (weir_client_peek(t->req, &p, &len) == WEIR_OK) {
+                weir_client_consume(t->req, check_answer(w, t, p, len));
+            }
+            break;
+        case WEIR_CLIENT_END: finished(w, t); break;
+        }
+    }
+}
+
+static void client_turn(struct world *w)
+{
+    struct weir_event ev[64];
+    int n = weir_loop_wait(w->client_loop, ev, 64, 0);
+    for (int i = 0; i < n; i++) {
+        if (ev[i].ready & WEIR_READY_WAKE) weir_client_woken(w->client);
+        else weir_client_ready(w->client, &ev[i]);
+        client_events(w);
+    }
+    client_events(w);
+    for (size_t i = 0; i < REQUESTS; i++) { /* slow readers take what is held */
+        const char *p;
+        size_t len;
+        if (!w->t[i].req || weir_random_next(&w->net.random) % 8) continue;
+        while (w->t[i].req && weir_client_peek(w->t[i].req, &p, &len) == WEIR_OK) weir_client_consume(w->t[i].req, check_answer(w, &w->t[i], p, len));
+    }
+    client_events(w);
+    weir_client_flush(w->client);
+}
+
+static void begin_one(struct world *w, size_t i)
+{
+    struct task *t = &w->t[i];
+    static char names[REQUESTS][8];
+    static struct weir_pair params[REQUESTS];
+    snprintf(names[i], sizeof names[i], "%zu", i);
+    params[i] = (struct weir_pair){WEIR_STR("ID"), weir_cstr(names[i])};
+    struct weir_client_begin o = {.role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->body, .user = t};
+    int status = weir_client_begin(w->client, w->pool, &o, &t->req);
+    t->begun = true;
+    if (status < 0) fail(w, "begin", i);
+    if (status == 1) give_body(w, t);
+    weir_client_flush(w->client);
+}
+
+/* ---- one run ---- */
+
+static void start(struct world *w, uint64_t seed)
+{
+    *w = (struct world){.seed = seed, .net = {.random = {seed * 0x9e3779b97f4a7c15u + 1}, .now_us = 1000000}, .quota = {.dir = "/tmp", .max = 1u << 30}};
+    struct weir_random *r = &w->net.random;
+    w->flow = weir_random_next(r) % 3 != 0;
+    w->disturbed = weir_random_next(r) % 2;
+    w->client_loop = sim_loop_new(&w->net);
+    w->app_loop = sim_loop_new(&w->net);
+    struct weir_app_options ao;
+    weir_app_options_init(&ao);
+    ao.flags = WEIR_APP_PRIVATE_LISTEN;
+    ao.listen_fd = sim_listen(&w->net);
+    ao.max_requests = 20;
+    ao.body_window = 2000;
+    if (weir_app_new_on(&w->app, &ao, w->app_loop) < 0) abort();
+    if (weir_loop_add(w->app_loop, ao.listen_fd, (struct weir_ident){.kind = KIND_LISTEN}, true) < 0) abort();
+    w->app->running = w->app->listening = true;
+    if (weir_client_group_new(&w->group, 1) < 0) abort();
+    struct weir_pool_options po = {.name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
+    if (weir_pool_new(&w->pool, w->group, &po) < 0) abort();
+    struct weir_client_options co = {.kind = 10, .quota = &w->quota, .hold_memory = 3000};
+    if (weir_client_new(&w->client, w->group, w->client_loop, &co) < 0) abort();
+    struct weir_endpoint_options eo = {.id = 1, .address = "unix:/sim", .workers = 4, .keep = weir_random_next(r) % 4 != 0, .flow = w->flow};
+    if (weir_pool_set(w->pool, &eo, 1) < 0) abort();
+    for (size_t i = 0; i < REQUESTS; i++) {
+        struct task *t = &w->t[i];
+        t->body = weir_random_next(r) % 3 ? 0 : weir_random_next(r) % 30000;
+        t->answer = weir_random_next(r) % (weir_random_next(r) % 5 ? 300 : 40000);
+        t->delay = weir_random_next(r) % 4 == 0;
+        t->early = t->body && weir_random_next(r) % 6 == 0;
+    }
+}
+
+static bool all_over(const struct world *w)
+{
+    for (size_t i = 0; i < REQUESTS; i++)
+        if (!w->t[i].begun || (!w->t[i].ends && !w->t[i].gone)) return false;
+    return true;
+}
+
+static void finish(struct world *w)
+{
+    for (size_t i = 0; i < REQUESTS; i++) {
+        const struct task *t = &w->t[i];
+        if (t->ends + t->gone != 1) fail(w, "it did not end exactly once", i);
+        if (t->runs > 1) fail(w, "it ran twice", i);
+        if (!w->disturbed && t->runs != 1) fail(w, "it did not run", i);
+    }
+    for (int i = 0; i < 20000 && !(sim_quiet(&w->net) && i > 300); i++) { /* aborted ones end in the app, too */
+        sim_move(&w->net);
+        sim_clock(&w->net, 5000);
+        app_turn(w);
+        client_turn(w);
+    }
+    struct weir_endpoint_stats eps;
+    struct weir_pool_stats s;
+    weir_pool_stats(w->pool, &s, &eps, 1);
+    if (eps.busy || s.queued) fail(w, "a slot was lost", 0);
+    if (w->app->req_count) fail(w, "the app still has a request", 0);
+    weir_client_free(w->client);
+    weir_pool_free(w->pool);
+    weir_client_group_free(w->group);
+    w->app->listening = false;
+    weir_app_free(w->app);
+    weir_loop_free(w->client_loop);
+    weir_loop_free(w->app_loop);
+    for (int i = 0; i < SIM_SOCKETS; i++) {
+        weir_buf_fini(&w->net.s[i].in);
+        weir_buf_fini(&w->net.s[i].wire);
+    }
+}
+
+static uint64_t run(uint64_t seed)
+{
+    static struct world w;
+    size_t next = 0;
+    start(&w, seed);
+    struct weir_random *r = &w.net.random;
+    for (unsigned steps = 0; !all_over(&w); steps++) {
+        if (steps > 2000000) {
+            for (size_t i = 0; i < REQUESTS; i++)
+                if (w.t[i].begun && !w.t[i].ends && !w.t[i].gone) fail(&w, "it never ends", i);
+            fail(&w, "it never ends", 0);
+        }
+        switch (weir_random_next(r) % 8) {
+        case 0:
+            if (next < REQUESTS) begin_one(&w, next++);
+            break;
+        case 1: app_turn(&w); break;
+        case 2: client_turn(&w); break;
+        case 3: sim_clock(&w.net, weir_random_next(r) % 3000); break;
+        case 4:
+            if (w.disturbed && weir_random_next(r) % 400 == 0) sim_reset(&w.net);
+            if (w.disturbed && weir_random_next(r) % 60 == 0) { /* a client leaves */
+                struct task *t = &w.t[weir_random_next(r) % REQUESTS];
+                if (!t->req) break;
+                weir_client_req_free(t->req);
+                t->req = NULL;
+                t->gone = true;
+                weir_client_flush(w.client);
+            }
+            break;
+        default: sim_move(&w.net); break;
+        }
+    }
+    finish(&w);
+    return w.net.events;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : UINT64_MAX;
+    uint64_t events = 0, first = seed;
+    for (; count > 0 && (argc > 1 || events < 100000); count--) events += run(seed++);
+    printf("seeds %" PRIu64 " to %" PRIu64 ", %" PRIu64 " events\n", first, seed - 1, events);
+    return 0;
+}
