@@ -73,10 +73,10 @@ def processes():
 
 
 class Stack:
-    """One way to serve: started pinned to core 0; groups are process groups by a pattern of their command line."""
+    """One way to serve, started pinned to core 0."""
 
-    def __init__(self, name, d, groups):
-        self.name, self.dir, self.groups, self.port, self.running = name, d, groups, free_port(), []
+    def __init__(self, name, d):
+        self.name, self.dir, self.port, self.running = name, d, free_port(), []
 
     def start(self, args, **kw):
         p = subprocess.Popen(["taskset", "-c", "0", *args], stdin=kw.pop("stdin", subprocess.DEVNULL), stdout=subprocess.DEVNULL,
@@ -95,14 +95,6 @@ class Stack:
                 pass
             time.sleep(0.05)
         raise SystemExit(f"{self.name} does not answer")
-
-    def pids(self):
-        found = {g: [] for g in self.groups}
-        for pid, line in processes():
-            for g, pattern in self.groups.items():
-                if self.dir in line + self.dir and re.search(pattern, line):
-                    found[g].append(pid)
-        return found
 
     def stop(self):
         for p in self.running:
@@ -129,8 +121,8 @@ def make_stacks(build, d, log):
     weir = os.path.join(build, "src/cli/weir")
     stacks = []
 
-    def weir_stack(name, pools, groups):
-        s = Stack(name, d, groups)
+    def weir_stack(name, pools):
+        s = Stack(name, d)
         conf = os.path.join(d, re.sub(r"\W", "_", name) + ".conf")
         with open(conf, "w") as f:
             f.write(f"weir {{ threads 1; log {d + '/weir.access' if log else 'off'}; control {d}/c-{s.port}.sock }}\n"
@@ -138,19 +130,18 @@ def make_stacks(build, d, log):
         s.start([weir, "serve", "-c", conf])
         stacks.append(s)
 
-    s = Stack("nginx return 200", d, {"web": f"nginx: worker process"})
+    s = Stack("nginx return 200", d)
     s.start(nginx(d, "n-return", s.port, f"location / {{ return 200 \"{BODY}\"; }}", log))
-    s.groups = {"web": None}
     stacks.append(s)
     for processes_count in (1, 4):
         app = f"bench_app_{processes_count}"
         shutil.copy(os.path.join(build, "examples/bench_app"), os.path.join(d, app))
         weir_stack(f"weir + libweir app, {processes_count} process{'es' if processes_count > 1 else ''}",
-                   f"pool app }}\npool app {{ run {d}/{app}; user weir-demo; processes {processes_count}", {"web": None, "app": None})
-    weir_stack("weir + php-cgi", "php php }\npool php { php; user weir-demo; workers 4", {"web": None, "app": None})
+                   f"pool app }}\npool app {{ run {d}/{app}; user weir-demo; processes {processes_count}")
+    weir_stack("weir + php-cgi", "php php }\npool php { php; user weir-demo; workers 4")
     subprocess.run(["gcc", "-O2", "-x", "c", "-", "-o", f"{d}/libfcgi_app", "-lfcgi", "-lpthread"], input=LIBFCGI.replace("BODY", BODY).encode(), check=True)
     for keep in (False, True):
-        s = Stack("nginx + libfcgi" + (", kept connections" if keep else ""), d, {"web": None, "app": None})
+        s = Stack("nginx + libfcgi" + (", kept connections" if keep else ""), d)
         sock = f"{d}/libfcgi-{int(keep)}.sock"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(sock)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Apps that break the protocol: a clear answer for their request, nothing for anybody else's."""
+import http.client
 import os
 import socket
 import struct
@@ -113,7 +114,11 @@ def weir():
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_broken_app_gets_its_answer_and_others_are_unharmed(weir, name):
     i = list(CASES).index(name)
-    r = weir.get(f"/{i}/x")
+    try:
+        r = weir.get(f"/{i}/x")
+    except http.client.IncompleteRead:  # the header was out before the app broke off: the answer is cut, not completed
+        assert name in ("closes mid record", "closes before END")
+        return
     assert r.status == CASES[name][1], (name, r.text)
     if r.status == 200:
         assert r.text in (b"fine", b"5\r\nhello")
