@@ -58,7 +58,7 @@ struct conn *group_conn_new(struct weir_client_group *g)
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     k->single = NULL;
     k->wire = NULL;
-    k->shared = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = false;
+    k->shared = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = false;
     k->batched = k->probes = 0;
     k->timer = (struct weir_timer){0};
     k->index = index;

@@ -290,6 +290,8 @@ void conn_dirty(struct conn *k)
 static void tell_room(struct conn *k)
 {
     void *user;
+    if (!k->room_wanted) return;
+    k->room_wanted = false;
     for (uint16_t id = weir_wire_server_next_id(k->wire, 0, &user); id;
          id = weir_wire_server_next_id(k->wire, id, &user)) {
         struct weir_client_req *r = user;

@@ -52,6 +52,7 @@ struct conn {
     int fd;
     bool shared;                 /* multiplexed */
     bool peer_closed;            /* no further edge will tell: read to the end */
+    bool room_wanted;            /* a request waits for room in the output */
     bool want_write, lent, paused, broken, final, unused, attached;
     uint32_t batched, probes;
     uint64_t batch_since_us, due_us;

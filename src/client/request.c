@@ -391,7 +391,7 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     if (r->sent == r->o.body_len) {
         if (weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) return WEIR_NOMEM;
     } else if ((size_t)n < len) {
-        r->wants_room = true;
+        r->wants_room = k->room_wanted = true;
     }
     if (n) {
         r->heard_us = r->client->loop->now_us; /* the app takes its body: not silent */

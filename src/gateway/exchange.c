@@ -23,7 +23,8 @@ struct exchange *exchange_new(struct worker *w)
     }
     struct weir_arena arena = ex->arena;
     struct weir_buf pend = ex->pend;
-    memset(ex, 0, sizeof *ex);
+    memset(ex, 0, offsetof(struct exchange, lookup));
+    ex->lookup.script[0] = 0;
     ex->arena = arena;
     ex->pend = pend;
     ex->worker = w;
@@ -734,7 +735,6 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
 {
     struct weir_client_result r;
     weir_client_req_result(req, &r);
-    memcpy(ex->pool_address, r.address, sizeof ex->pool_address - 1);
     if (r.status != WEIR_OK) {
         ex->head_done = ex->head_written;
         exchange_fail(ex, status_of(&r), r.reason);

@@ -158,7 +158,6 @@ struct exchange {
     const struct weir_http_request *req;
     struct weir_arena arena;
     struct weir_cgi_path path;
-    struct lookup lookup;
     struct weir_job job;
     void (*job_done)(struct exchange *ex);
     struct weir_spill *body;
@@ -175,11 +174,11 @@ struct exchange {
     enum weir_http_framing framing;
     enum answer answer;
     uint8_t redirects;
-    bool body_done, started, head_done, head_written, app_done, keep_alive, redirecting, job_runs, continue_sent;
-    bool upload_stopped, done, method_get, cold_checked;
+    bool body_done, started, head_done, head_written, app_done, keep_alive, redirecting, job_runs;
+    bool done, cold_checked;
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
-    char pool_address[64];
+    struct lookup lookup;             /* last: it is not cleared whole */
 };
 void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex);
 void exchange_body(struct exchange *ex, struct weir_str bytes);
