@@ -175,12 +175,11 @@ struct weir_client_req {
     struct weir_timer timer;
     struct weir_client_result result;
     uint64_t begun_us, since_us, started_us, heard_us, aborted_us, sent, received;
-    uint32_t lent_left;  /* of the event just given: not consumed yet */
     uint32_t queue_ms;
     uint16_t id;
     _Atomic uint8_t state; /* enum req_state; WAITING -> GRANTED by any thread under the pool's lock */
     uint8_t tries;
-    bool forgotten, tell_started, tell_room, tell_output, tell_end, wants_room, ended_told, in_inbox, slot;
+    bool forgotten, tell_started, tell_room, tell_output, tell_end, wants_room, in_inbox, slot;
     struct weir_client_req *next_free;
 };
 

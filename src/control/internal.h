@@ -61,7 +61,7 @@ struct unit {
     uint32_t workers, requests;
     bool flow;
     uint32_t busy, unproven;         /* as the gateway says */
-    uint64_t done, failed, seen_version;
+    uint64_t done, failed;
     bool released, seen;
     int log_fd; /* read end of its output until its pid is known; -1 */
 };
@@ -109,7 +109,6 @@ struct control {
     bool gateway_up, gateway_ready, gateway_restarting, ending, announced;
     uint64_t next_unit, threads[64], connections;
     size_t thread_count;
-    char gateway_error[256];
     char control_path[108];
     int64_t started_ms;
     int adopting; /* units that the root part has yet to tell: nothing is started before */

@@ -112,7 +112,7 @@ struct http_conn {
     uint32_t lingered;
     uint16_t listener;
     uint8_t state;
-    bool want_write, readable, peer_closed, close_after, in_use, flushing, expecting;
+    bool want_write, readable, peer_closed, close_after, in_use, flushing;
 };
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener);
 void http_event(struct worker *w, const struct weir_event *ev);
@@ -271,7 +271,7 @@ struct gateway {
         bool used, owned;
     } *pools;
     _Atomic uint32_t conn_count, conn_max;
-    _Atomic bool reload_asked, end_asked, changed;
+    _Atomic bool reload_asked, end_asked;
     _Atomic unsigned running;
     struct log_sink *access_log;
     uint64_t version;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* weir-supervise: the root part. It spawns, binds, signals and holds what must outlive the others; it decides nothing and
  * reads nothing but fixed-size orders of control. Child subreaper: what a killed keeper leaves comes here and is killed. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -586,6 +587,27 @@ static bool find_users(struct root *r, const char *control_user, const char *gat
     return true;
 }
 
+/* What a root part that was killed could not remove: folders named by the pid of nobody who lives. */
+static void remove_stale(const char *base)
+{
+    DIR *d = opendir(base);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        char path[512];
+        int pid = atoi(e->d_name);
+        if (pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH) continue;
+        snprintf(path, sizeof path, "%s/%d/pool", base, pid);
+        DIR *pool = opendir(path);
+        for (struct dirent *s; pool && (s = readdir(pool));)
+            if (s->d_name[0] != '.') unlinkat(dirfd(pool), s->d_name, 0);
+        if (pool) closedir(pool);
+        rmdir(path);
+        snprintf(path, sizeof path, "%s/%d", base, pid);
+        rmdir(path);
+    }
+    closedir(d);
+}
+
 static bool make_dir(struct root *r)
 {
     char pool[80];
@@ -593,6 +615,7 @@ static bool make_dir(struct root *r)
     if (r->is_root) {
         mkdir("/run/weir", 0755);
         if (chown("/run/weir", r->control_who.uid, r->gateway_gid) < 0) return false;
+        remove_stale("/run/weir");
         snprintf(r->dir, sizeof r->dir, "/run/weir/%d", (int)getpid());
     } else {
         snprintf(r->dir, sizeof r->dir, "%.30s/weir-%d", base && base[0] == '/' && strlen(base) < 30 ? base : "/tmp", (int)getpid());
