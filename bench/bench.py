@@ -221,8 +221,8 @@ def syscalls(stack, seconds=2):
         tracer.wait(10)
         requests = int(re.search(r"(\d+) requests in", out).group(1))
         with open(os.path.join(stack.dir, "strace")) as f:
-            m = re.search(r"(\d+)\s+(?:\d+\s+)?total", f.read())
-        result[g] = int(m.group(1)) / requests if m else None
+            total = [line.split() for line in f if line.rstrip().endswith("total")]
+        result[g] = int(total[0][3]) / requests if total else None  # % time, seconds, usecs/call, calls
     return result
 
 
