@@ -137,8 +137,9 @@ struct weir_pool {
     struct pool_thread threads[MAX_THREADS];
 };
 
-/* Takes a slot for r if one is free, r->client being the caller: 1 (r->ep, and r->conn if single), else 0. Locked. */
-int pool_take(struct weir_pool *p, struct weir_client_req *r);
+/* Takes a slot for r if one is free: 1 (r->ep, and r->conn if single), else 0. Locked. r may be another thread's: the clock is
+ * the caller's. */
+int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us);
 void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front); /* locked */
 void pool_unwait(struct weir_pool *p, struct weir_client_req *r);           /* locked */
 /* Free slots go to who waits; opens connections while that helps. The caller holds no lock. */

@@ -191,27 +191,27 @@ static struct conn *idle_conn(struct weir_endpoint *ep, struct weir_client *for_
     return weir_list_empty(&ep->idle) ? NULL : WEIR_CONTAINER(ep->idle.next, struct conn, link);
 }
 
-static bool down(const struct weir_endpoint *ep, const struct weir_client *c)
+static bool down(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    return ep->failures && ep->down_until_us > c->loop->now_us;
+    return ep->failures && ep->down_until_us > now_us;
 }
 
-static bool usable(const struct weir_endpoint *ep, const struct weir_client *c)
+static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    if (ep->drain || down(ep, c)) return false;
+    if (ep->drain || down(ep, now_us)) return false;
     return endpoint_shared(ep) ? ep->active < ep->limit : !weir_list_empty(&ep->idle);
 }
 
 /* Within a batch the same endpoint, then the least loaded; among equals one with a connection of this thread. */
-static struct weir_endpoint *choose(struct weir_pool *p, struct weir_client *c)
+static struct weir_endpoint *choose(struct weir_pool *p, struct weir_client *c, uint64_t now_us)
 {
     struct pool_thread *t = &p->threads[c->index];
     struct weir_endpoint *best = NULL;
     bool best_own = false;
-    if (t->batch && t->batch_left && usable(t->batch, c)) return t->batch;
+    if (t->batch && t->batch_left && usable(t->batch, now_us)) return t->batch;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (!usable(ep, c)) continue;
+        if (!usable(ep, now_us)) continue;
         bool own = endpoint_shared(ep) ? ep->shared[c->index] != NULL : idle_conn(ep, c)->client == c;
         if (best && (best->active < ep->active || (best->active == ep->active && best_own >= own))) continue;
         best = ep;
@@ -222,9 +222,9 @@ static struct weir_endpoint *choose(struct weir_pool *p, struct weir_client *c)
     return best;
 }
 
-int pool_take(struct weir_pool *p, struct weir_client_req *r)
+int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
 {
-    struct weir_endpoint *ep = choose(p, r->client);
+    struct weir_endpoint *ep = choose(p, r->client, now_us);
     if (!ep) return 0;
     struct pool_thread *t = &p->threads[r->client->index];
     if (t->batch_left) t->batch_left--;
@@ -281,7 +281,7 @@ static struct weir_endpoint *may_open(struct weir_pool *p, struct weir_client *c
     struct weir_endpoint *best = NULL;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (ep->drain || endpoint_shared(ep) || ep->conns >= ep->workers || down(ep, c)) continue;
+        if (ep->drain || endpoint_shared(ep) || ep->conns >= ep->workers || down(ep, c->loop->now_us)) continue;
         if (!best || ep->conns * best->workers < best->conns * ep->workers) best = ep;
     }
     return best;
@@ -296,7 +296,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
     pthread_mutex_lock(&p->lock);
     while (!weir_list_empty(&p->waiting)) {
         struct weir_client_req *r = next_waiter(p, c);
-        if (!pool_take(p, r)) break;
+        if (!pool_take(p, r, c->loop->now_us)) break;
         pool_unwait(p, r);
         r->state = REQ_GRANTED;
         if (r->client == c) weir_list_push_back(&mine, &r->link);
@@ -392,7 +392,7 @@ static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char 
 {
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (!ep->drain && !down(ep, c)) return;
+        if (!ep->drain && !down(ep, c->loop->now_us)) return;
     }
     while (!weir_list_empty(&p->waiting)) {
         struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);

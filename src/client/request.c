@@ -182,7 +182,7 @@ int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct w
     bool granted = false, refused = false;
     pthread_mutex_lock(&p->lock);
     r->queue_ms = o->queue_ms && o->queue_ms < p->queue_ms ? o->queue_ms : p->queue_ms;
-    if (p->waiting_count == 0 && pool_take(p, r)) {
+    if (p->waiting_count == 0 && pool_take(p, r, c->loop->now_us)) {
         r->state = REQ_GRANTED;
         granted = true;
     } else if (!queue_takes(p, r)) {
