@@ -100,6 +100,7 @@ struct weir_wire_event {
     uint8_t not_run;            /* END: a refusal; no application code ran (FC 7.3) */
     enum weir_stream stream;    /* INPUT, INPUT_END, ROOM */
     uint32_t app_status;        /* END */
+    uint32_t param_count;       /* REQUEST: pairs in PARAMS */
     uint32_t limit;             /* LIMIT */
     struct weir_str bytes;      /* INPUT: in the lent buffer, never empty */
     void *user;                 /* what set_user or begin gave; NULL if nothing */
@@ -114,7 +115,8 @@ WEIR_API void weir_wire_app_free(struct weir_wire_app *w);
 WEIR_API void weir_wire_app_feed(struct weir_wire_app *w, const void *buf, size_t len);
 WEIR_API WEIR_CHECK int weir_wire_app_next(struct weir_wire_app *w, struct weir_wire_event *ev); /* WEIR_OK or WEIR_AGAIN */
 /* The encoded PARAMS of an active request, one malloc'd block, validated (each pair whole, no NUL in names or values,
- * no '=' in a name, no empty name). take: it becomes the caller's to free(). Else it lives until the request's end. */
+ * no '=' in a name, no empty name). The caller may change its bytes and the one behind them. take: it becomes the caller's
+ * to free(). Else it lives until the request's end. */
 WEIR_API struct weir_str weir_wire_app_params(const struct weir_wire_app *w, uint16_t id);
 WEIR_API struct weir_str weir_wire_app_params_take(struct weir_wire_app *w, uint16_t id);
 WEIR_API void weir_wire_app_set_user(struct weir_wire_app *w, uint16_t id, void *user);

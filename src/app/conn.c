@@ -111,6 +111,7 @@ void weir_app_conn_close(struct app_conn *k)
         struct weir_app_req *r = user;
         if (!r) continue;
         r->conn = NULL;
+        r->param_block = (char *)(uintptr_t)weir_wire_app_params_take(k->wire, id).ptr;
         weir_app_req_abort(r);
     }
     weir_wire_app_free(k->wire);

@@ -32,7 +32,8 @@ struct weir_app_req {
     struct app_conn *conn; /* NULL: the connection is gone */
     struct weir_arena arena;
     struct weir_buf in, head;
-    struct weir_pair *params;
+    struct weir_pair *params; /* their bytes are the connection's, or, when that is gone, param_block's */
+    char *param_block;
     size_t param_count;
     struct weir_timer timer;
     pthread_cond_t changed; /* threads: input, room, abort */

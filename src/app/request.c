@@ -43,6 +43,7 @@ void weir_app_req_free(struct weir_app_req *r)
     weir_list_remove(&r->event_link);
     weir_list_remove(&r->run_link);
     if (r->has_cond) pthread_cond_destroy(&r->changed);
+    free(r->param_block);
     weir_arena_reset(&r->arena);
     weir_buf_reset(&r->in, 4096);
     weir_buf_reset(&r->head, 1024);
@@ -51,25 +52,24 @@ void weir_app_req_free(struct weir_app_req *r)
     a->req_count--;
 }
 
-/* One block of pairs -> an array of NUL-terminated names and values, in order. */
-static bool decode_params(struct weir_app_req *r, struct weir_str block)
+/* The block of pairs becomes an array of NUL-terminated names and values, in place: each pair's two lengths or more give way
+ * to the end of the former value and, the name moved by one, to the end of the name. */
+static bool decode_params(struct weir_app_req *r, struct weir_str block, uint32_t count)
 {
     struct weir_pair p;
-    size_t pos = 0, count = 0;
-    while (weir_wire_pair_next(block, &pos, &p) == WEIR_OK) count++;
-    char *text = weir_arena_bytes(&r->arena, block.len + count * 2);
+    char *text = (char *)(uintptr_t)block.ptr;
+    size_t pos = 0, end = 0;
     r->params = weir_arena_alloc(&r->arena, (count + 1) * sizeof *r->params);
-    if (!text || !r->params) return false;
-    for (pos = 0; weir_wire_pair_next(block, &pos, &p) == WEIR_OK; r->param_count++) {
-        memcpy(text, p.name.ptr, p.name.len);
-        text[p.name.len] = 0;
-        struct weir_str name = weir_str(text, p.name.len);
-        text += p.name.len + 1;
-        if (p.value.len) memcpy(text, p.value.ptr, p.value.len);
-        text[p.value.len] = 0;
-        r->params[r->param_count] = (struct weir_pair){name, weir_str(text, p.value.len)};
-        text += p.value.len + 1;
+    if (!r->params) return false;
+    while (weir_wire_pair_next(block, &pos, &p) == WEIR_OK) {
+        char *name = text + (p.name.ptr - block.ptr) - 1;
+        if (end) text[end] = 0;
+        memmove(name, name + 1, p.name.len);
+        name[p.name.len] = 0;
+        r->params[r->param_count++] = (struct weir_pair){weir_str(name, p.name.len), p.value};
+        end = pos;
     }
+    if (end) text[end] = 0; /* the byte behind them */
     return true;
 }
 
@@ -88,7 +88,7 @@ struct weir_app_req *weir_app_req_begin(struct app_conn *k, const struct weir_wi
 {
     struct weir_app *a = k->app;
     struct weir_app_req *r = a->req_count < a->o.max_requests ? req_new(a) : NULL;
-    if (!r || !decode_params(r, weir_wire_app_params(k->wire, ev->id))) {
+    if (!r || !decode_params(r, weir_wire_app_params(k->wire, ev->id), ev->param_count)) {
         if (r) weir_app_req_free(r);
         turn_away(k, ev);
         return NULL;
@@ -263,23 +263,18 @@ int64_t weir_app_req_read(struct weir_app_req *r, void *buf, size_t len)
 
 /* ---- header ---- */
 
-static bool is_token(const char *s)
-{
-    if (!*s) return false;
-    for (; *s; s++)
-        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || strchr("!#$%&'*+-.^_`|~", *s))) return false;
-    return true;
-}
-
 int weir_app_req_header(struct weir_app_req *r, const char *name, const char *value)
 {
-    if (r->head_sent || !is_token(name)) return WEIR_INVALID;
-    for (const char *v = value; *v; v++)
-        if ((unsigned char)*v < 0x20 && *v != '\t') return WEIR_INVALID;
-    if (weir_str_ieq(weir_cstr(name), WEIR_STR("Content-Type")) || weir_str_ieq(weir_cstr(name), WEIR_STR("Location"))) r->has_type = true;
-    if (weir_buf_append(&r->head, name, strlen(name)) < 0 || weir_buf_append(&r->head, ": ", 2) < 0 ||
-        weir_buf_append(&r->head, value, strlen(value)) < 0 || weir_buf_append(&r->head, "\r\n", 2) < 0)
-        return WEIR_NOMEM;
+    struct weir_str n = weir_cstr(name), v = weir_cstr(value);
+    if (r->head_sent || n.len == 0 || !weir_str_all(n, WEIR_BYTE_TOKEN) || !weir_str_field(v)) return WEIR_INVALID;
+    char *p = weir_buf_room(&r->head, n.len + v.len + 4); /* whole or not at all */
+    if (!p) return WEIR_NOMEM;
+    if (weir_str_ieq(n, WEIR_STR("Content-Type")) || weir_str_ieq(n, WEIR_STR("Location"))) r->has_type = true;
+    memcpy(p, n.ptr, n.len);
+    memcpy(p + n.len, ": ", 2);
+    memcpy(p + n.len + 2, v.ptr, v.len);
+    memcpy(p + n.len + 2 + v.len, "\r\n", 2);
+    weir_buf_added(&r->head, n.len + v.len + 4);
     return WEIR_OK;
 }
 

@@ -29,14 +29,52 @@ const char *weir_strerror(int status)
     }
 }
 
+/* ---- classes of bytes ---- */
+
+#define V (WEIR_BYTE_VISIBLE | WEIR_BYTE_FIELD)
+#define P (V | WEIR_BYTE_PLAIN)
+#define T (P | WEIR_BYTE_TOKEN)
+#define H WEIR_BYTE_HOST
+#define X WEIR_BYTE_HEX
+__extension__ const uint8_t weir_byte_class[256] = {
+    ['\t'] = WEIR_BYTE_FIELD, [' '] = WEIR_BYTE_FIELD | WEIR_BYTE_PLAIN, [128 ... 255] = WEIR_BYTE_FIELD,
+    ['"'] = V, ['\\'] = V,
+    ['('] = P, [')'] = P, [','] = P, ['/'] = P, [';'] = P, ['<'] = P, ['='] = P, ['>'] = P, ['?'] = P, ['@'] = P, ['{'] = P, ['}'] = P,
+    [':'] = P | H, ['['] = P | H, [']'] = P | H,
+    ['!'] = T, ['#'] = T, ['$'] = T, ['&'] = T, ['\''] = T, ['*'] = T, ['+'] = T, ['^'] = T, ['`'] = T, ['|'] = T,
+    ['-'] = T | H, ['.'] = T | H, ['_'] = T | H, ['~'] = T | H, ['%'] = T | H,
+    ['0' ... '9'] = T | H | X, ['a' ... 'f'] = T | H | X, ['A' ... 'F'] = T | H | X, ['g' ... 'z'] = T | H, ['G' ... 'Z'] = T | H};
+#undef V
+#undef P
+#undef T
+#undef H
+#undef X
+
+/* A byte of x is below n (n <= 128): not 0. */
+static uint64_t below(uint64_t x, uint64_t n)
+{
+    const uint64_t ones = UINT64_MAX / 255;
+    return (x - ones * n) & ~x & ones * 128;
+}
+
+bool weir_str_field(struct weir_str s)
+{
+    size_t i = 0;
+    for (; i + 8 <= s.len; i += 8) {
+        uint64_t x;
+        memcpy(&x, s.ptr + i, 8);
+        if (below(x, 0x20) | below(x ^ UINT64_MAX / 255 * 0x7f, 1)) break; /* perhaps a tab */
+    }
+    return i == s.len || weir_str_all(weir_str(s.ptr + i, s.len - i), WEIR_BYTE_FIELD);
+}
+
 static unsigned char lower(char c)
 {
     return (unsigned char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
 }
 
-bool weir_str_ieq(struct weir_str a, struct weir_str b)
+bool weir_str_ieq_slow(struct weir_str a, struct weir_str b)
 {
-    if (a.len != b.len) return false;
     for (size_t i = 0; i < a.len; i++)
         if (lower(a.ptr[i]) != lower(b.ptr[i])) return false;
     return true;

@@ -23,6 +23,7 @@ _Noreturn void weir_check_failed(const char *cond, const char *file, int line);
 
 /* ---- strings: pointer and length, never owning ---- */
 #define WEIR_STR(literal) ((struct weir_str){(literal), sizeof(literal) - 1})
+#define WEIR_CONST_STR(literal) {(literal), sizeof(literal) - 1} /* in an initializer of static storage */
 static inline struct weir_str weir_str(const char *ptr, size_t len)
 {
     return (struct weir_str){ptr, len};
@@ -35,13 +36,59 @@ static inline bool weir_str_eq(struct weir_str a, struct weir_str b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
-bool weir_str_ieq(struct weir_str a, struct weir_str b);           /* ASCII case folded */
+bool weir_str_ieq_slow(struct weir_str a, struct weir_str b);
+/* ASCII case folded. */
+static inline bool weir_str_ieq(struct weir_str a, struct weir_str b)
+{
+    if (a.len != b.len) return false;
+    return a.len == 0 || ((a.ptr[0] | 0x20) == (b.ptr[0] | 0x20) && weir_str_ieq_slow(a, b));
+}
 bool weir_str_prefix(struct weir_str s, struct weir_str prefix);   /* bytes */
 bool weir_str_suffix(struct weir_str s, struct weir_str suffix);   /* bytes */
 /* All of s is decimal digits and fits: 0, else WEIR_INVALID. No sign, no blanks. */
 WEIR_CHECK int weir_str_u64(struct weir_str s, uint64_t max, uint64_t *out);
 /* Writes v in decimal to out (room for 20), returns the length. */
 size_t weir_u64_text(char *out, uint64_t v);
+
+/* ---- classes of bytes (RFC 9110 5.6.2, RFC 3986) ---- */
+enum weir_byte {
+    WEIR_BYTE_TOKEN = 1,
+    WEIR_BYTE_VISIBLE = 2, /* 0x21..0x7e */
+    WEIR_BYTE_FIELD = 4,   /* a field value: tab, 0x20.., not 0x7f; obs-text is content to us */
+    WEIR_BYTE_HEX = 8,
+    WEIR_BYTE_HOST = 16,   /* host[:port] */
+    WEIR_BYTE_PLAIN = 32   /* 0x20..0x7e but for quote and backslash: stands for itself in a log */
+};
+extern const uint8_t weir_byte_class[256];
+static inline bool weir_str_all(struct weir_str s, uint8_t k)
+{
+    uint8_t have = k;
+    for (size_t i = 0; i < s.len; i++) have &= weir_byte_class[(unsigned char)s.ptr[i]];
+    return have & k;
+}
+/* All of it may stand in a field value (WEIR_BYTE_FIELD), eight bytes at a time. Empty: yes. */
+bool weir_str_field(struct weir_str s);
+
+/* memcpy for what is mostly short: names, numbers, small values. */
+static inline void weir_copy(void *to, const void *from, size_t len)
+{
+    char *t = to;
+    const char *f = from;
+    if (len > 32) {
+        memcpy(t, f, len);
+    } else if (len >= 16) { /* two pieces that may overlap */
+        memcpy(t, f, 16);
+        memcpy(t + len - 16, f + len - 16, 16);
+    } else if (len >= 8) {
+        memcpy(t, f, 8);
+        memcpy(t + len - 8, f + len - 8, 8);
+    } else if (len >= 4) {
+        memcpy(t, f, 4);
+        memcpy(t + len - 4, f + len - 4, 4);
+    } else {
+        for (size_t i = 0; i < len; i++) t[i] = f[i];
+    }
+}
 
 /* ---- arena: bump allocation, freed at once ---- */
 struct weir_arena_block;

@@ -28,19 +28,16 @@ const struct weir_cgi_response *weir_cgi_head_response(const struct weir_cgi_hea
     return &h->r;
 }
 
-static bool token_byte(unsigned char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           (c && c < 128 && strchr("!#$%&'*+-.^_`|~", c));
-}
-
 /* The gateway frames the message and owns the connection. */
 static bool not_passed(struct weir_str name)
 {
-    static const char *const drop[] = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade",
-                                       "proxy-connection", "proxy-authenticate", "proxy-authentication-info", "date", "server"};
+    static const struct weir_str drop[] = {
+        WEIR_CONST_STR("connection"), WEIR_CONST_STR("keep-alive"), WEIR_CONST_STR("transfer-encoding"), WEIR_CONST_STR("te"),
+        WEIR_CONST_STR("trailer"), WEIR_CONST_STR("upgrade"), WEIR_CONST_STR("proxy-connection"),
+        WEIR_CONST_STR("proxy-authenticate"), WEIR_CONST_STR("proxy-authentication-info"), WEIR_CONST_STR("date"),
+        WEIR_CONST_STR("server")};
     for (size_t i = 0; i < WEIR_COUNT(drop); i++)
-        if (weir_str_ieq(name, weir_cstr(drop[i]))) return true;
+        if (weir_str_ieq(name, drop[i])) return true;
     return false;
 }
 
@@ -135,14 +132,11 @@ static int on_line(struct weir_cgi_head *h, struct weir_str line, const char **r
     }
     struct weir_pair f = {weir_str(line.ptr, (size_t)(colon - line.ptr)),
                           weir_str(colon + 1, line.len - (size_t)(colon - line.ptr) - 1)};
-    for (size_t i = 0; i < f.name.len; i++) {
-        if (token_byte((unsigned char)f.name.ptr[i])) continue;
+    if (!weir_str_all(f.name, WEIR_BYTE_TOKEN)) {
         *reason = "the application sent a header name that is no token";
         return WEIR_PROTOCOL;
     }
-    for (size_t i = 0; i < f.value.len; i++) {
-        unsigned char c = (unsigned char)f.value.ptr[i];
-        if (c >= 0x20 ? c != 0x7f : c == '\t') continue;
+    if (!weir_str_field(f.value)) {
         *reason = "the application sent a control byte in a header value";
         return WEIR_PROTOCOL;
     }

@@ -4,7 +4,6 @@
 #include "cgi/cgi.h"
 
 #define MAX_FIXED 32
-#define TO_STR(name) {(name), sizeof(name) - 1}
 
 struct list {
     struct weir_pair *pairs;
@@ -27,36 +26,39 @@ static void add_if(struct list *l, struct weir_str name, struct weir_str value)
 static bool not_passed(struct weir_str name)
 {
     static const struct weir_str drop[] = {
-        TO_STR("proxy"), TO_STR("te"), TO_STR("upgrade"), TO_STR("trailer"), TO_STR("connection"), TO_STR("keep-alive"),
-        TO_STR("content-length"), TO_STR("content-type"), TO_STR("transfer-encoding"), TO_STR("proxy-connection"),
-        TO_STR("proxy-authorization"), TO_STR("proxy-authenticate"), TO_STR("expect")};
+        WEIR_CONST_STR("proxy"), WEIR_CONST_STR("te"), WEIR_CONST_STR("upgrade"), WEIR_CONST_STR("trailer"), WEIR_CONST_STR("connection"), WEIR_CONST_STR("keep-alive"),
+        WEIR_CONST_STR("content-length"), WEIR_CONST_STR("content-type"), WEIR_CONST_STR("transfer-encoding"), WEIR_CONST_STR("proxy-connection"),
+        WEIR_CONST_STR("proxy-authorization"), WEIR_CONST_STR("proxy-authenticate"), WEIR_CONST_STR("expect")};
     for (size_t i = 0; i < WEIR_COUNT(drop); i++)
-        if (drop[i].len == name.len && weir_str_ieq(drop[i], name)) return true;
+        if (weir_str_ieq(drop[i], name)) return true;
     return false;
 }
 
-/* HTTP_NAME, or an empty string where a byte is not of [A-Za-z0-9-]: PHP folds '.', ' ' and '_' into one name. */
+/* What a byte of a field's name becomes; 0: the field is not passed (PHP folds '.', ' ' and '_' into one name). */
+static const char name_byte[256] = {
+    ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4', ['5'] = '5', ['6'] = '6', ['7'] = '7', ['8'] = '8', ['9'] = '9',
+    ['A'] = 'A', ['B'] = 'B', ['C'] = 'C', ['D'] = 'D', ['E'] = 'E', ['F'] = 'F', ['G'] = 'G', ['H'] = 'H', ['I'] = 'I', ['J'] = 'J',
+    ['K'] = 'K', ['L'] = 'L', ['M'] = 'M', ['N'] = 'N', ['O'] = 'O', ['P'] = 'P', ['Q'] = 'Q', ['R'] = 'R', ['S'] = 'S', ['T'] = 'T',
+    ['U'] = 'U', ['V'] = 'V', ['W'] = 'W', ['X'] = 'X', ['Y'] = 'Y', ['Z'] = 'Z',
+    ['a'] = 'A', ['b'] = 'B', ['c'] = 'C', ['d'] = 'D', ['e'] = 'E', ['f'] = 'F', ['g'] = 'G', ['h'] = 'H', ['i'] = 'I', ['j'] = 'J',
+    ['k'] = 'K', ['l'] = 'L', ['m'] = 'M', ['n'] = 'N', ['o'] = 'O', ['p'] = 'P', ['q'] = 'Q', ['r'] = 'R', ['s'] = 'S', ['t'] = 'T',
+    ['u'] = 'U', ['v'] = 'V', ['w'] = 'W', ['x'] = 'X', ['y'] = 'Y', ['z'] = 'Z', ['-'] = '_'};
+
+/* HTTP_NAME, or an empty string: the field is not passed. */
 static struct weir_str http_name(struct weir_str name, struct weir_arena *a, bool *failed)
 {
     char *p = weir_arena_bytes(a, name.len + 5);
+    bool odd = false;
     if (!p) {
         *failed = true;
         return weir_str(NULL, 0);
     }
     memcpy(p, "HTTP_", 5);
     for (size_t i = 0; i < name.len; i++) {
-        char c = name.ptr[i];
-        if (c >= 'a' && c <= 'z') c = (char)(c - 32);
-        else if (c == '-') c = '_';
-        else if (!((c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'))) return weir_str(NULL, 0);
-        p[5 + i] = c;
+        p[5 + i] = name_byte[(unsigned char)name.ptr[i]];
+        odd |= !p[5 + i];
     }
-    return weir_str(p, name.len + 5);
-}
-
-static bool clean(struct weir_str v)
-{
-    return v.len == 0 || (!memchr(v.ptr, 0, v.len) && !memchr(v.ptr, '\n', v.len) && !memchr(v.ptr, '\r', v.len));
+    return odd ? weir_str(NULL, 0) : weir_str(p, name.len + 5);
 }
 
 /* Joins a repeated field: ", ", cookies "; ". */
@@ -78,7 +80,7 @@ static int add_headers(struct list *l, const struct weir_cgi_request *r, struct 
     for (size_t i = 0; i < r->header_count; i++) {
         bool failed = false, joined = false;
         struct weir_str value = r->headers[i].value;
-        if (not_passed(r->headers[i].name) || !clean(value)) continue;
+        if (not_passed(r->headers[i].name) || !weir_str_field(value)) continue;
         struct weir_str name = http_name(r->headers[i].name, a, &failed);
         if (failed) return WEIR_NOMEM;
         if (!name.len) continue;
@@ -156,7 +158,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
         add(&l, WEIR_STR("CONTENT_LENGTH"), weir_str(digits, weir_u64_text(digits, (uint64_t)r->content_length)));
     }
     struct weir_str type = content_type(r);
-    if (type.len && clean(type)) add(&l, WEIR_STR("CONTENT_TYPE"), type);
+    if (type.len && weir_str_field(type)) add(&l, WEIR_STR("CONTENT_TYPE"), type);
     add(&l, WEIR_STR("SERVER_PROTOCOL"), r->protocol);
     add(&l, WEIR_STR("REQUEST_SCHEME"), r->scheme);
     if (weir_str_eq(r->scheme, WEIR_STR("https"))) add(&l, WEIR_STR("HTTPS"), WEIR_STR("on"));

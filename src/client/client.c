@@ -134,6 +134,7 @@ void weir_client_free(struct weir_client *c)
     while (c->free_reqs) {
         struct weir_client_req *r = c->free_reqs;
         c->free_reqs = r->next_free;
+        weir_timer_clear(&r->timer);
         free(r);
     }
     pthread_mutex_destroy(&c->inbox_lock);

@@ -282,8 +282,9 @@ void conn_dirty(struct conn *k)
         k->batch_since_us = weir_loop_clock_us(k->client->loop);
     }
     const void *p;
-    if (++k->batched >= BATCH_REQUESTS || weir_wire_server_output(k->wire, &p) >= BATCH_BYTES ||
-        (k->batched > 1 && weir_loop_clock_us(k->client->loop) - k->batch_since_us >= BATCH_US))
+    bool look = ++k->batched % 4 == 0; /* at the clock */
+    if (k->batched >= BATCH_REQUESTS || weir_wire_server_output(k->wire, &p) >= BATCH_BYTES ||
+        (look && weir_loop_clock_us(k->client->loop) - k->batch_since_us >= BATCH_US))
         conn_flush(k);
 }
 

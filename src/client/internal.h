@@ -189,7 +189,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k);
 void req_end(struct weir_client_req *r, int status, enum weir_client_stage stage, const char *reason);
 void req_requeue(struct weir_client_req *r);
 void req_timer(struct weir_client_req *r);
-void req_arm(struct weir_client_req *r);
+void req_arm(struct weir_client_req *r); /* sees to a timer that is set no later than what is due; it is never cleared */
 void req_tell(struct weir_client_req *r);
 /* Its connection broke: repeats it where that is safe, else ends it. */
 void req_conn_lost(struct weir_client_req *r, int status, const char *reason);

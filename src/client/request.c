@@ -10,10 +10,13 @@
 static struct weir_client_req *req_new(struct weir_client *c)
 {
     struct weir_client_req *r = c->free_reqs;
+    bool reused = r != NULL;
     if (r) c->free_reqs = r->next_free;
     else r = malloc(sizeof *r);
     if (!r) return NULL;
+    struct weir_timer timer = reused ? r->timer : (struct weir_timer){0};
     memset(r, 0, sizeof *r);
+    r->timer = timer;
     weir_list_init(&r->wait_all);
     weir_list_init(&r->wait_own);
     weir_list_init(&r->link);
@@ -26,7 +29,9 @@ static struct weir_client_req *req_new(struct weir_client *c)
 void req_recycle(struct weir_client_req *r)
 {
     struct weir_client *c = r->client;
-    weir_timer_clear(&r->timer);
+    r->state = REQ_ENDED; /* its timer may stay set: it finds nothing due */
+    r->forgotten = false;
+    r->aborted_us = 0;
     weir_list_remove(&r->ready_link);
     weir_list_remove(&r->link);
     if (c->lent == r) c->lent = NULL;
@@ -76,8 +81,8 @@ void req_arm(struct weir_client_req *r)
 {
     uint64_t due = earliest_ms(r);
     struct weir_ident id = {.kind = (uint8_t)(r->client->o.kind + KIND_REQ_TIMER)};
-    if (due == UINT64_MAX) weir_timer_clear(&r->timer);
-    else if (!weir_timer_is_set(&r->timer) || due < r->timer.due_ms) weir_timer_set(r->client->loop, &r->timer, id, due);
+    if (due != UINT64_MAX && (!weir_timer_is_set(&r->timer) || due < r->timer.due_ms))
+        weir_timer_set(r->client->loop, &r->timer, id, due);
 }
 
 /* The app is told to stop; the slot stays taken until it did. */
@@ -97,7 +102,6 @@ void req_stop(struct weir_client_req *r, int status, const char *reason)
     r->result.status = status;
     r->result.stage = WEIR_STAGE_RUN;
     r->result.reason = reason;
-    weir_timer_clear(&r->timer);
     req_arm(r);
     if (r->forgotten) return; /* nobody is there to be told */
     r->tell_end = true;
@@ -142,16 +146,6 @@ void req_timer(struct weir_client_req *r)
 
 /* ---- starting ---- */
 
-/* What can be known now: a pair that no record can carry, a queue that is too slow. */
-static int check_params(const struct weir_client_begin *o)
-{
-    for (size_t i = 0; i < o->param_count; i++) {
-        size_t n = weir_wire_pair(NULL, o->params[i].name, o->params[i].value);
-        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT) return WEIR_INVALID;
-    }
-    return WEIR_OK;
-}
-
 static uint32_t capacity(struct weir_pool *p)
 {
     uint32_t n = 0;
@@ -173,7 +167,6 @@ static bool queue_takes(struct weir_pool *p, const struct weir_client_req *r)
 int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
                       struct weir_client_req **out)
 {
-    if (check_params(o) < 0) return WEIR_INVALID;
     struct weir_client_req *r = req_new(c);
     if (!r) return WEIR_NOMEM;
     r->o = *o;
@@ -306,7 +299,6 @@ void req_end(struct weir_client_req *r, int status, enum weir_client_stage stage
         r->tell_end = true;
     }
     r->result.total_us = r->client->loop->now_us - r->begun_us;
-    weir_timer_clear(&r->timer);
     req_tell(r);
 }
 
@@ -333,7 +325,6 @@ void req_requeue(struct weir_client_req *r)
     }
     pool_wait(p, r, true);
     pthread_mutex_unlock(&p->lock);
-    weir_timer_clear(&r->timer);
     req_arm(r);
 }
 

@@ -70,7 +70,7 @@ void exchange_finish(struct exchange *ex)
     log_access(ex);
     atomic_fetch_add_explicit(&ex->worker->requests, 1, memory_order_relaxed);
     if (!ex->keep_alive) h->close_after = true;
-    weir_timer_clear(&h->timer);
+    http_arm(h, 0);
     recycle(ex);
     http_next(h);
 }
@@ -294,7 +294,7 @@ void exchange_body(struct exchange *ex, struct weir_str bytes)
 void exchange_body_end(struct exchange *ex)
 {
     ex->body_done = true;
-    weir_timer_clear(&ex->http->timer);
+    http_arm(ex->http, 0);
     if (ex->body && streams_request(ex)) pump_app(ex);
     else dispatch(ex);
 }
@@ -359,12 +359,14 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
     struct sockaddr_storage peer = {0};
     memcpy(&peer, &h->peer, sizeof h->peer);
     r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
+    const struct listener *l = &ex->snap->listeners[h->listener];
+    r->server_addr = l->server_addr;
+    r->server_port = l->server_port;
+    if (!l->any_address) return;
     struct sockaddr_storage local = {0};
     socklen_t len = sizeof local;
-    const struct listener *l = &ex->snap->listeners[h->listener];
-    if (l->any_address) getsockname(h->fd, (struct sockaddr *)&local, &len);
-    else local = l->address;
-    r->server_addr = address_text(&ex->arena, &local, &r->server_port);
+    if (getsockname(h->fd, (struct sockaddr *)&local, &len) == 0)
+        r->server_addr = address_text(&ex->arena, &local, &r->server_port);
 }
 
 static int start_app(struct exchange *ex, const struct script *s)

@@ -25,8 +25,9 @@ static const struct weir_conf_route *first_limits(const struct http_conn *h)
 void http_arm(struct http_conn *h, uint32_t ms)
 {
     struct weir_loop *l = h->worker->loop;
-    if (ms) weir_timer_set(l, &h->timer, ident(h), weir_loop_now_ms(l) + ms);
-    else weir_timer_clear(&h->timer);
+    h->due_ms = ms ? weir_loop_now_ms(l) + ms : 0;
+    if (ms && (!weir_timer_is_set(&h->timer) || h->due_ms < h->timer.due_ms))
+        weir_timer_set(l, &h->timer, ident(h), h->due_ms);
 }
 
 /* ---- the table ---- */
@@ -150,7 +151,7 @@ static bool take_event(struct http_conn *h)
     switch (ev.type) {
     case WEIR_HTTP_EV_HEAD:
         h->state = HTTP_EXCHANGE;
-        weir_timer_clear(&h->timer);
+        http_arm(h, 0);
         exchange_begin(h, weir_http1_request(h->parser), h->ex);
         return h->in_use && h->state == HTTP_EXCHANGE;
     case WEIR_HTTP_EV_BODY:
@@ -254,6 +255,11 @@ void http_resume(struct http_conn *h)
 
 void http_timer(struct http_conn *h)
 {
+    if (!h->due_ms) return;
+    if (h->due_ms > weir_loop_now_ms(h->worker->loop)) { /* there was progress since */
+        weir_timer_set(h->worker->loop, &h->timer, ident(h), h->due_ms);
+        return;
+    }
     switch (h->state) {
     case HTTP_HEAD: exchange_refuse(h, 408, "the request head did not arrive in time"); break;
     case HTTP_EXCHANGE:
@@ -338,7 +344,7 @@ void http_flush(struct http_conn *h)
         } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable)) {
             pump(h);
         }
-    } else if (h->state == HTTP_IDLE && !weir_timer_is_set(&h->timer)) {
+    } else if (h->state == HTTP_IDLE && !h->due_ms) {
         http_arm(h, first_limits(h)->send_ms);
     }
 }

@@ -60,7 +60,8 @@ struct listener {
     int default_site;         /* -1: none */
     struct host_entry *hosts; /* open addressing, power of two */
     uint32_t host_mask;
-    struct sockaddr_storage address;
+    char address[64], port[8];
+    struct weir_str server_addr, server_port;
     bool any_address;         /* bound to all: a connection tells which one it came to */
 };
 struct host_entry {
@@ -102,6 +103,7 @@ struct http_conn {
     struct exchange *ex;
     struct weir_buf out, in;     /* to send; read but not parsed yet (pipelined, or the app is slower) */
     struct weir_timer timer;
+    uint64_t due_ms;             /* its time is up then; 0: none. The timer may be set earlier: it looks here */
     union {
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
@@ -124,7 +126,7 @@ void http_want_write(struct http_conn *h); /* flushed again when the socket has 
 void http_send_now(struct http_conn *h); /* what is in its output, as far as the socket takes it */
 void http_next(struct http_conn *h);   /* the exchange is over: the next message, or the end */
 void http_resume(struct http_conn *h); /* its exchange takes body again */
-void http_arm(struct http_conn *h, uint32_t ms);
+void http_arm(struct http_conn *h, uint32_t ms); /* 0: no time-out */
 
 /* ---- exchanges ---- */
 
@@ -243,7 +245,7 @@ struct worker {
     bool accepting, draining, done;
     struct weir_buf log_buf, err_buf;
     struct weir_timer log_timer, tick_timer;
-    struct weir_buf spare[64];        /* empty buffers for connections that write */
+    struct weir_buf spare[256];        /* empty buffers for connections that write */
     unsigned spare_count;
     int64_t date_at;
     char date[30];

@@ -124,29 +124,31 @@ static void arm(struct worker *w)
 
 /* ---- lines ---- */
 
+static char *text(char *to, const char *end, struct weir_str s)
+{
+    size_t n = s.len < (size_t)(end - to) ? s.len : (size_t)(end - to);
+    if (n) weir_copy(to, s.ptr, n);
+    return to + n;
+}
+
 /* Text of a stranger: control bytes, quotes, backslashes and bytes above 0x7e are written as \xHH. */
 static char *escaped(char *to, const char *end, struct weir_str s)
 {
     static const char hex[] = "0123456789abcdef";
     for (size_t i = 0; i < s.len && to + 4 < end; i++) {
-        unsigned char c = (unsigned char)s.ptr[i];
-        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-            *to++ = (char)c;
-        } else {
-            *to++ = '\\';
-            *to++ = 'x';
-            *to++ = hex[c >> 4];
-            *to++ = hex[c & 15];
+        size_t run = i;
+        while (run < s.len && weir_byte_class[(unsigned char)s.ptr[run]] & WEIR_BYTE_PLAIN) run++;
+        if (run > i) {
+            to = text(to, end - 4, weir_str(s.ptr + i, run - i));
+            i = run - 1;
+            continue;
         }
+        *to++ = '\\';
+        *to++ = 'x';
+        *to++ = hex[(unsigned char)s.ptr[i] >> 4];
+        *to++ = hex[(unsigned char)s.ptr[i] & 15];
     }
     return to;
-}
-
-static char *text(char *to, const char *end, struct weir_str s)
-{
-    size_t n = s.len < (size_t)(end - to) ? s.len : (size_t)(end - to);
-    memcpy(to, s.ptr, n);
-    return to + n;
 }
 
 static char *number(char *to, const char *end, uint64_t v)

@@ -39,12 +39,15 @@ static int listener_init(struct listener *l, const struct weir_config *conf, int
     l->conf = &conf->listeners[index];
     l->fd = fd;
     l->default_site = -1;
-    socklen_t len = sizeof l->address;
-    if (getsockname(fd, (struct sockaddr *)&l->address, &len) < 0) memset(&l->address, 0, sizeof l->address);
-    const struct sockaddr_in *v4 = (const void *)&l->address;
-    const struct sockaddr_in6 *v6 = (const void *)&l->address;
-    l->any_address = l->address.ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)
-                     : l->address.ss_family == AF_INET && v4->sin_addr.s_addr == INADDR_ANY;
+    struct sockaddr_storage at = {0};
+    socklen_t len = sizeof at;
+    if (getsockname(fd, (struct sockaddr *)&at, &len) < 0) at.ss_family = AF_UNSPEC;
+    const struct sockaddr_in *v4 = (const void *)&at;
+    const struct sockaddr_in6 *v6 = (const void *)&at;
+    l->any_address = at.ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)
+                     : at.ss_family == AF_INET && v4->sin_addr.s_addr == INADDR_ANY;
+    l->server_port = weir_str(l->port, weir_u64_text(l->port, weir_address_text(&at, l->address, sizeof l->address)));
+    l->server_addr = weir_cstr(l->address);
     for (size_t i = 0; i < conf->site_count; i++)
         if (serves(&conf->sites[i], index)) names += conf->sites[i].name_count;
     uint32_t cap = 4;

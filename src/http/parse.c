@@ -32,34 +32,9 @@ struct message {
     const char *reason;
 };
 
-/* ---- classes of bytes ---- */
-enum { TOKEN = 1, VCHAR = 2, FIELD = 4, HEX = 8, HOST = 16 };
-static uint8_t class_of[256];
-
-__attribute__((constructor)) static void fill_classes(void)
-{
-    for (unsigned c = 0; c < 256; c++) {
-        uint8_t k = 0;
-        bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (alnum || (c && c < 128 && strchr("!#$%&'*+-.^_`|~", (int)c))) k |= TOKEN;
-        if (c > 0x20 && c < 0x7f) k |= VCHAR;
-        if (c == '\t' || (c >= 0x20 && c != 0x7f)) k |= FIELD; /* obs-text is content to us */
-        if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')) k |= HEX;
-        if (alnum || (c && c < 128 && strchr("-._~:[]%", (int)c))) k |= HOST;
-        class_of[c] = k;
-    }
-}
-
-static bool all(struct weir_str s, uint8_t k)
-{
-    uint8_t have = k;
-    for (size_t i = 0; i < s.len; i++) have &= class_of[(unsigned char)s.ptr[i]];
-    return have & k;
-}
-
 bool weir_http_token(struct weir_str s)
 {
-    return s.len > 0 && all(s, TOKEN);
+    return s.len > 0 && weir_str_all(s, WEIR_BYTE_TOKEN);
 }
 
 const struct weir_pair *weir_http_find(const struct weir_pair *headers, size_t count, const char *name)
@@ -228,7 +203,7 @@ static int split_target(struct weir_http1 *p)
     size_t end = scheme;
     while (end < t.len && t.ptr[end] != '/' && t.ptr[end] != '?') end++;
     r->host = weir_str(t.ptr + scheme, end - scheme);
-    if (r->host.len == 0 || !all(r->host, HOST)) return refuse(p, 400, "a URL without a valid host");
+    if (r->host.len == 0 || !weir_str_all(r->host, WEIR_BYTE_HOST)) return refuse(p, 400, "a URL without a valid host");
     if (end < t.len && t.ptr[end] == '/') {
         r->path_query = weir_str(t.ptr + end, t.len - end);
         return WEIR_OK;
@@ -253,7 +228,7 @@ static int request_line(struct weir_http1 *p, struct weir_str line)
     if (!sp2) return refuse(p, 400, "a request line without a version");
     r->target = weir_str(rest.ptr, (size_t)(sp2 - rest.ptr));
     struct weir_str version = weir_str(sp2 + 1, rest.len - r->target.len - 1);
-    if (r->target.len == 0 || !all(r->target, VCHAR)) return refuse(p, 400, "a target that is not visible ASCII");
+    if (r->target.len == 0 || !weir_str_all(r->target, WEIR_BYTE_VISIBLE)) return refuse(p, 400, "a target that is not visible ASCII");
     if (version.len != 8 || memcmp(version.ptr, "HTTP/", 5) != 0 || version.ptr[6] != '.' || version.ptr[5] < '0' ||
         version.ptr[5] > '9' || version.ptr[7] < '0' || version.ptr[7] > '9')
         return refuse(p, 400, "not an HTTP version");
@@ -281,7 +256,7 @@ static int split_field(struct weir_http1 *p, struct weir_str line, struct weir_p
     if (f->name.len && (colon[-1] == ' ' || colon[-1] == '\t')) return refuse(p, 400, "a blank before the colon");
     if (!weir_http_token(f->name)) return refuse(p, 400, "a header name that is no token");
     f->value = weir_str(colon + 1, line.len - f->name.len - 1);
-    if (!all(f->value, FIELD) && f->value.len) return refuse(p, 400, "a control byte in a header value");
+    if (!weir_str_field(f->value)) return refuse(p, 400, "a control byte in a header value");
     f->value = trim(f->value);
     return WEIR_OK;
 }
@@ -333,7 +308,7 @@ static int on_host(struct weir_http1 *p, struct weir_str value)
 {
     if (p->m->has_host) return refuse(p, 400, "more than one Host");
     p->m->has_host = true;
-    if (value.len && !all(value, HOST)) return refuse(p, 400, "a Host that is not valid");
+    if (value.len && !weir_str_all(value, WEIR_BYTE_HOST)) return refuse(p, 400, "a Host that is not valid");
     if (p->m->req.host.len == 0) p->m->req.host = value; /* an absolute target wins [RFC 9112 3.2.2] */
     return WEIR_OK;
 }
@@ -436,7 +411,7 @@ static int chunk_size(struct weir_http1 *p, struct weir_str line)
 {
     uint64_t n = 0;
     size_t i = 0;
-    for (; i < line.len && class_of[(unsigned char)line.ptr[i]] & HEX; i++) {
+    for (; i < line.len && weir_byte_class[(unsigned char)line.ptr[i]] & WEIR_BYTE_HEX; i++) {
         unsigned char c = (unsigned char)line.ptr[i];
         if (i == 15) return refuse(p, 400, "a chunk size that is too large");
         n = n << 4 | (unsigned)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
@@ -444,7 +419,7 @@ static int chunk_size(struct weir_http1 *p, struct weir_str line)
     if (i == 0) return refuse(p, 400, "a chunk without a size");
     struct weir_str ext = weir_str(line.ptr + i, line.len - i);
     if (ext.len && ext.ptr[0] != ';') return refuse(p, 400, "a chunk size that is no number");
-    if (ext.len && !all(ext, FIELD)) return refuse(p, 400, "a control byte in a chunk extension");
+    if (!weir_str_field(ext)) return refuse(p, 400, "a control byte in a chunk extension");
     if (n > p->body_max - p->body_seen) return refuse(p, 413, "the request body is larger than allowed");
     p->left = n;
     p->state = n ? CHUNK_DATA : TRAILERS;

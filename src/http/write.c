@@ -30,27 +30,22 @@ const char *weir_http_status_text(int status)
     return "Unknown";
 }
 
-static bool value_is_clean(struct weir_str v)
-{
-    for (size_t i = 0; i < v.len; i++) {
-        unsigned char c = (unsigned char)v.ptr[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
-    }
-    return true;
-}
-
+/* Fields that the writer itself sets. */
 static bool is_framing(struct weir_str name)
 {
-    static const char *const names[] = {"content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "trailer"};
-    for (size_t i = 0; i < WEIR_COUNT(names); i++)
-        if (weir_str_ieq(name, weir_cstr(names[i]))) return true;
-    return false;
+    switch (name.len) {
+    case 7: return weir_str_ieq(name, WEIR_STR("upgrade")) || weir_str_ieq(name, WEIR_STR("trailer"));
+    case 10: return weir_str_ieq(name, WEIR_STR("connection")) || weir_str_ieq(name, WEIR_STR("keep-alive"));
+    case 14: return weir_str_ieq(name, WEIR_STR("content-length"));
+    case 17: return weir_str_ieq(name, WEIR_STR("transfer-encoding"));
+    default: return false;
+    }
 }
 
 static int check_fields(const struct weir_pair *f, size_t count, size_t *len)
 {
     for (size_t i = 0; i < count; i++) {
-        if (!weir_http_token(f[i].name) || !value_is_clean(f[i].value) || is_framing(f[i].name)) return WEIR_INVALID;
+        if (!weir_http_token(f[i].name) || !weir_str_field(f[i].value) || is_framing(f[i].name)) return WEIR_INVALID;
         *len += f[i].name.len + f[i].value.len + 4;
     }
     return WEIR_OK;
@@ -58,7 +53,7 @@ static int check_fields(const struct weir_pair *f, size_t count, size_t *len)
 
 static char *put(char *p, const char *s, size_t len)
 {
-    memcpy(p, s, len);
+    weir_copy(p, s, len);
     return p + len;
 }
 #define PUT(p, literal) put((p), (literal), sizeof(literal) - 1)

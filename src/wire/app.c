@@ -83,10 +83,12 @@ static struct request *activate(struct weir_wire_app *w, uint16_t id)
     if (!chunk) chunk = w->table[id >> 8] = calloc(256, sizeof(struct request *));
     struct request *r = w->free_requests;
     if (!chunk) return NULL;
+    bool reused = r != NULL;
     if (r) w->free_requests = r->next_free;
     else r = malloc(sizeof *r);
     if (!r) return NULL;
-    *r = (struct request){.id = id};
+    struct weir_buf params = reused ? r->params : (struct weir_buf){0};
+    *r = (struct request){.id = id, .params = params};
     chunk[id & 0xff] = r;
     w->active++;
     return r;
@@ -101,7 +103,7 @@ static void deactivate(struct weir_wire_app *w, struct request *r)
     }
     if (!r->keep) w->finished = true;
     w->table[r->id >> 8][r->id & 0xff] = NULL;
-    weir_buf_fini(&r->params);
+    weir_buf_reset(&r->params, 4096);
     r->next_free = w->free_requests;
     w->free_requests = r;
     w->active--;
@@ -270,18 +272,18 @@ static int on_stream(struct weir_wire_app *w, struct weir_wire_event *ev)
 /* ---- records in: complete ---- */
 
 /* [3.4]: each pair whole; what no environment can carry is refused. */
-static int check_params(const struct weir_wire_app *w, const struct request *r)
+static int check_params(const struct weir_wire_app *w, const struct request *r, uint32_t *count)
 {
     struct weir_str all = weir_str(weir_buf_ptr(&r->params), weir_buf_len(&r->params));
     struct weir_pair p;
     size_t pos = 0;
-    uint32_t count = 0;
     int status;
+    *count = 0;
     while ((status = weir_wire_pair_next(all, &pos, &p)) == WEIR_OK) {
-        if (++count > w->limits.params_count) return WEIR_LIMIT;
-        if (p.name.len == 0 || memchr(p.name.ptr, 0, p.name.len) || memchr(p.name.ptr, '=', p.name.len) ||
-            (p.value.len && memchr(p.value.ptr, 0, p.value.len)))
-            return WEIR_INVALID;
+        bool odd = p.name.len == 0;
+        if (++*count > w->limits.params_count) return WEIR_LIMIT;
+        for (size_t i = 0; i < p.name.len; i++) odd |= p.name.ptr[i] == 0 || p.name.ptr[i] == '=';
+        if (odd || (p.value.len && memchr(p.value.ptr, 0, p.value.len))) return WEIR_INVALID;
     }
     return status == WEIR_AGAIN ? WEIR_OK : status;
 }
@@ -289,17 +291,19 @@ static int check_params(const struct weir_wire_app *w, const struct request *r)
 static int on_params_end(struct weir_wire_app *w, struct weir_wire_event *ev)
 {
     struct request *r = w->cur;
-    int status = check_params(w, r);
+    uint32_t count;
+    int status = check_params(w, r, &count);
     if (status == WEIR_LIMIT) {
         uint16_t id = r->id;
         deactivate(w, r);
         return refuse(w, id, WEIR_WIRE_OVERLOADED);
     }
     if (status < 0) return fail(w, "PARAMS that are no name-value pairs");
+    if (!weir_buf_room(&r->params, 1)) return fail(w, "out of memory"); /* the byte behind them is the program's, too */
     w->params_held -= weir_buf_len(&r->params);
     r->running = true;
     *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_REQUEST, .id = r->id, .role = r->role, .keep = r->keep,
-                                   .agreed = r->flow};
+                                   .agreed = r->flow, .param_count = count};
     return 1;
 }
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Record headers and name-value pairs: bytes <-> values, no state. Every length is computed in 32 bits or more. */
-#include "weir/wire.h"
-
-#include <string.h>
+#include "wire/wire_internal.h"
 
 void weir_wire_header_write(uint8_t *out, uint8_t type, uint16_t id, uint16_t len, uint8_t padding)
 {
@@ -25,34 +23,9 @@ void weir_wire_header_read(const uint8_t *in, struct weir_wire_header *out)
     out->padding = in[6];
 }
 
-static size_t length_size(size_t len)
-{
-    return len < 128 ? 1 : 4;
-}
-
-static uint8_t *length_write(uint8_t *out, size_t len)
-{
-    if (len < 128) {
-        *out++ = (uint8_t)len;
-        return out;
-    }
-    *out++ = (uint8_t)(0x80 | len >> 24);
-    *out++ = (uint8_t)(len >> 16);
-    *out++ = (uint8_t)(len >> 8);
-    *out++ = (uint8_t)len;
-    return out;
-}
-
 size_t weir_wire_pair(uint8_t *out, struct weir_str name, struct weir_str value)
 {
-    if (name.len > 0x7fffffff || value.len > 0x7fffffff) return 0;
-    size_t total = length_size(name.len) + length_size(value.len) + name.len + value.len;
-    if (!out) return total;
-    out = length_write(out, name.len);
-    out = length_write(out, value.len);
-    if (name.len) memcpy(out, name.ptr, name.len);
-    if (value.len) memcpy(out + name.len, value.ptr, value.len);
-    return total;
+    return pair_put(out, name, value);
 }
 
 /* One length at *pos: WEIR_OK, or WEIR_PROTOCOL if it runs past the end. */

@@ -124,30 +124,29 @@ void weir_wire_server_allow_plain_mpx(struct weir_wire_server *w, uint32_t n)
 
 /* ---- beginning ---- */
 
-/* PARAMS as few records as possible, no pair in two of them. Two passes of the same code: out NULL measures.
- * Returns the bytes, 0: a pair cannot be sent. */
-static size_t encode_params(uint8_t *out, uint16_t id, const struct weir_pair *params, size_t count)
+/* PARAMS in as few records as possible, no pair in two of them, and the empty record. The same code measures (out NULL) and
+ * writes. Returns the bytes; 0: a pair cannot be sent. */
+static inline __attribute__((always_inline)) size_t encode_params(uint8_t *out, uint16_t id, const struct weir_pair *params, size_t count)
 {
-    size_t total = 0, i = 0;
-    while (i < count) {
-        size_t len = 0, first = i;
-        for (; i < count; i++) {
-            size_t n = weir_wire_pair(NULL, params[i].name, params[i].value);
-            if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || params[i].name.len == 0) return 0;
-            if (len + n > WEIR_WIRE_SEND_CONTENT) break;
-            len += n;
+    size_t record = 0, at = WEIR_WIRE_HEADER_LEN; /* where the current record begins; the next byte */
+    for (size_t i = 0; i < count; i++) {
+        size_t n = pair_put(NULL, params[i].name, params[i].value);
+        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || params[i].name.len == 0) return 0;
+        if (at + n - record - WEIR_WIRE_HEADER_LEN > WEIR_WIRE_SEND_CONTENT) {
+            if (out) weir_wire_header_write(out + record, WEIR_WIRE_PARAMS, id, (uint16_t)(at - record - WEIR_WIRE_HEADER_LEN), 0);
+            record = at;
+            at += WEIR_WIRE_HEADER_LEN;
         }
-        if (out) {
-            uint8_t *p = out + total;
-            weir_wire_header_write(p, WEIR_WIRE_PARAMS, id, (uint16_t)len, 0);
-            p += WEIR_WIRE_HEADER_LEN;
-            for (size_t k = first; k < i; k++) p += weir_wire_pair(p, params[k].name, params[k].value);
-            WEIR_ASSERT(p == out + total + WEIR_WIRE_HEADER_LEN + len);
-        }
-        total += WEIR_WIRE_HEADER_LEN + len;
+        if (out) (void)pair_put(out + at, params[i].name, params[i].value);
+        at += n;
     }
-    if (out) weir_wire_header_write(out + total, WEIR_WIRE_PARAMS, id, 0, 0);
-    return total + WEIR_WIRE_HEADER_LEN;
+    if (count) {
+        if (out) weir_wire_header_write(out + record, WEIR_WIRE_PARAMS, id, (uint16_t)(at - record - WEIR_WIRE_HEADER_LEN), 0);
+        record = at;
+        at += WEIR_WIRE_HEADER_LEN;
+    }
+    if (out) weir_wire_header_write(out + record, WEIR_WIRE_PARAMS, id, 0, 0);
+    return at;
 }
 
 static void init_request(struct weir_wire_server *w, struct request *r, uint32_t window, void *user)

@@ -16,6 +16,31 @@
 
 void weir_wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in); /* defaults filled in */
 
+/* ---- pairs [3.4]: the one path for measuring (out NULL) and writing ---- */
+static inline uint8_t *pair_length_write(uint8_t *out, size_t len)
+{
+    if (len < 128) {
+        *out++ = (uint8_t)len;
+        return out;
+    }
+    *out++ = (uint8_t)(0x80 | len >> 24);
+    *out++ = (uint8_t)(len >> 16);
+    *out++ = (uint8_t)(len >> 8);
+    *out++ = (uint8_t)len;
+    return out;
+}
+static inline size_t pair_put(uint8_t *out, struct weir_str name, struct weir_str value)
+{
+    if (name.len > 0x7fffffff || value.len > 0x7fffffff) return 0;
+    size_t total = (name.len < 128 ? 1u : 4u) + (value.len < 128 ? 1u : 4u) + name.len + value.len;
+    if (!out) return total;
+    out = pair_length_write(out, name.len);
+    out = pair_length_write(out, value.len);
+    weir_copy(out, name.ptr, name.len);
+    weir_copy(out + name.len, value.ptr, value.len);
+    return total;
+}
+
 /* ---- records ---- */
 
 enum decode_step {
