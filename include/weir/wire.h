@@ -74,6 +74,7 @@ struct weir_wire_limits {
     uint32_t window;         /* initial limit of each stream that we receive on an agreed connection [64 KiB] */
     uint32_t stray_records;  /* records of inactive ids in a row before the connection ends [10000] */
     uint32_t idle_credits;   /* CREDIT in a row without a byte of that stream before the connection ends [1000] */
+    uint32_t threads;        /* app end: handlers wait, on so many threads: told to the server [0: event handlers] (FC 2.2) */
     uint32_t no_flow;        /* 1: do not answer FCGI_FLOW_CONTROL (app end) */
 };
 
@@ -101,6 +102,7 @@ struct weir_wire_event {
     enum weir_stream stream;    /* INPUT, INPUT_END, ROOM */
     uint32_t app_status;        /* END */
     uint32_t param_count;       /* REQUEST: pairs in PARAMS */
+    uint32_t threads;           /* VALUES, agreed: handlers that wait, on so many threads; 0: event handlers */
     uint32_t limit;             /* LIMIT */
     struct weir_str bytes;      /* INPUT: in the lent buffer, never empty */
     void *user;                 /* what set_user or begin gave; NULL if nothing */
@@ -167,7 +169,10 @@ WEIR_API size_t weir_wire_server_room(const struct weir_wire_server *w, uint16_t
 WEIR_API WEIR_CHECK int weir_wire_server_write_end(struct weir_wire_server *w, uint16_t id, enum weir_stream s); /* the empty record */
 /* ABORT_REQUEST: nothing more is sent for id; its output that still arrives is discarded and counts as taken; EV_END follows. */
 WEIR_API WEIR_CHECK int weir_wire_server_abort(struct weir_wire_server *w, uint16_t id);
+/* The program took len bytes of an output stream: credit goes back when due (FC 5.4). */
 WEIR_API void weir_wire_server_consumed(struct weir_wire_server *w, uint16_t id, enum weir_stream s, size_t len);
+/* From now on credit keeps this window open (FC 5.8). */
+WEIR_API void weir_wire_server_set_window(struct weir_wire_server *w, uint16_t id, enum weir_stream s, uint32_t window);
 WEIR_API void weir_wire_server_feed(struct weir_wire_server *w, const void *buf, size_t len);
 WEIR_API WEIR_CHECK int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev);
 WEIR_API size_t weir_wire_server_output(const struct weir_wire_server *w, const void **ptr);

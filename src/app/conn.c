@@ -78,7 +78,7 @@ int weir_app_conn_adopt(struct weir_app *a, int fd)
 {
     const struct weir_wire_limits limits = {.params_bytes = a->o.params_bytes, .requests = a->o.max_requests,
                                             .plain_requests = a->o.max_plain, .conns = a->o.max_conns,
-                                            .window = a->o.body_window};
+                                            .window = a->o.body_window, .threads = a->o.threads};
     struct app_conn *k = a->conn_count < a->o.max_conns ? slot(a) : NULL;
     if (!k) return WEIR_LIMIT;
     uint32_t index = k->index, epoch = (k->epoch + 1) & 0xffffff;

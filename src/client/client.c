@@ -58,7 +58,7 @@ struct conn *group_conn_new(struct weir_client_group *g)
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     k->single = NULL;
     k->wire = NULL;
-    k->shared = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = false;
+    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = false;
     k->batched = k->probes = 0;
     k->timer = (struct weir_timer){0};
     k->index = index;
@@ -97,6 +97,7 @@ int weir_client_new(struct weir_client **out, struct weir_client_group *g, struc
     c->o = *o;
     if (!c->o.hold_memory) c->o.hold_memory = 256u << 10;
     if (!c->o.hold_max) c->o.hold_max = UINT64_C(1) << 30;
+    if (!c->o.window_memory) c->o.window_memory = 64u << 20;
     c->index = o->index;
     struct weir_list *lists[] = {&c->ready, &c->dirty, &c->due, &c->to_read, &c->open, &c->inbox};
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
@@ -239,10 +240,7 @@ void weir_client_ready(struct weir_client *c, const struct weir_event *ev)
         struct weir_spill *s = weir_spill_done(ev->ptr);
         struct weir_client_req *r = s ? weir_spill_user(s) : NULL;
         if (!r) break;
-        if (r->conn && r->conn->paused && !weir_spill_full(s)) {
-            r->conn->paused = false;
-            if (weir_list_empty(&r->conn->read_link)) weir_list_push_back(&c->to_read, &r->conn->read_link);
-        }
+        req_held_written(r);
         r->tell_output = true;
         req_tell(r);
         break;
@@ -343,7 +341,7 @@ static bool wire_event(struct weir_client *c, struct conn *k, const struct weir_
         if (r) req_wire_end(r, w);
         if (k->shared) conn_after_end(k);
         return false;
-    case WEIR_WIRE_EV_VALUES: conn_values(k, w->agreed); return false;
+    case WEIR_WIRE_EV_VALUES: conn_values(k, w->agreed, w->threads); return false;
     case WEIR_WIRE_EV_LIMIT:
         k->final = w->final;
         if (!w->final) pool_set_mode(k->ep, true, false, w->limit);

@@ -70,6 +70,8 @@ struct weir_client_options {
     struct weir_spill_quota *quota;
     uint32_t hold_memory;          /* output that its receiver cannot take: bytes in memory [256 KiB] */
     uint64_t hold_max;             /* and in all [1 GiB] */
+    uint64_t window_memory;        /* output windows of all its requests with flow control together [64 MiB]: when they are
+                                      many, each begins with less, 64 KiB down to 4 KiB */
 };
 #define WEIR_CLIENT_KINDS 4
 WEIR_CHECK int weir_client_new(struct weir_client **out, struct weir_client_group *g, struct weir_loop *l,
@@ -103,6 +105,7 @@ struct weir_client_begin {
     size_t param_count;
     uint64_t body_len;              /* bytes of STDIN that will come; 0: none */
     bool repeatable;                /* may run twice */
+    bool body_kept;                 /* the body can be given from its beginning again (after STARTED) */
     uint32_t queue_ms;              /* 0: the pool's; else at most that */
     uint32_t silent_ms, request_ms; /* without a byte from the app; in all; 0: none */
     void *user;

@@ -153,12 +153,13 @@ static void connected(struct conn *k)
         return;
     }
     conn_set(k, CONN_ACTIVE);
-    weir_wire_server_allow_plain_mpx(k->wire, k->ep->requests ? k->ep->requests : 16);
+    if (!k->own) weir_wire_server_allow_plain_mpx(k->wire, k->ep->requests ? k->ep->requests : 16);
     run_pending(k);
 }
 
-struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, bool shared)
+struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum conn_use use)
 {
+    bool shared = use != USE_SINGLE;
     struct conn *k = group_conn_new(c->group);
     if (!k) {
         if (!shared) pool_conn_gone(ep, c, true, true);
@@ -167,13 +168,14 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, bool sha
     k->client = c;
     k->ep = ep;
     k->shared = shared;
+    k->own = use == USE_OWN;
     k->fd = -1;
     reserve_epoch(k, c->index, CONN_CONNECTING);
     if (shared) {
         pthread_mutex_lock(&ep->pool->lock);
         ep->refs++;
         pthread_mutex_unlock(&ep->pool->lock);
-        ep->shared[c->index] = k;
+        if (!k->own) ep->shared[c->index] = k;
         weir_list_push_back(&c->open, &k->link);
     }
     int fd = weir_loop_connect(c->loop, &ep->addr, ep->addr_len);
@@ -242,7 +244,7 @@ static void becomes_single(struct conn *k)
     pool_conn_idle(k, false); /* it answered: somebody accepted it */
 }
 
-void conn_values(struct conn *k, bool agreed)
+void conn_values(struct conn *k, bool agreed, uint32_t threads)
 {
     weir_timer_clear(&k->timer);
     if (conn_state(k) != CONN_ASKING) return;
@@ -251,6 +253,7 @@ void conn_values(struct conn *k, bool agreed)
         return;
     }
     pool_set_mode(k->ep, true, false, weir_wire_server_limit(k->wire));
+    k->absorb = threads > 0;
     conn_set(k, CONN_ACTIVE);
     run_pending(k);
 }
@@ -269,7 +272,7 @@ void conn_after_end(struct conn *k)
     pthread_mutex_lock(&ep->pool->lock);
     bool drain = ep->drain;
     pthread_mutex_unlock(&ep->pool->lock);
-    if (drain || k->final) conn_close(k, WEIR_CLOSED, "the application drains");
+    if (drain || k->final || k->own) conn_close(k, WEIR_CLOSED, k->own ? "not needed any more" : "the application drains");
 }
 
 /* ---- batches ---- */

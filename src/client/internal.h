@@ -18,6 +18,10 @@
 #define BATCH_US       100
 #define OUTPUT_HIGH    (256u << 10) /* body bytes that wait in a connection's output */
 #define PLAIN_MPX_BODY (64u << 10)  /* larger bodies do not share a connection that has no credit */
+#define PLAIN_MPX_HOLD (8u << 20)   /* output that waits for the disk there: beyond it the request is given up */
+#define WINDOW_MAX     (64u << 10)  /* output window of a request: what it begins with, */
+#define WINDOW_MIN     (4u << 10)   /* and the least, when memory is short */
+#define WINDOW_SHARE   512          /* of what is left one request may take this part */
 #define ABORT_MS       5000         /* END must follow an ABORT within it */
 #define ASK_MS         1000
 #define CONNECT_MS     5000
@@ -51,6 +55,8 @@ struct conn {
     uint32_t index;
     int fd;
     bool shared;                 /* multiplexed */
+    bool own;                    /* shared, but for one request with a large body: not found by others */
+    bool absorb;                 /* its handlers wait: output is taken off them also where its receiver is slow */
     bool peer_closed;            /* no further edge will tell: read to the end */
     bool room_wanted;            /* a request waits for room in the output */
     bool want_write, lent, paused, broken, final, unused, attached;
@@ -76,8 +82,10 @@ void conn_set(struct conn *k, enum conn_state s);            /* the one place th
 void conn_give(struct conn *k, struct weir_client *to);      /* idle or just freed: out of its loop, epoch up, new owner */
 WEIR_CHECK int conn_attach(struct conn *k);                  /* into the owner's loop */
 struct weir_ident conn_ident(const struct conn *k, enum client_kind kind);
-/* Opens a connection of c to ep; the place was already counted. Never fails: what goes wrong is its state. */
-struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, bool shared);
+/* Opens a connection of c to ep; a single one's place was already counted. What goes wrong is its state, told later; NULL:
+ * memory. */
+enum conn_use { USE_SINGLE, USE_SHARED, USE_OWN };
+struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum conn_use use);
 /* Ends it, and the requests on it with `status` and `reason`; frees the place. */
 void conn_close(struct conn *k, int status, const char *reason);
 void conn_dirty(struct conn *k);
@@ -88,7 +96,7 @@ void conn_clock(struct conn *k);                             /* its due_us came 
 /* Reads once more into the scratch and lends it to the wire machine: true if there is something to take. */
 bool conn_read(struct conn *k);
 void conn_end_read(struct conn *k);
-void conn_values(struct conn *k, bool agreed);
+void conn_values(struct conn *k, bool agreed, uint32_t threads);
 void conn_free_now(struct conn *k);
 void conn_after_end(struct conn *k);                         /* shared: a place is free, or it is time to close */
 
@@ -176,7 +184,10 @@ struct weir_client_req {
     struct weir_timer timer;
     struct weir_client_result result;
     uint64_t begun_us, since_us, started_us, heard_us, aborted_us, sent, received;
+    uint64_t refused_by; /* id of the endpoint that refused it; others first */
     uint32_t queue_ms;
+    uint32_t window;     /* of its output; counted in client->windows */
+    uint32_t owed;       /* credit for held output that waits until the disk has caught up */
     uint16_t id;
     _Atomic uint8_t state; /* enum req_state; WAITING -> GRANTED by any thread under the pool's lock */
     uint8_t tries;
@@ -196,6 +207,7 @@ void req_conn_lost(struct weir_client_req *r, int status, const char *reason);
 void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev);
 void req_stop(struct weir_client_req *r, int status, const char *reason); /* running: the app is told to stop */
 WEIR_CHECK int req_hold(struct weir_client_req *r, const char *p, size_t len);
+void req_held_written(struct weir_client_req *r); /* what is held is in memory or on disk: its app may go on */
 void req_recycle(struct weir_client_req *r);
 
 /* ---- a thread's client ---- */
@@ -214,6 +226,7 @@ struct weir_client {
     atomic_bool look;                                  /* endpoints began to drain: look at shared connections */
     struct weir_client_req *free_reqs;
     uint32_t req_count;
+    uint64_t windows;                                  /* of all requests together */
     char *scratch;
 };
 

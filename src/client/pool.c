@@ -202,21 +202,28 @@ static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
     return endpoint_shared(ep) ? ep->active < ep->limit : !weir_list_empty(&ep->idle);
 }
 
-/* Within a batch the same endpoint, then the least loaded; among equals one with a connection of this thread. */
-static struct weir_endpoint *choose(struct weir_pool *p, struct weir_client *c, uint64_t now_us)
+/* Within a batch the same endpoint, then the least loaded; among equals one with a connection of this thread. One that
+ * refused the request only if there is no other. */
+static struct weir_endpoint *choose(struct weir_pool *p, const struct weir_client_req *r, uint64_t now_us)
 {
+    struct weir_client *c = r->client;
     struct pool_thread *t = &p->threads[c->index];
-    struct weir_endpoint *best = NULL;
+    struct weir_endpoint *best = NULL, *refused = NULL;
     bool best_own = false;
-    if (t->batch && t->batch_left && usable(t->batch, now_us)) return t->batch;
+    if (t->batch && t->batch_left && t->batch->id != r->refused_by && usable(t->batch, now_us)) return t->batch;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
         if (!usable(ep, now_us)) continue;
+        if (ep->id == r->refused_by) {
+            refused = ep;
+            continue;
+        }
         bool own = endpoint_shared(ep) ? ep->shared[c->index] != NULL : idle_conn(ep, c)->client == c;
         if (best && (best->active < ep->active || (best->active == ep->active && best_own >= own))) continue;
         best = ep;
         best_own = own;
     }
+    if (!best) best = refused;
     t->batch = best;
     t->batch_left = BATCH_REQUESTS;
     return best;
@@ -224,7 +231,7 @@ static struct weir_endpoint *choose(struct weir_pool *p, struct weir_client *c, 
 
 int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
 {
-    struct weir_endpoint *ep = choose(p, r->client, now_us);
+    struct weir_endpoint *ep = choose(p, r, now_us);
     if (!ep) return 0;
     struct pool_thread *t = &p->threads[r->client->index];
     if (t->batch_left) t->batch_left--;
@@ -317,7 +324,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
         weir_list_remove(&r->link);
         req_start(r);
     }
-    for (unsigned i = 0; i < open_count; i++) conn_open(c, open[i], false);
+    for (unsigned i = 0; i < open_count; i++) (void)conn_open(c, open[i], USE_SINGLE);
 }
 
 /* ---- what happened to slots and connections ---- */

@@ -37,6 +37,8 @@ void req_recycle(struct weir_client_req *r)
     if (c->lent == r) c->lent = NULL;
     weir_spill_free(r->held);
     r->held = NULL;
+    c->windows -= r->window;
+    r->window = 0;
     r->next_free = c->free_reqs;
     c->free_reqs = r;
     c->req_count--;
@@ -233,8 +235,9 @@ void req_start(struct weir_client_req *r)
         req_run_on(r, k);
         return;
     }
-    struct conn *k = r->ep->shared[c->index];
-    if (!k) k = conn_open(c, r->ep, true);
+    bool own = !r->ep->flow && r->o.body_len > PLAIN_MPX_BODY;
+    struct conn *k = own ? NULL : r->ep->shared[c->index];
+    if (!k) k = conn_open(c, r->ep, own ? USE_OWN : USE_SHARED);
     if (!k) {
         leave_slot(r, NULL, false);
         req_end(r, WEIR_NOMEM, WEIR_STAGE_CONNECT, "out of memory");
@@ -249,13 +252,31 @@ void req_start(struct weir_client_req *r)
     }
 }
 
+/* What a request may hold of the memory for output windows: a share of what is left. */
+static uint32_t window_share(const struct weir_client *c)
+{
+    uint64_t left = c->o.window_memory > c->windows ? c->o.window_memory - c->windows : 0;
+    uint64_t share = left / WINDOW_SHARE / WINDOW_MIN * WINDOW_MIN;
+    uint32_t most = c->o.hold_memory < WINDOW_MAX ? c->o.hold_memory : WINDOW_MAX;
+    uint32_t least = most < WINDOW_MIN ? most : WINDOW_MIN;
+    return share > most ? most : share < least ? least : (uint32_t)share;
+}
+
+static void set_window(struct weir_client_req *r, uint32_t window)
+{
+    r->client->windows += window;
+    r->client->windows -= r->window;
+    r->window = window;
+}
+
 void req_run_on(struct weir_client_req *r, struct conn *k)
 {
     struct weir_client *c = r->client;
-    uint32_t window = c->o.hold_memory < 65536 ? c->o.hold_memory : 65536;
+    set_window(r, 0);
+    if (weir_wire_server_agreed(k->wire)) set_window(r, window_share(c));
     r->tries++;
-    int status = weir_wire_server_begin(k->wire, r->o.role, k->ep->keep, window, r->o.params, r->o.param_count, r,
-                                        &r->id);
+    bool keep = !k->own && (k->shared || k->ep->keep);
+    int status = weir_wire_server_begin(k->wire, r->o.role, keep, r->window, r->o.params, r->o.param_count, r, &r->id);
     if (status < 0) {
         r->conn = NULL;
         if (k->shared) {
@@ -273,6 +294,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     r->state = REQ_RUNNING;
     r->started_us = r->heard_us = c->loop->now_us;
     r->sent = r->received = 0;
+    r->owed = 0;
     r->wants_room = false;
     if (r->o.body_len == 0 && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
     conn_dirty(k);
@@ -328,11 +350,16 @@ void req_requeue(struct weir_client_req *r)
     req_arm(r);
 }
 
+/* Somebody waits for it, nothing of its answer was seen, and its body is at hand. */
+static bool may_repeat(const struct weir_client_req *r)
+{
+    return !r->forgotten && !r->aborted_us && r->received == 0 && r->tries < MAX_TRIES && (r->sent == 0 || r->o.body_kept);
+}
+
 void req_conn_lost(struct weir_client_req *r, int status, const char *reason)
 {
     bool sent_nothing = r->result.not_run;
-    if (!r->forgotten && !r->aborted_us && r->received == 0 && r->tries < MAX_TRIES && status != WEIR_TIMEOUT &&
-        (sent_nothing || (r->o.repeatable && status == WEIR_CLOSED))) {
+    if (may_repeat(r) && status != WEIR_TIMEOUT && (sent_nothing || (r->o.repeatable && status == WEIR_CLOSED))) {
         req_requeue(r);
         return;
     }
@@ -348,7 +375,8 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
     r->result.protocol_status = ev->protocol_status;
     if (ev->not_run && r->received == 0) {
         r->result.not_run = true;
-        if (!r->forgotten && !r->aborted_us && r->tries < MAX_TRIES) {
+        if (may_repeat(r)) {
+            r->refused_by = r->ep->id;
             req_requeue(r);
             if (k->shared) pool_serve(k->ep->pool, k->client);
             return; /* single: served when the connection has been read to its end */
@@ -391,9 +419,32 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     return n;
 }
 
+/* Credit for output that was taken off the application. */
+static void give_credit(struct weir_client_req *r, size_t len)
+{
+    struct weir_wire_server *w = r->conn->wire;
+    const void *out;
+    size_t before = weir_wire_server_output(w, &out);
+    if (r->window < WINDOW_MAX) { /* it began with less: more as soon as there is more */
+        uint32_t share = window_share(r->client);
+        if (share > r->window) {
+            set_window(r, share);
+            weir_wire_server_set_window(w, r->id, WEIR_STDOUT, share);
+        }
+    }
+    weir_wire_server_consumed(w, r->id, WEIR_STDOUT, len);
+    if (weir_wire_server_output(w, &out) > before) conn_dirty(r->conn);
+}
+
+static bool has_credit(const struct weir_client_req *r)
+{
+    return r->state == REQ_RUNNING && r->conn && weir_wire_server_agreed(r->conn->wire) && !r->aborted_us;
+}
+
 int req_hold(struct weir_client_req *r, const char *p, size_t len)
 {
     struct weir_client *c = r->client;
+    struct conn *k = r->conn;
     if (!r->held) {
         struct weir_spill_limits lim = {.memory = c->o.hold_memory, .max = c->o.hold_max};
         struct weir_ident id = {.kind = (uint8_t)(c->o.kind + KIND_SPILL)};
@@ -402,8 +453,29 @@ int req_hold(struct weir_client_req *r, const char *p, size_t len)
         weir_spill_set_user(r->held, r);
     }
     int status = weir_spill_put(r->held, p, len);
-    if (status == WEIR_OK && weir_spill_full(r->held) && r->conn && !r->conn->shared) r->conn->paused = true;
-    return status;
+    if (status < 0 || !k) return status;
+    if (k->absorb) {
+        r->owed += (uint32_t)len;
+        req_held_written(r);
+    } else if (k->shared && !weir_wire_server_agreed(k->wire)) {
+        if (weir_spill_unwritten(r->held) > PLAIN_MPX_HOLD) return WEIR_LIMIT; /* others need this connection: it does not stop */
+    } else if (!k->shared && weir_spill_full(r->held)) {
+        k->paused = true;
+    }
+    return WEIR_OK;
+}
+
+void req_held_written(struct weir_client_req *r)
+{
+    struct conn *k = r->conn;
+    if (!k || weir_spill_full(r->held)) return;
+    if (k->paused) {
+        k->paused = false;
+        if (weir_list_empty(&k->read_link)) weir_list_push_back(&r->client->to_read, &k->read_link);
+    }
+    uint32_t owed = r->owed;
+    r->owed = 0;
+    if (owed && has_credit(r)) give_credit(r, owed);
 }
 
 int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len)
@@ -416,20 +488,17 @@ int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len)
 void weir_client_consume(struct weir_client_req *r, size_t len)
 {
     struct weir_client *c = r->client;
+    bool credited = false;
     if (c->lent == r) {
         WEIR_ASSERT(len <= c->lent_bytes.len);
         c->lent_bytes.ptr += len;
         c->lent_bytes.len -= len;
     } else {
+        credited = r->conn && r->conn->absorb; /* when it was held */
         weir_spill_consume(r->held, len);
         if (r->tell_end && weir_spill_left(r->held) == 0) req_tell(r);
     }
-    if (r->state == REQ_RUNNING && r->conn && r->conn->shared && len && !r->aborted_us) {
-        const void *out;
-        size_t before = weir_wire_server_output(r->conn->wire, &out);
-        weir_wire_server_consumed(r->conn->wire, r->id, WEIR_STDOUT, len);
-        if (weir_wire_server_output(r->conn->wire, &out) > before) conn_dirty(r->conn);
-    }
+    if (len && !credited && has_credit(r)) give_credit(r, len);
 }
 
 void weir_client_req_free(struct weir_client_req *r)

@@ -394,6 +394,7 @@ static int start_app(struct exchange *ex, const struct script *s)
     int status = weir_cgi_params(&r, &ex->arena, &pairs, &b.param_count);
     if (status < 0) return status;
     b.params = pairs;
+    b.body_kept = !streams_request(ex);
     ex->answer = ANSWER_APP;
     ex->head_done = ex->app_done = false;
     ex->head = weir_cgi_head_new(&ex->arena, NULL);

@@ -166,6 +166,11 @@ bool weir_spill_full(const struct weir_spill *s)
     return s->to_file && weir_buf_len(&s->tail) >= TAIL_MAX;
 }
 
+uint64_t weir_spill_unwritten(const struct weir_spill *s)
+{
+    return s->to_file ? s->size - s->flushed : 0;
+}
+
 int weir_spill_peek(struct weir_spill *s, const char **p, size_t *len)
 {
     if (s->error) {

@@ -360,7 +360,7 @@ static int answer_values(struct weir_wire_app *w)
     struct weir_pair p;
     while (weir_wire_pair_next(asked, &pos, &p) == WEIR_OK) {
         for (unsigned i = 0; i < WEIR_COUNT(names); i++) {
-            char value[64];
+            char value[128];
             size_t n;
             if (seen >> i & 1 || !weir_str_eq(p.name, weir_cstr(names[i]))) continue;
             if (i == 3 && w->limits.no_flow) continue;
@@ -374,6 +374,11 @@ static int answer_values(struct weir_wire_app *w)
                 memcpy(value + n, " requests=", 10);
                 n += 10;
                 n += weir_u64_text(value + n, w->limits.requests);
+                if (w->limits.threads) {
+                    memcpy(value + n, " threads=", 9);
+                    n += 9;
+                    n += weir_u64_text(value + n, w->limits.threads);
+                }
                 w->agreed = true;
             }
             len += weir_wire_pair(content + len, p.name, weir_str(value, n));

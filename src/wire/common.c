@@ -143,7 +143,7 @@ int weir_stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const cha
 
 /* ---- the flow control value ---- */
 
-static int flow_pair(struct weir_str pair, uint32_t *window, uint32_t *requests, unsigned *seen)
+static int flow_pair(struct weir_str pair, struct flow_value *out, unsigned *seen)
 {
     size_t key = 0;
     uint64_t v;
@@ -152,13 +152,14 @@ static int flow_pair(struct weir_str pair, uint32_t *window, uint32_t *requests,
     if (weir_str_u64(weir_str(pair.ptr + key + 1, pair.len - key - 1), UINT32_MAX, &v) < 0) return WEIR_INVALID;
     struct weir_str name = weir_str(pair.ptr, key);
     if (weir_str_eq(name, WEIR_STR("window"))) {
-        if (*seen & 1) return WEIR_INVALID;
         *seen |= 1;
-        *window = (uint32_t)v;
+        out->window = (uint32_t)v;
     } else if (weir_str_eq(name, WEIR_STR("requests"))) {
-        if (*seen & 2 || v < 1 || v > 65535) return WEIR_INVALID;
+        if (v < 1 || v > 65535) return WEIR_INVALID;
         *seen |= 2;
-        *requests = (uint32_t)v;
+        out->requests = (uint32_t)v;
+    } else if (weir_str_eq(name, WEIR_STR("threads"))) {
+        out->threads = (uint32_t)v;
     }
     return WEIR_OK;
 }
@@ -176,15 +177,15 @@ static bool key_repeats(struct weir_str v, size_t at, size_t len)
     return false;
 }
 
-int weir_flow_value_parse(struct weir_str v, uint32_t *window, uint32_t *requests)
+int weir_flow_value_parse(struct weir_str v, struct flow_value *out)
 {
     unsigned seen = 0;
+    *out = (struct flow_value){0};
     if (v.len == 0 || v.len > 127) return WEIR_INVALID;
     for (size_t at = 0; at <= v.len;) {
         size_t len = 0;
         while (at + len < v.len && v.ptr[at + len] != ' ') len++;
-        if (flow_pair(weir_str(v.ptr + at, len), window, requests, &seen) < 0 || key_repeats(v, at, len))
-            return WEIR_INVALID;
+        if (flow_pair(weir_str(v.ptr + at, len), out, &seen) < 0 || key_repeats(v, at, len)) return WEIR_INVALID;
         at += len + 1;
     }
     return seen == 3 ? WEIR_OK : WEIR_INVALID;

@@ -258,6 +258,12 @@ void weir_wire_server_consumed(struct weir_wire_server *w, uint16_t id, enum wei
     if (limit && weir_credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
 }
 
+void weir_wire_server_set_window(struct weir_wire_server *w, uint16_t id, enum weir_stream s, uint32_t window)
+{
+    struct request *r = find(w, id);
+    if (r) r->in[s == WEIR_STDERR ? IN_STDERR : IN_STDOUT].window = window;
+}
+
 /* ---- records in ---- */
 
 static int on_header(struct weir_wire_server *w)
@@ -388,13 +394,15 @@ static int on_values(struct weir_wire_server *w, struct weir_wire_event *ev)
     size_t pos = 0;
     if (w->asked == ASK_PING) return outcome(w, w->agreed, ev);
     while (weir_wire_pair_next(all, &pos, &p) == WEIR_OK) {
-        uint32_t window, requests;
+        struct flow_value v;
         if (!weir_str_eq(p.name, WEIR_STR(FLOW_NAME))) continue;
-        if (weir_flow_value_parse(p.value, &window, &requests) < 0) break;
+        if (weir_flow_value_parse(p.value, &v) < 0) break;
         w->agreed = true;
-        w->peer_window = window;
-        w->limit = requests;
-        return outcome(w, true, ev);
+        w->peer_window = v.window;
+        w->limit = v.requests;
+        (void)outcome(w, true, ev);
+        ev->threads = v.threads;
+        return 1;
     }
     return outcome(w, false, ev);
 }

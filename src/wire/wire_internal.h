@@ -100,7 +100,10 @@ WEIR_CHECK int weir_stream_write(struct weir_buf *out, uint8_t type, uint16_t id
 WEIR_CHECK int weir_record_write(struct weir_buf *out, uint8_t type, uint16_t id, const void *p, size_t len, uint8_t padding);
 
 /* ---- FCGI_FLOW_CONTROL's value (FC 2.2) ---- */
-int weir_flow_value_parse(struct weir_str v, uint32_t *window, uint32_t *requests); /* WEIR_OK, WEIR_INVALID */
+struct flow_value {
+    uint32_t window, requests, threads;
+};
+int weir_flow_value_parse(struct weir_str v, struct flow_value *out); /* WEIR_OK, WEIR_INVALID */
 
 /* ---- the first bytes of a discrete record's content ---- */
 struct small {

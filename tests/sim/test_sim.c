@@ -225,9 +225,11 @@ static void start(struct world *w, uint64_t seed)
     if (weir_client_group_new(&w->group, 1) < 0) abort();
     struct weir_pool_options po = {.name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
     if (weir_pool_new(&w->pool, w->group, &po) < 0) abort();
-    struct weir_client_options co = {.kind = 10, .quota = &w->quota, .hold_memory = 3000};
+    struct weir_client_options co = {.kind = 10, .quota = &w->quota, .hold_memory = weir_random_next(r) % 2 ? 3000 : 100000,
+                                     .window_memory = weir_random_next(r) % 2 ? 5000000 : 0};
     if (weir_client_new(&w->client, w->group, w->client_loop, &co) < 0) abort();
-    struct weir_endpoint_options eo = {.id = 1, .address = "unix:/sim", .workers = 4, .keep = weir_random_next(r) % 4 != 0, .flow = w->flow};
+    struct weir_endpoint_options eo = {.id = 1, .address = "unix:/sim", .workers = 4, .keep = weir_random_next(r) % 4 != 0, .flow = w->flow,
+                                       .plain_mpx = weir_random_next(r) % 2, .requests = 16};
     if (weir_pool_set(w->pool, &eo, 1) < 0) abort();
     for (size_t i = 0; i < REQUESTS; i++) {
         struct task *t = &w->t[i];

@@ -17,6 +17,7 @@ BUILD = os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc"))
 WEIR = os.path.join(BUILD, "src/cli/weir")
 SUPERVISE = os.path.join(BUILD, "src/supervise/weir-supervise")
 EXAMPLES = os.path.join(BUILD, "examples")
+TEST_APPS = os.path.join(BUILD, "tests/system/apps")
 IS_ROOT = os.geteuid() == 0
 USER = "user weir-demo;" if IS_ROOT else ""
 SLOW = 4 if "san" in os.path.basename(BUILD) else 1  # sanitizers take their time
