@@ -28,7 +28,7 @@ test:
 bench:
 	tools/setup test
 	tools/users
-	meson setup build-bench --buildtype=release -Dtests=false >/dev/null 2>&1 || true
+	meson setup build-bench --buildtype=release -Db_lto=true -Dtests=false >/dev/null 2>&1 || true
 	ninja -C build-bench
 	bench/bench.py build-bench $(BENCH)
 

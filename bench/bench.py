@@ -1,199 +1,56 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""What Weir costs beside its peers: servers on core 0, wrk on core 1, interleaved rounds, medians of CPU µs per request of each
-process group. `make bench`; BENCH="--rounds 3 --seconds 4 --case small" narrows it. Results: build-bench/bench/results.{json,md}."""
+"""What Weir costs beside its peers: servers on core 0, load on core 1, interleaved rounds, medians. CPU µs per request of each process
+group is the figure to steer by. `make bench`; BENCH="--rounds 3 --seconds 4 --case small" narrows it. Results: build-bench/bench/results.{json,md}."""
 import argparse
 import json
 import os
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BODY = "Hello from the application. This line has exactly one hundred bytes, as each peer's answer here does\n"[:100]
-LIBFCGI = r"""
-#include <fcgiapp.h>
-#include <pthread.h>
-static void *serve(void *a) {
-    FCGX_Request r;
-    FCGX_InitRequest(&r, 0, 0);
-    while (FCGX_Accept_r(&r) >= 0) {
-        FCGX_FPrintF(r.out, "Content-Type: text/plain\r\n\r\n%s", "BODY");
-        FCGX_Finish_r(&r);
-    }
-    return a;
-}
-int main(void) {
-    pthread_t t[80];
-    FCGX_Init();
-    for (int i = 0; i < 80; i++) pthread_create(&t[i], 0, serve, 0);
-    for (int i = 0; i < 80; i++) pthread_join(t[i], 0);
-}
-"""
-LONG_HEAD = {
-    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
-    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
-    "Accept-Language": "en-US,en;q=0.9,de;q=0.8", "Accept-Encoding": "gzip, deflate, br", "Cache-Control": "no-cache", "Pragma": "no-cache",
-    "Cookie": "session=0123456789abcdef0123456789abcdef; theme=dark; consent=yes; visitor=9876543210", "Referer": "http://127.0.0.1/some/page?with=query",
-    "Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "same-origin", "Upgrade-Insecure-Requests": "1"}
+import stacks
+from stacks import LONG_HEAD, cpu_us, group_pids
+
+ROOT = stacks.ROOT
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Results:
+    """What is told, and kept for the files."""
+
+    def __init__(self):
+        self.lines, self.values, self.goals = [], {}, []
+
+    def tell(self, line):
+        print(line, flush=True)
+        self.lines.append(line)
+
+    def goal(self, name, value, limit, least=False):
+        met = value >= limit if least else value <= limit
+        self.values[name] = value
+        self.goals.append((name, value, limit, met))
+        self.tell(f"{name}: {value:.2f} (goal {'>=' if least else '<='} {limit}: {'met' if met else 'MISSED'})")
+
+    def write(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "results.json"), "w") as f:
+            json.dump({"values": self.values, "goals": [dict(zip(("name", "value", "limit", "met"), g)) for g in self.goals]}, f, indent=1)
+        with open(os.path.join(folder, "results.md"), "w") as f:
+            f.write("\n".join(self.lines) + "\n")
 
 
-def cpu_us(pids):
-    total = 0
-    for p in pids:
-        try:
-            with open(f"/proc/{p}/stat") as f:
-                fields = f.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total * 1e6 / os.sysconf("SC_CLK_TCK")
+# ---- load ----
 
-
-def processes():
-    for p in os.listdir("/proc"):
-        if p.isdigit():
-            try:
-                with open(f"/proc/{p}/cmdline", "rb") as f:
-                    yield int(p), f.read().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                pass
-
-
-class Stack:
-    """One way to serve, started pinned to core 0."""
-
-    def __init__(self, name, d):
-        self.name, self.dir, self.port, self.running = name, d, free_port(), []
-
-    def start(self, args, **kw):
-        p = subprocess.Popen(["taskset", "-c", "0", *args], stdin=kw.pop("stdin", subprocess.DEVNULL), stdout=subprocess.DEVNULL,
-                             stderr=open(os.path.join(self.dir, self.name.replace("/", "_") + ".log"), "ab"), **kw)
-        self.running.append(p)
-
-    def ready(self):
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 2) as s:
-                    s.sendall(b"GET /hello.php HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                    if s.recv(100).startswith(b"HTTP/1.1 200"):
-                        return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise SystemExit(f"{self.name} does not answer")
-
-    def stop(self):
-        for p in self.running:
-            p.send_signal(signal.SIGINT if "weir" in self.name else signal.SIGTERM)
-        for p in self.running:
-            try:
-                p.wait(5)
-            except subprocess.TimeoutExpired:
-                p.kill()
-        self.running = []
-
-
-def nginx(d, name, port, server, log, extra=""):
-    conf = os.path.join(d, name + ".conf")
-    temp = "".join(f"{k}_temp_path {d}/{name}-{k};" for k in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    with open(conf, "w") as f:
-        f.write(f"user root; worker_processes 1; daemon off; pid {d}/{name}.pid; error_log {d}/{name}.err; events {{ worker_connections 20000; }}\n"
-                f"http {{ access_log {d + '/' + name + '.access' if log else 'off'}; keepalive_requests 1000000000; {temp} {extra}\n"
-                f"server {{ listen 127.0.0.1:{port} backlog=4096; {server} }} }}\n")
-    return ["/usr/sbin/nginx", "-c", conf]
-
-
-def make_stacks(build, d, log):
-    weir = os.path.join(build, "src/cli/weir")
-    stacks = []
-
-    def weir_stack(name, pools):
-        s = Stack(name, d)
-        conf = os.path.join(d, re.sub(r"\W", "_", name) + ".conf")
-        with open(conf, "w") as f:
-            f.write(f"weir {{ threads 1; log {d + '/weir.access' if log else 'off'}; control {d}/c-{s.port}.sock }}\n"
-                    f"site a {{ listen http://127.0.0.1:{s.port}; root {d}/public; {pools} }}\n")
-        s.start([weir, "serve", "-c", conf])
-        stacks.append(s)
-
-    s = Stack("nginx return 200", d)
-    s.start(nginx(d, "n-return", s.port, f"location / {{ return 200 \"{BODY}\"; }}", log))
-    stacks.append(s)
-    for processes_count in (1, 4):
-        app = f"bench_app_{processes_count}"
-        shutil.copy(os.path.join(build, "examples/bench_app"), os.path.join(d, app))
-        weir_stack(f"weir + libweir app, {processes_count} process{'es' if processes_count > 1 else ''}",
-                   f"pool app }}\npool app {{ run {d}/{app}; user weir-demo; processes {processes_count}")
-    weir_stack("weir + php-cgi", "php php }\npool php { php; user weir-demo; workers 4")
-    subprocess.run(["gcc", "-O2", "-x", "c", "-", "-o", f"{d}/libfcgi_app", "-lfcgi", "-lpthread"], input=LIBFCGI.replace("BODY", BODY).encode(), check=True)
-    for keep in (False, True):
-        s = Stack("nginx + libfcgi" + (", kept connections" if keep else ""), d)
-        sock = f"{d}/libfcgi-{int(keep)}.sock"
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(sock)
-        os.chmod(sock, 0o777)
-        listener.listen(4096)
-        s.start([f"{d}/libfcgi_app"], stdin=listener.fileno())
-        listener.close()
-        params = "include /etc/nginx/fastcgi_params; fastcgi_pass app; " + ("fastcgi_keep_conn on;" if keep else "")
-        s.start(nginx(d, f"n-fcgi-{int(keep)}", s.port, f"location / {{ {params} }}", log,
-                      f"upstream app {{ server unix:{sock}; {'keepalive 64;' if keep else ''} }}"))
-        stacks.append(s)
-    return stacks
-
-
-def tree(pid):
-    kids = {}
-    for p in os.listdir("/proc"):
-        if p.isdigit():
-            try:
-                with open(f"/proc/{p}/stat") as f:
-                    kids.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(p))
-            except OSError:
-                pass
-    todo, out = [pid], []
-    while todo:
-        p = todo.pop()
-        out.append(p)
-        todo += kids.get(p, [])
-    return out
-
-
-def group_pids(stack):
-    """Web and app processes below what this stack started."""
-    web, app = [], []
-    lines = dict(processes())
-    for p in stack.running:
-        for pid in tree(p.pid):
-            line = lines.get(pid, "")
-            if re.search(r"weir gateway|nginx", line):
-                web.append(pid)
-            elif re.search(r"bench_app|libfcgi_app|php-cgi", line):
-                app.append(pid)
-    return {"web": web, "app": app}
-
-
-def wrk(stack, connections, seconds, head):
+def wrk(stack, connections, seconds, head, path="/hello.php"):
     args = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     for k, v in (LONG_HEAD if head == "browser" else {}).items():
         args += ["-H", f"{k}: {v}"]
     groups = group_pids(stack)
     before = {g: cpu_us(p) for g, p in groups.items()}
-    out = subprocess.run(args + [f"http://127.0.0.1:{stack.port}/hello.php"], capture_output=True, text=True).stdout
+    out = subprocess.run(args + [f"http://127.0.0.1:{stack.port}{path}"], capture_output=True, text=True).stdout
     used = {g: cpu_us(p) - before[g] for g, p in groups.items()}
     requests = int(re.search(r"(\d+) requests in", out).group(1))
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", out)
@@ -201,29 +58,105 @@ def wrk(stack, connections, seconds, head):
     def ms(percent):
         m = re.search(percent + r"%\s+([\d.]+)(us|ms|s)", out)
         return float(m.group(1)) * {"us": 0.001, "ms": 1, "s": 1000}[m.group(2)]
-    return {"web": used["web"] / requests, "app": used["app"] / requests, "rps": requests / seconds, "p50": ms("50"), "p99": ms("99"),
+    return {"requests": requests, "web": used["web"] / requests, "app": used["app"] / requests, "rps": requests / seconds, "p50": ms("50"), "p99": ms("99"),
             "bad": bad.group(0) if bad else ""}
 
 
-def syscalls(stack, seconds=2):
-    """System calls per request of web and app, by strace in a run of its own."""
-    result = {}
-    for g, pids in group_pids(stack).items():
-        if not pids:
-            continue
-        args = ["strace", "-c", "-f", "-o", os.path.join(stack.dir, "strace")]
-        for p in pids:
-            args += ["-p", str(p)]
-        tracer = subprocess.Popen(args, stderr=subprocess.DEVNULL)
-        time.sleep(0.5)
-        out = subprocess.run(["wrk", "-t1", "-c64", f"-d{seconds}s", f"http://127.0.0.1:{stack.port}/hello.php"], capture_output=True, text=True).stdout
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
-        requests = int(re.search(r"(\d+) requests in", out).group(1))
-        with open(os.path.join(stack.dir, "strace")) as f:
-            total = [line.split() for line in f if line.rstrip().endswith("total")]
-        result[g] = int(total[0][3]) / requests if total else None  # % time, seconds, usecs/call, calls
-    return result
+def load_program(build):
+    path = os.path.join(build, "bench", "load")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    subprocess.run(["gcc", "-O2", "-D_GNU_SOURCE", "-o", path, os.path.join(ROOT, "bench/load.c"), "-lm"], check=True)
+    return path
+
+
+def load_args(build, stack, path, seconds, pinned=True, **options):
+    args = ["taskset", "-c", "1"] if pinned else []
+    args += [os.path.join(build, "bench", "load"), str(stack.port), path, "--seconds", str(seconds)]
+    for k, v in options.items():
+        args += ["--" + k.replace("_", "-"), str(v)]
+    return args
+
+
+def load(build, stack, path, seconds, pinned=True, **options):
+    """bench/load.c: its figures, and the CPU µs per request of web and app."""
+    groups = group_pids(stack)
+    before = {g: cpu_us(p) for g, p in groups.items()}
+    out = json.loads(subprocess.run(load_args(build, stack, path, seconds, pinned, **options), capture_output=True, text=True, check=True).stdout)
+    for g, p in groups.items():
+        out[g] = (cpu_us(p) - before[g]) / max(out["requests"], 1)
+    return out
+
+
+def median(runs, key):
+    return statistics.median(r[key] for r in runs)
+
+
+# ---- cases ----
+
+def small(o, out, d, log):
+    """Small answers, kept client connections, the peers side by side."""
+    all_stacks = [stacks.nginx_return(d, log)]
+    for n in (1, 4):
+        all_stacks.append(stacks.weir(o.build, d, f"weir + libweir app, {n} process{'es' if n > 1 else ''}", stacks.bench_app(o.build, d, n), log))
+    all_stacks += [stacks.weir(o.build, d, "weir + php-cgi", "php; user weir-demo; workers 4", log), stacks.nginx_libfcgi(d, log),
+                   stacks.nginx_libfcgi(d, log, keep=64)]
+    ours = [s.name for s in all_stacks[1:3]]
+    try:
+        for s in all_stacks:
+            s.ready()
+        for connections in (64, 512):
+            for head in ("short", "browser"):
+                runs = {s.name: [] for s in all_stacks}
+                for _ in range(o.rounds):
+                    for s in all_stacks:
+                        runs[s.name].append(wrk(s, connections, o.seconds, head))
+                total = {name: median(r, "web") + median(r, "app") for name, r in runs.items()}
+                base, kept = total["nginx return 200"], total["nginx + libfcgi, kept connections"]
+                setting = f"c={connections}, {head} head, access log {'on' if log else 'off'}"
+                out.tell(f"\n{setting}: CPU µs per request, medians of {o.rounds}\n")
+                out.tell("| stack | web | app | sum | x return | x nginx kept | req/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|---|")
+                for name, r in runs.items():
+                    m = {k: median(r, k) for k in ("web", "app", "rps", "p50", "p99")}
+                    bad = next((x["bad"] for x in r if x["bad"]), "")
+                    out.tell(f"| {name} | {m['web']:.2f} | {m['app']:.2f} | {total[name]:.2f} | {total[name] / base:.2f} | {total[name] / kept:.2f} |"
+                             f" {m['rps']:.0f} | {m['p50']:.2f} | {m['p99']:.2f} |{' does not count: ' + bad if bad else ''}")
+                    out.values[f"{name}/{setting}"] = dict(m, bad=bad)
+                out.tell("")
+                for name in ours:
+                    out.goal(f"{name}, {setting}, x nginx return 200", total[name] / base, 1.35)
+                    out.goal(f"{name}, {setting}, x nginx kept", total[name] / kept, 0.4)
+    finally:
+        for s in all_stacks:
+            s.stop()
+
+
+def count_calls(pids, run):
+    """System calls of these processes while run() lasts, counted by the kernel's tracepoint (strace slows what it counts)."""
+    tracer = subprocess.Popen(["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p", ",".join(map(str, pids))], stderr=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    requests = run()
+    tracer.send_signal(2)
+    return int(re.search(r"^(\d+),", tracer.communicate()[1], re.M).group(1)) / requests
+
+
+def syscalls(o, out, d, log):
+    if log:
+        return
+    for s in (stacks.nginx_return(d), stacks.weir(o.build, d, "weir + libweir app", stacks.bench_app(o.build, d, 1))):
+        try:
+            s.ready()
+            for group, pids in group_pids(s).items():
+                if not pids:
+                    continue
+                n = statistics.median(count_calls(pids, lambda: wrk(s, 64, o.seconds, "short")["requests"]) for _ in range(o.rounds))
+                name = f"system calls per request, c=64, {s.name}, {group}"
+                if s.name.startswith("weir"):
+                    out.goal(name, n, 2.5 if group == "web" else 0.4)
+                else:
+                    out.tell(f"{name}: {n:.2f}")
+                    out.values[name] = n
+        finally:
+            s.stop()
 
 
 def idle_memory(stack, count=10000):
@@ -251,68 +184,145 @@ def idle_memory(stack, count=10000):
     return (after - before) / count
 
 
+
+def idle(o, out, d, log):
+    if log:
+        return
+    for s in (stacks.nginx_return(d), stacks.weir(o.build, d, "weir + libweir app", stacks.bench_app(o.build, d, 1))):
+        try:
+            n = idle_memory(s.ready())
+            name = f"10,000 idle connections, bytes resident each, {s.name}"
+            if s.name.startswith("weir"):
+                out.goal(name, n, 512)
+            else:
+                out.tell(f"{name}: {n:.0f}")
+        finally:
+            s.stop()
+
+
+def handler(o, out, d, log):
+    """A handler of 200 µs: p99 at 2,000 requests a second (random arrivals) beside nginx with as many handler processes."""
+    if log:
+        return
+    for n in (1, 4):
+        pair = [stacks.weir(o.build, d, f"weir + libweir app, {n}", stacks.bench_app(o.build, d, n)),
+                stacks.nginx_libfcgi(d, count=n, threads=1, work=200, name=f"nginx + libfcgi, {n}"),
+                stacks.nginx_libfcgi(d, keep=n, count=n, threads=1, work=200, name=f"nginx + libfcgi, {n}, kept")]
+        try:
+            runs = {s.name: [] for s in pair}
+            for s in pair:
+                s.ready("/work/200")
+            for _ in range(o.rounds):
+                for s in pair:
+                    runs[s.name].append(load(o.build, s, "/work/200", o.seconds, connections=128, rate=2000))
+            out.tell(f"\n200 µs handler, 2,000 requests a second, {n} handler process{'es' if n > 1 else ''}\n\n| stack | p50 ms | p99 ms | web µs | app µs | errors |\n|---|---|---|---|---|---|")
+            for name, r in runs.items():
+                out.tell(f"| {name} | {median(r, 'p50'):.2f} | {median(r, 'p99'):.2f} | {median(r, 'web'):.1f} | {median(r, 'app'):.1f} | {sum(x['errors'] for x in r)} |")
+                out.values[f"handler/{name}"] = {"p50": median(r, "p50"), "p99": median(r, "p99")}
+            out.tell("")
+            out.goal(f"200 µs handler, {n}: p99 of weir x nginx", median(runs[pair[0].name], "p99") / median(runs[pair[1].name], "p99"), 1.0)
+        finally:
+            for s in pair:
+                s.stop()
+
+
+def threads(o, out, d, log):
+    """One thread and two, not pinned, at 60 % of what one can do."""
+    if log:
+        return
+    one, two = (stacks.weir(o.build, d, f"weir, {n} thread{'s' if n > 1 else ''}", stacks.bench_app(o.build, d, 1), threads=n, pinned=False) for n in (1, 2))
+    try:
+        for s in (one, two):
+            s.ready()
+        most = max(load(o.build, one, "/hello", o.seconds, pinned=False, connections=64)["requests"] / o.seconds for _ in range(2))
+        runs = {s.name: [] for s in (one, two)}
+        spread = []
+        for _ in range(o.rounds):
+            for s in (one, two):
+                before = [t["requests"] for t in s.status()["gateway"]["threads"]]
+                runs[s.name].append(load(o.build, s, "/hello", o.seconds, pinned=False, connections=64, rate=most * 0.6))
+                time.sleep(1.2)  # the gateway reports by the second
+                served = [t["requests"] - b for t, b in zip(s.status()["gateway"]["threads"], before)]
+                if s is two:
+                    spread.append((max(served) - min(served)) / max(served))
+        out.tell(f"\n60 % of one thread's maximum ({most * 0.6:.0f} requests a second), not pinned\n\n| stack | gateway µs | app µs | p50 ms | p99 ms |\n|---|---|---|---|---|")
+        for name, r in runs.items():
+            out.tell(f"| {name} | {median(r, 'web'):.2f} | {median(r, 'app'):.2f} | {median(r, 'p50'):.2f} | {median(r, 'p99'):.2f} |")
+        out.tell("")
+        sums = [median(runs[s.name], "web") + median(runs[s.name], "app") for s in (one, two)]
+        out.goal("CPU per request, two threads x one", sums[1] / sums[0], 1.15)
+        out.goal("(max-min)/max of requests per thread", statistics.median(spread), 0.15)
+    finally:
+        one.stop()
+        two.stop()
+
+
+def fair(o, out, d, log):
+    """64 clients on 4 workers that serve one request at a time."""
+    if log:
+        return
+    program = stacks.libfcgi_program(d)
+    table = [(stacks.weir(o.build, d, "weir + php-cgi", "php; user weir-demo; workers 4"), True),
+             (stacks.weir(o.build, d, "weir + libfcgi, 4 processes", f"run {program} 1; user weir-demo; processes 4"), True),
+             (stacks.nginx_libfcgi(d, keep=64, count=4, threads=1, name="nginx + libfcgi, 4 processes, kept"), False)]
+    try:
+        out.tell("")
+        for s, ours in table:
+            r = load(o.build, s.ready(), "/hello.php", 2 * o.seconds, connections=64)
+            name = f"64 clients on 4 workers, least / most answers, {s.name}"
+            if ours:
+                out.goal(name, r["least"] / max(r["most"], 1), 0.95, least=True)
+            else:
+                out.tell(f"{name}: {r['least']} / {r['most']}")
+    finally:
+        for s, _ in table:
+            s.stop()
+
+
+def slow(o, out, d, log):
+    """64 clients that read 1 KB/s of a 1 MB page, and a 65th."""
+    if log:
+        return
+    s = stacks.weir(o.build, d, "weir + php-cgi", "php; user weir-demo; workers 4")
+    try:
+        s.ready()
+        quiet, busy = [], []
+        for _ in range(o.rounds):
+            quiet.append(load(o.build, s, "/hello.php", o.seconds, connections=1))
+            readers = subprocess.Popen(load_args(o.build, s, "/big.php", 2 * o.seconds + 2, connections=64, read_rate=1024), stdout=subprocess.DEVNULL)
+            time.sleep(1)
+            busy.append(load(o.build, s, "/hello.php", o.seconds, connections=1))
+            readers.wait()
+        out.tell(f"\na 65th client beside 64 that read 1 KB/s: p99 {median(busy, 'p99'):.2f} ms, without them {median(quiet, 'p99'):.2f} ms")
+        out.goal("p99 of the 65th client, x quiet", median(busy, "p99") / median(quiet, "p99"), 2.0)
+    finally:
+        s.stop()
+
+
+CASES = {f.__name__: f for f in (small, syscalls, idle, handler, threads, fair, slow)}
+
+
 def main():
-    p = argparse.ArgumentParser()
+    p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("build")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--seconds", type=int, default=4)
-    p.add_argument("--case", default="all", choices=["all", "small", "idle", "syscalls"])
+    p.add_argument("--case", default="all", choices=["all", *CASES])
     o = p.parse_args()
-    out_dir = os.path.join(o.build, "bench")
-    os.makedirs(out_dir, exist_ok=True)
-    lines, results = [], {}
-
-    def tell(line):
-        print(line, flush=True)
-        lines.append(line)
+    o.build = os.path.abspath(o.build)
+    load_program(o.build)
+    out = Results()
     for log in (False, True):
-        d = tempfile.mkdtemp(prefix="weir-bench-", dir="/tmp")
-        os.chmod(d, 0o777)
-        os.mkdir(d + "/public")
-        os.chmod(d + "/public", 0o755)
-        with open(d + "/public/hello.php", "w") as f:
-            f.write(f"<?php header('Content-Type: text/plain'); echo \"{BODY}\";")
-        stacks = make_stacks(os.path.abspath(o.build), d, log)
+        d = stacks.new_folder()
         try:
-            for s in stacks:
-                s.ready()
-            if o.case in ("all", "small"):
-                for connections in (64, 512):
-                    for head in ("short", "browser"):
-                        runs = {s.name: [] for s in stacks}
-                        for _ in range(o.rounds):
-                            for s in stacks:
-                                runs[s.name].append(wrk(s, connections, o.seconds, head))
-                        base = statistics.median(r["web"] + r["app"] for r in runs["nginx return 200"])
-                        kept = statistics.median(r["web"] + r["app"] for r in runs["nginx + libfcgi, kept connections"])
-                        tell(f"\nc={connections}, {head} head, access log {'on' if log else 'off'}: CPU µs per request, medians of {o.rounds}\n")
-                        tell("| stack | web | app | sum | x return | x nginx kept | req/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|---|---|")
-                        for name, r in runs.items():
-                            m = {k: statistics.median(x[k] for x in r) for k in ("web", "app", "rps", "p50", "p99")}
-                            bad = next((x["bad"] for x in r if x["bad"]), "")
-                            total = m["web"] + m["app"]
-                            tell(f"| {name} | {m['web']:.2f} | {m['app']:.2f} | {total:.2f} | {total / base:.2f} | {total / kept:.2f} | {m['rps']:.0f} |"
-                                 f" {m['p50']:.2f} | {m['p99']:.2f} |{' does not count: ' + bad if bad else ''}")
-                            results[f"{name}/{connections}/{head}/{'log' if log else 'nolog'}"] = dict(m, bad=bad)
-            weir = next(s for s in stacks if s.name == "weir + libweir app, 1 process")
-            if not log and o.case in ("all", "syscalls"):
-                for s in (stacks[0], weir):
-                    calls = syscalls(s)
-                    tell(f"system calls per request at c=64, {s.name}: " + ", ".join(f"{g} {n:.2f}" for g, n in calls.items() if n is not None))
-                    results[f"syscalls/{s.name}"] = calls
-            if not log and o.case in ("all", "idle"):
-                for s in (stacks[0], weir):
-                    n = idle_memory(s)
-                    tell(f"10,000 idle connections, {s.name}: {n:.0f} bytes resident each")
-                    results[f"idle/{s.name}"] = n
+            for name, case in CASES.items():
+                if o.case in ("all", name):
+                    case(o, out, d, log)
         finally:
-            for s in stacks:
-                s.stop()
             shutil.rmtree(d, ignore_errors=True)
-    with open(os.path.join(out_dir, "results.json"), "w") as f:
-        json.dump(results, f, indent=1)
-    with open(os.path.join(out_dir, "results.md"), "w") as f:
-        f.write("\n".join(lines) + "\n")
+    missed = [g for g in out.goals if not g[3]]
+    out.tell(f"\n{len(out.goals) - len(missed)} goals met, {len(missed)} missed")
+    out.write(os.path.join(o.build, "bench"))
 
 
 if __name__ == "__main__":

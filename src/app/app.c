@@ -236,10 +236,17 @@ static void push_drain(struct weir_app *a)
 
 static void resume_reading(struct weir_app *a)
 {
+    struct weir_list now; /* what is added meanwhile is for the next turn */
+    weir_list_init(&now);
     while (!weir_list_empty(&a->resume)) {
-        struct app_conn *k = WEIR_CONTAINER(a->resume.next, struct app_conn, link);
+        struct weir_list *l = a->resume.next;
+        weir_list_remove(l);
+        weir_list_push_back(&now, l);
+    }
+    while (!weir_list_empty(&now)) {
+        struct app_conn *k = WEIR_CONTAINER(now.next, struct app_conn, link);
         weir_list_remove(&k->link);
-        if (k->in_use) weir_app_conn_read(k);
+        weir_app_conn_read(k);
     }
 }
 

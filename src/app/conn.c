@@ -167,10 +167,12 @@ static bool take(struct app_conn *k)
     return true;
 }
 
+/* Reads what is there; when the peer has closed, to the end: what came before the close still counts. */
 void weir_app_conn_read(struct app_conn *k)
 {
     struct weir_app *a = k->app;
-    for (int i = 0; i < 16 && k->in_use && !k->stalled; i++) {
+    for (int i = 0; i < 16; i++) {
+        if (k->stalled) return;
         int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
         if (n == WEIR_AGAIN) return;
         if (n < 0) {
@@ -178,9 +180,15 @@ void weir_app_conn_read(struct app_conn *k)
             return;
         }
         weir_wire_app_feed(k->wire, a->scratch, (size_t)n);
-        if (!take(k) || n < SCRATCH) return;
+        if (!take(k) || (n < SCRATCH && !k->peer_closed)) return;
     }
-    if (k->in_use && !k->stalled) k->broken = false;
+    weir_app_conn_resume(k); /* others have their turn; no edge will tell of the rest */
+}
+
+void weir_app_conn_resume(struct app_conn *k)
+{
+    weir_list_remove(&k->link);
+    weir_list_push_back(&k->app->resume, &k->link);
 }
 
 void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev)
@@ -189,22 +197,9 @@ void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev)
     struct app_conn *k = a->conns[ev->ident.index];
     if (!k->in_use || k->epoch != ev->ident.epoch) return;
     uint32_t epoch = k->epoch;
+    if (ev->ready & WEIR_READY_CLOSED) k->peer_closed = true;
     if (ev->ready & WEIR_READY_WRITE) weir_app_conn_flush(k);
-    if (k->epoch != epoch || !k->in_use) return;
-    if (ev->ready & WEIR_READY_CLOSED) { /* read to the end: what came before the close still counts */
-        while (k->in_use && k->epoch == epoch && !k->stalled) {
-            int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
-            if (n == WEIR_AGAIN) return;
-            if (n < 0) {
-                weir_app_conn_close(k);
-                return;
-            }
-            weir_wire_app_feed(k->wire, a->scratch, (size_t)n);
-            if (!take(k)) return;
-        }
-        return;
-    }
-    if (ev->ready & WEIR_READY_READ) weir_app_conn_read(k);
+    if (k->epoch == epoch && k->in_use && ev->ready & (WEIR_READY_READ | WEIR_READY_CLOSED)) weir_app_conn_read(k);
 }
 
 /* ---- writing ---- */
@@ -234,6 +229,10 @@ void weir_app_conn_flush(struct app_conn *k)
     const void *p;
     size_t len;
     weir_list_remove(&k->dirty_link);
+    if (k->broken) { /* an end could not be written: the server has to see that */
+        weir_app_conn_close(k);
+        return;
+    }
     while ((len = weir_wire_app_output(k->wire, &p)) > 0) {
         struct iovec v = {(void *)(uintptr_t)p, len};
         int64_t n = weir_loop_writev(a->loop, k->fd, &v, 1, false);

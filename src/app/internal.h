@@ -23,7 +23,7 @@ struct app_conn {
     struct weir_timer timer;
     uint32_t index, epoch;
     int fd;
-    bool want_write, stalled, broken, in_use; /* stalled: not read because a plain request's input is full */
+    bool want_write, stalled, peer_closed, broken, in_use; /* stalled: not read because a plain request's input is full */
     uint32_t wants_room;
 };
 struct weir_app_req {
@@ -91,6 +91,7 @@ int weir_app_conn_adopt(struct weir_app *a, int fd);
 void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev);
 void weir_app_conn_idle(struct app_conn *k);
 void weir_app_conn_read(struct app_conn *k);
+void weir_app_conn_resume(struct app_conn *k); /* is read in the next turn */
 void weir_app_conn_close(struct app_conn *k);
 void weir_app_conn_dirty(struct app_conn *k);
 void weir_app_conn_flush(struct app_conn *k);

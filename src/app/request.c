@@ -246,8 +246,7 @@ static int64_t read_locked(struct weir_app_req *r, void *buf, size_t len)
     if (k->stalled && weir_buf_len(&r->in) < r->app->o.body_window / 2) {
         k->stalled = false;
         wake = true;
-        weir_list_remove(&k->link);
-        weir_list_push_back(&r->app->resume, &k->link);
+        weir_app_conn_resume(k);
     }
     if (wake && threaded(r->app)) weir_loop_wake(r->app->loop);
     return (int64_t)len;
@@ -395,8 +394,7 @@ void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t pr
         if (weir_wire_app_end(k->wire, r->id, app_status, protocol_status) < 0) k->broken = true;
         if (k->stalled) {
             k->stalled = false;
-            weir_list_remove(&k->link);
-            weir_list_push_back(&r->app->resume, &k->link);
+            weir_app_conn_resume(k);
         }
         weir_app_conn_dirty(k);
     }

@@ -388,5 +388,6 @@ int weir_client_next(struct weir_client *c, struct weir_client_event *ev)
 
 void weir_client_flush(struct weir_client *c)
 {
+    atomic_store_explicit(&c->turn, c->turn + 1, memory_order_relaxed);
     while (!weir_list_empty(&c->dirty)) conn_flush(WEIR_CONTAINER(c->dirty.next, struct conn, dirty_link));
 }

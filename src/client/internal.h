@@ -130,6 +130,7 @@ struct pool_thread {
     struct weir_list waiting;
     struct weir_endpoint *batch; /* stay here until the batch is full */
     uint32_t batch_left;
+    uint64_t turn;               /* of its client, when the batch began */
 };
 
 struct weir_pool {
@@ -139,7 +140,8 @@ struct weir_pool {
     pthread_mutex_t lock;
     struct weir_list endpoints, waiting;
     uint32_t waiting_count, opening, queue_count, queue_ms;
-    uint64_t service_us; /* smoothed time that a request holds its slot */
+    uint64_t service_us; /* smoothed: how long a request holds its slot */
+    uint32_t cost;       /* smoothed: of that, what one request takes where several share a process; in 1/16 us */
     uint64_t started, refused, timed_out;
     bool owned;
     struct pool_thread threads[MAX_THREADS];
@@ -227,6 +229,7 @@ struct weir_client {
     struct weir_client_req *free_reqs;
     uint32_t req_count;
     uint64_t windows;                                  /* of all requests together */
+    _Atomic uint64_t turn;                             /* counts flushes; others look when they grant a slot */
     char *scratch;
 };
 

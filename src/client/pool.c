@@ -202,15 +202,24 @@ static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
     return endpoint_shared(ep) ? ep->active < ep->limit : !weir_list_empty(&ep->idle);
 }
 
+/* How many requests one after the other a process is given in a turn: what it does in about 100 us, so that others are not idle
+ * while the batch waits for itself. */
+static uint32_t batch_size(const struct weir_pool *p)
+{
+    uint32_t n = BATCH_US * 16 / (p->cost ? p->cost : 1);
+    return n > BATCH_REQUESTS ? BATCH_REQUESTS : n ? n : 1;
+}
+
 /* Within a batch the same endpoint, then the least loaded; among equals one with a connection of this thread. One that
  * refused the request only if there is no other. */
 static struct weir_endpoint *choose(struct weir_pool *p, const struct weir_client_req *r, uint64_t now_us)
 {
     struct weir_client *c = r->client;
     struct pool_thread *t = &p->threads[c->index];
+    uint64_t turn = atomic_load_explicit(&c->turn, memory_order_relaxed);
     struct weir_endpoint *best = NULL, *refused = NULL;
     bool best_own = false;
-    if (t->batch && t->batch_left && t->batch->id != r->refused_by && usable(t->batch, now_us)) return t->batch;
+    if (t->turn == turn && t->batch && t->batch_left && t->batch->id != r->refused_by && usable(t->batch, now_us)) return t->batch;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
         if (!usable(ep, now_us)) continue;
@@ -225,7 +234,8 @@ static struct weir_endpoint *choose(struct weir_pool *p, const struct weir_clien
     }
     if (!best) best = refused;
     t->batch = best;
-    t->batch_left = BATCH_REQUESTS;
+    t->batch_left = batch_size(p);
+    t->turn = turn;
     return best;
 }
 
@@ -329,9 +339,12 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
 
 /* ---- what happened to slots and connections ---- */
 
-static void smooth(struct weir_pool *p, uint64_t hold_us)
+static void smooth(struct weir_pool *p, uint64_t hold_us, uint32_t active)
 {
+    uint64_t cost = hold_us * 16 / active;
+    if (cost > UINT32_MAX / 2) cost = UINT32_MAX / 2;
     p->service_us = p->service_us ? p->service_us - p->service_us / 16 + hold_us / 16 : hold_us;
+    p->cost = p->cost - p->cost / 16 + (uint32_t)cost / 16;
 }
 
 void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done)
@@ -339,10 +352,10 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     struct weir_pool *p = ep->pool;
     pthread_mutex_lock(&p->lock);
     WEIR_ASSERT(ep->active > 0);
+    smooth(p, hold_us, ep->active);
     ep->active--;
     if (done) ep->done++;
     else ep->failed++;
-    smooth(p, hold_us);
     bool close_it = k && ep->drain;
     if (k && !close_it) {
         conn_set(k, CONN_IDLE);

@@ -529,6 +529,8 @@ void weir_client_req_free(struct weir_client_req *r)
     bool already = r->aborted_us != 0;
     r->tell_started = r->tell_room = r->tell_output = r->tell_end = false;
     r->forgotten = true;
+    weir_spill_free(r->held);
+    r->held = NULL;
     if (!already) req_stop(r, WEIR_ABORTED, "given up");
     /* r may be gone now, or it is when END comes */
 }

@@ -64,12 +64,18 @@ static struct http_conn *conn_new(struct worker *w)
     return h;
 }
 
+static void uncount(struct worker *w)
+{
+    atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
+    atomic_fetch_sub(&w->gw->conn_count, 1);
+}
+
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener)
 {
     struct http_conn *h = conn_new(w);
     if (!h) {
         weir_loop_close(w->loop, fd);
-        atomic_fetch_sub(&w->gw->conn_count, 1);
+        uncount(w);
         return;
     }
     uint32_t index = h->index, epoch = (h->epoch + 1) & 0xffffff;
@@ -81,7 +87,6 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
     if (peer->ss_family == AF_INET) memcpy(&h->peer.v4, peer, sizeof h->peer.v4);
     else if (peer->ss_family == AF_INET6) memcpy(&h->peer.v6, peer, sizeof h->peer.v6);
     else h->peer.family = peer->ss_family;
-    atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
     if (weir_loop_add(w->loop, fd, ident(h), false) < 0) {
         http_close(h);
         return;
@@ -107,8 +112,7 @@ void http_close(struct http_conn *h)
         exchange_gone(ex);
     }
     w->free_index[w->free_count++] = h->index;
-    atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
-    atomic_fetch_sub(&w->gw->conn_count, 1);
+    uncount(w);
 }
 
 void http_dirty(struct http_conn *h)

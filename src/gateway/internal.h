@@ -116,6 +116,7 @@ struct http_conn {
     uint8_t state;
     bool want_write, readable, peer_closed, close_after, in_use, flushing;
 };
+/* fd was counted already (in the worker's and the gateway's conn_count). */
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener);
 void http_event(struct worker *w, const struct weir_event *ev);
 void http_timer(struct http_conn *h);

@@ -91,17 +91,22 @@ static void set_accepting(struct worker *w, bool on)
     }
 }
 
-/* Of two random threads the lesser one: a thread alone would take all that come at once. */
+/* Of two random threads the lesser one: a thread alone would take all that come at once. The connection counts as its own
+ * from now on. */
 static struct worker *choose_worker(struct worker *w)
 {
     unsigned n = w->gw->thread_count;
-    if (n == 1) return w;
-    struct worker *a = &w->gw->workers[weir_random_next(&w->random) % n];
-    struct worker *b = &w->gw->workers[weir_random_next(&w->random) % n];
-    return atomic_load_explicit(&a->conn_count, memory_order_relaxed) <=
-                   atomic_load_explicit(&b->conn_count, memory_order_relaxed)
-               ? a
-               : b;
+    struct worker *to = w;
+    if (n > 1) {
+        uint64_t random = weir_random_next(&w->random) >> 16;
+        unsigned first = (unsigned)(random % n), second = (unsigned)((first + 1 + (random >> 16) % (n - 1)) % n);
+        struct worker *a = &w->gw->workers[first], *b = &w->gw->workers[second];
+        uint32_t in_a = atomic_load_explicit(&a->conn_count, memory_order_relaxed);
+        uint32_t in_b = atomic_load_explicit(&b->conn_count, memory_order_relaxed);
+        to = in_a < in_b || (in_a == in_b && a == w) ? a : b;
+    }
+    atomic_fetch_add_explicit(&to->conn_count, 1, memory_order_relaxed);
+    return to;
 }
 
 /* False: it has enough to do. */
@@ -136,7 +141,12 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
         }
         if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
         struct worker *to = choose_worker(w);
-        if (to == w || !hand_over(to, fd, &peer, peer_len, ev->ident.index)) http_accepted(w, fd, &peer, ev->ident.index);
+        if (to != w && !hand_over(to, fd, &peer, peer_len, ev->ident.index)) { /* it has enough to do */
+            atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
+            to = w;
+        }
+        if (to == w) http_accepted(w, fd, &peer, ev->ident.index);
     }
 }
 
