@@ -2,15 +2,20 @@
 /* `weir serve` and `weir supervise`: find the root part beside this program and become it; `weir control` is its child. */
 #include <argp.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "config/config.h"
 #include "control/control.h"
 #include "weir/weir.h"
 
@@ -59,6 +64,34 @@ static const char *find_supervise(const char *self)
     return NULL;
 }
 
+/* Whom control and gateway run as. The file is read by a child without rights: root parses no configuration. */
+static bool find_users(const char *config, struct weir_config_users *out)
+{
+    int fd = open(config, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), p[2];
+    if (fd < 0 || pipe2(p, O_CLOEXEC) < 0) {
+        fprintf(stderr, "weir: %s: %s\n", config, strerror(errno));
+        if (fd >= 0) close(fd);
+        return false;
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        struct weir_config_users users;
+        memset(&users, 0, sizeof users);
+        if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0)) _exit(1);
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        weir_config_users(fd, &users);
+        _exit(write(p[1], &users, sizeof users) == (ssize_t)sizeof users ? 0 : 1);
+    }
+    close(fd);
+    close(p[1]);
+    ssize_t n = child > 0 ? read(p[0], out, sizeof *out) : -1;
+    close(p[0]);
+    if (child > 0) waitpid(child, NULL, 0);
+    bool fine = n == (ssize_t)sizeof *out && memchr(out->control, 0, sizeof out->control) && memchr(out->gateway, 0, sizeof out->gateway);
+    if (!fine) fprintf(stderr, "weir: %s could not be read\n", config);
+    return fine;
+}
+
 static int become_root_part(const struct serve *o)
 {
     char self[PATH_MAX], config[PATH_MAX], dir[PATH_MAX];
@@ -70,6 +103,7 @@ static int become_root_part(const struct serve *o)
         return 1;
     }
     const char *argv[20];
+    struct weir_config_users users;
     int argc = 0;
     argv[argc++] = supervise;
     argv[argc++] = "--weir";
@@ -80,6 +114,11 @@ static int become_root_part(const struct serve *o)
             fprintf(stderr, "weir: %s: %s\n", name, strerror(errno));
             return 1;
         }
+        if (!find_users(config, &users)) return 1;
+        argv[argc++] = "--user";
+        argv[argc++] = users.control;
+        argv[argc++] = "--gateway-user";
+        argv[argc++] = users.gateway;
         argv[argc++] = "--config";
         argv[argc++] = config;
         argv[argc++] = "--";

@@ -13,9 +13,14 @@ struct weir_config_source {
     size_t len;
     char *dir;  /* absolute folder for relative paths */
 };
+struct weir_config_home { /* of a user whose pool says $home or ~/ */
+    char *user, *home;
+};
 struct weir_config_sources {
     struct weir_config_source *list;
     size_t count;
+    struct weir_config_home *homes;
+    size_t home_count;
 };
 
 /* ---- messages: all of them, with file, line, column (from 1) ---- */
@@ -59,7 +64,7 @@ struct weir_conf_route {
     size_t pattern_count;
     enum weir_conf_action action;
     int pool;                 /* index into pools; -1 */
-    const char *redirect;     /* target; "$uri" is not expanded in this version */
+    const char *redirect;     /* target */
     int redirect_status;      /* 302 unless told */
     const char **only;        /* php POOL { only /index.php }: scripts that need not exist here */
     size_t only_count;
@@ -73,7 +78,7 @@ struct weir_conf_route {
     uint32_t queue_ms;        /* 0: the pool's */
     uint32_t header_ms, body_ms, idle_ms, send_ms; /* client's head 15 s?, body gap 60 s, keep-alive 75 s, send gap 60 s */
     uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
-    bool stream_request, stream_response;          /* body { ... }: default false / true */
+    bool stream_request;      /* body { stream yes }: it goes to the app while it comes in */
     bool log;
     struct weir_config_place place;
 };
@@ -127,7 +132,6 @@ struct weir_config {
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */
     uint64_t temp_bytes;      /* all spill files together [20 GiB] */
-    uint64_t memory_bytes;    /* budget for buffers [256 MiB] */
     uint32_t threads;         /* gateway [number of CPUs] */
     uint32_t connections;     /* HTTP connections at once [16384, bounded by RLIMIT_NOFILE] */
     struct weir_conf_listener *listeners;
@@ -142,6 +146,13 @@ struct weir_config {
 WEIR_CHECK int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report);
 /* The same from an open descriptor (control: opened by the root part) whose name is path. */
 WEIR_CHECK int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report);
+/* Whom control and gateway run as, by `weir { user }` of the main file that fd holds; the defaults if it says nothing or cannot
+ * be read. For a process without rights: root believes the two names, not the file. */
+#define WEIR_CONFIG_USER_MAX 40
+struct weir_config_users {
+    char control[WEIR_CONFIG_USER_MAX], gateway[WEIR_CONFIG_USER_MAX];
+};
+void weir_config_users(int fd, struct weir_config_users *out);
 /* The sources of `weir serve DIR`, made in memory. */
 /* user: of its pools; NULL: nobody else's. */
 WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, const char *user, struct weir_config_sources *out,
@@ -154,6 +165,20 @@ WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_
 void weir_config_sources_free(struct weir_config_sources *s);
 /* Pure: no file is touched. NULL in *out on any ERROR of the main file (LATER alone is no error here: it is for check). */
 WEIR_CHECK int weir_config_parse(const struct weir_config_sources *s, struct weir_config **out, struct weir_config_report *report);
+/* What `check --effective` prints: each setting of the pool or site `name` (or of "weir") with its value and its place. */
+struct weir_config_effective {
+    char *text;               /* "workers 4", "route /x/ { pool a }"; variables replaced, paths absolute */
+    struct weir_config_place place; /* file "built-in": no file says it */
+};
+struct weir_config_effective_list {
+    const char *kind;         /* "pool", "site", "weir" */
+    struct weir_config_effective *list;
+    size_t count;
+    struct weir_arena arena;
+};
+/* WEIR_INVALID: no such name. */
+WEIR_CHECK int weir_config_effective(const struct weir_config_sources *s, const char *name, struct weir_config_effective_list *out,
+                                     struct weir_config_report *report);
 /* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE. Adds to the report. */
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report);
 struct weir_config *weir_config_hold(struct weir_config *c);

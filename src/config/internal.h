@@ -49,23 +49,83 @@ enum block {
     BLOCK_BODY = 32768,
     BLOCK_NONE = 0
 };
+enum how { /* a layer above meets what a layer below said */
+    HOW_REPLACE,
+    HOW_LIST,  /* replaces; NAME + word ... appends */
+    HOW_MAP,   /* merges by its first word */
+    HOW_BLOCK, /* what stands in its block merges by name */
+    HOW_GROUP_POOL, HOW_GROUP_ROUTE /* of such a group one can stand; a block's own one replaces an inherited one */
+};
 struct setting {
     unsigned in;          /* blocks that know it */
     const char *name;
     uint8_t min, max;     /* words behind the name; 255: any number */
     enum block sub;       /* the block that it may open */
+    enum how how;
     bool many;            /* may stand several times */
     bool later;           /* known, but not in this version */
     bool needs_block;
+    bool path;            /* its first word is one */
 };
 const struct setting *config_setting(enum block in, struct weir_str name);
 const char *config_nearest_setting(enum block in, struct weir_str name);   /* NULL: nothing is near */
 const char *config_nearest(struct weir_str name, const char *const *list, size_t count);
 /* Checks names, number of words and repetition of a block's statements, and of the blocks inside: true if it may be used. */
 void config_check_names(struct node *first, enum block in, struct weir_config_report *r);
-const struct setting *config_settings(size_t *count);
 
-/* Values: 0, or a message in *why. */
+/* Values: WEIR_OK or WEIR_INVALID. */
 int config_size(struct weir_str s, uint64_t *out);               /* bytes: digits and B, K, M, G, T */
 int config_time(struct weir_str s, uint32_t *out_ms, bool none); /* ms, s, m, h, d; none: the word "none" is 0 */
+
+/* ---- parsing: values.c; pools.c and sites.c read their blocks; parse.c puts it together ---- */
+enum { LAYER_BUILT_IN, LAYER_DEFAULTS, LAYERS };
+struct parser {
+    const struct weir_config_sources *sources;
+    struct weir_config *c;
+    struct weir_config_report *report;
+    struct weir_arena tree;
+    struct node *first, **last; /* all statements of all sources */
+    struct node *site[LAYERS], *pool[LAYERS]; /* what lies below every site and pool; NULL: nothing */
+    struct node *program;       /* weir { }, built in */
+    const struct weir_config_source *place_source; /* whose name is kept as */
+    const char *place_file;
+    size_t listener_cap;
+    const char *const *own_listeners;
+    struct { /* $name, $user, $home of the block that is read; ptr NULL: it has none */
+        struct weir_str name, user, home;
+    } vars;
+};
+/* Reads sources and defaults into the parser; the statements stand in p->first. False: out of memory. */
+WEIR_CHECK bool config_gather(struct parser *p, const struct weir_config_sources *s, struct weir_config_report *report);
+void *config_alloc(struct parser *p, size_t n); /* zeroed, in the snapshot's arena */
+const char *config_keep(struct parser *p, struct weir_str s);
+struct weir_config_place config_place(struct parser *p, const struct node *n);
+bool node_is(const struct node *n, const char *name);
+void config_bad(struct parser *p, const struct node *n, size_t word, const char *what, const char *advice);
+/* A word with its variables replaced, NUL behind it. */
+struct weir_str config_text(struct parser *p, const struct node *n, size_t word);
+/* An absolute path; relative ones stand in their file's folder, ~/ in the user's. */
+const char *config_path(struct parser *p, const struct node *n, size_t word);
+void config_count(struct parser *p, const struct node *n, size_t word, uint32_t min, uint32_t max, uint32_t *out);
+void config_get_time(struct parser *p, const struct node *n, size_t word, bool none, uint32_t *out);
+void config_get_size(struct parser *p, const struct node *n, size_t word, uint64_t *out);
+void config_get_flag(struct parser *p, const struct node *n, size_t word, bool *out);
+/* NAME VALUE into a map; an equal name is replaced. */
+void config_set_pair(struct parser *p, struct weir_pair **list, size_t *count, struct weir_str name, struct weir_str value);
+/* Words from `first` on: a new list, or behind the old one if they begin with a lone +. */
+void config_words(struct parser *p, const struct node *n, size_t first, const char ***list, size_t *count);
+bool config_appends(const struct node *n); /* NAME + word ... */
+/* Exclusive settings of one block: the second one is an error. */
+bool config_claim(struct parser *p, const struct node **holder, const struct node *n);
+struct config_times {
+    uint32_t *request, *silent, *slow, *head, *body, *idle, *send;
+};
+void config_times(struct parser *p, const struct node *block, const struct config_times *t);
+void config_twice(struct parser *p, const struct node *n, size_t word, const struct weir_config_place *first);
+bool config_env_name(struct weir_str s);
+void config_read_pool(struct parser *p, const struct node *n);
+void config_pool_vars(struct parser *p, const struct node *n); /* of this block */
+void config_site_vars(struct parser *p, const struct node *n);
+void config_read_listener(struct parser *p, const struct node *n);
+void config_read_site(struct parser *p, const struct node *n);
 #endif

@@ -101,6 +101,14 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
         gateway = gw->pw_uid;
         snprintf(gateway_name, sizeof gateway_name, "%s", gw->pw_name);
     }
+    const char *const own[] = {c->user, c->gateway_user};
+    for (size_t i = 0; as_root && i < WEIR_COUNT(own); i++) {
+        struct weir_config_place none = {"weir", 1, 1};
+        const struct passwd *pw = getpwnam(own[i]);
+        if (!pw || pw->pw_uid == 0)
+            say(report, WEIR_CONFIG_ERROR, &none, "create it with useradd --system, or name another in weir { user CONTROL GATEWAY }",
+                pw ? "%s is root" : "there is no user %s for Weir itself", own[i]);
+    }
     struct rlimit limit;
     for (size_t i = 0; i < c->pool_count; i++) {
         const struct weir_conf_pool *o = &c->pools[i];

@@ -22,9 +22,9 @@ static const struct setting settings[] = {
     {BLOCK_WEIR, "user", 1, 2, BLOCK_NONE},
     {BLOCK_WEIR, "threads", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "connections", 1, 1, BLOCK_NONE},
-    {BLOCK_WEIR, "control", 1, 1, BLOCK_CONTROL},
+    {BLOCK_WEIR, "control", 1, 1, BLOCK_CONTROL, .path = true},
     {BLOCK_WEIR, "log", 1, 2, BLOCK_NONE},
-    {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE},
+    {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE, .path = true},
     {BLOCK_WEIR, "processes", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_WEIR, "starting", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_WEIR, "status", 1, 1, BLOCK_NONE, .later = true},
@@ -44,56 +44,56 @@ static const struct setting settings[] = {
     {BLOCK_PEER_TLS, "certificate", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_PEER_TLS, "name", 1, 1, BLOCK_NONE, .later = true},
     /* site and route */
-    {BLOCK_SITE, "listen", 1, ANY, BLOCK_NONE},
+    {BLOCK_SITE, "listen", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {BLOCK_SITE, "route", 1, ANY, BLOCK_ROUTE, .many = true, .needs_block = true},
     {BLOCK_SITE, "debug", 1, 1, BLOCK_NONE},
     {BLOCK_SITE, "tls", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_SITE, "suspended", 1, 1, BLOCK_NONE, .later = true},
-    {SR, "root", 1, 1, BLOCK_NONE},
+    {SR, "root", 1, 1, BLOCK_NONE, .path = true},
     {SR, "app-root", 1, 1, BLOCK_NONE},
-    {SR, "index", 1, ANY, BLOCK_NONE},
-    {SR, "php", 1, 1, BLOCK_PHP},
-    {SR, "pool", 1, 1, BLOCK_NONE},
-    {SR, "files", 0, 0, BLOCK_FILES},
-    {SR, "redirect", 1, 2, BLOCK_NONE},
-    {SR, "deny", 0, 0, BLOCK_NONE},
-    {SR, "param", 1, 2, BLOCK_NONE, .many = true},
+    {SR, "index", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
+    {SR, "php", 1, 1, BLOCK_PHP, .how = HOW_GROUP_ROUTE},
+    {SR, "pool", 1, 1, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
+    {SR, "files", 0, 0, BLOCK_FILES, .how = HOW_GROUP_ROUTE},
+    {SR, "redirect", 1, 2, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
+    {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
+    {SR, "param", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {SR, "log", 1, 1, BLOCK_NONE},
     {SR, "queue", 1, 1, BLOCK_NONE},
     {SR, "body", 0, 1, BLOCK_BODY},
-    {SR, "time", 0, 0, BLOCK_TIME, .needs_block = true},
+    {SR, "time", 0, 0, BLOCK_TIME, .needs_block = true, .how = HOW_BLOCK},
     {BLOCK_PHP, "only", 1, ANY, BLOCK_NONE},
     {BLOCK_FILES, "cache", 1, 2, BLOCK_NONE, .later = true},
     {BLOCK_BODY, "max", 1, 1, BLOCK_NONE},
     {BLOCK_BODY, "stream", 1, 1, BLOCK_NONE},
     /* pool */
-    {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE},
-    {BLOCK_POOL, "php", 0, 1, BLOCK_NONE},
-    {BLOCK_POOL, "cgi", 1, ANY, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "connect", 1, 1, BLOCK_CONNECT, .many = true},
+    {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "php", 0, 1, BLOCK_NONE, .how = HOW_GROUP_POOL},
+    {BLOCK_POOL, "cgi", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "connect", 1, 1, BLOCK_CONNECT, .many = true, .how = HOW_GROUP_POOL},
     {BLOCK_POOL, "user", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "group", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "processes", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "workers", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "requests-per-process", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "queue", 1, 2, BLOCK_NONE},
-    {BLOCK_POOL, "env", 2, 2, BLOCK_NONE, .many = true},
-    {BLOCK_POOL, "time", 0, 0, BLOCK_TIME, .needs_block = true},
+    {BLOCK_POOL, "env", 2, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
+    {BLOCK_POOL, "time", 0, 0, BLOCK_TIME, .needs_block = true, .how = HOW_BLOCK},
     {BLOCK_POOL, "drain", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "keep", 0, 1, BLOCK_NONE},
     {BLOCK_POOL, "multiplex", 1, 1, BLOCK_NONE},
-    {BLOCK_POOL, "limits", 0, 0, BLOCK_LIMITS, .later = true},
-    {BLOCK_POOL, "recycle", 0, 0, BLOCK_RECYCLE, .later = true},
-    {BLOCK_POOL, "env-file", 1, 1, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "php-value", 2, 2, BLOCK_NONE, .many = true, .later = true},
-    {BLOCK_POOL, "php-admin-value", 2, 2, BLOCK_NONE, .many = true, .later = true},
+    {BLOCK_POOL, "limits", 0, 0, BLOCK_LIMITS, .later = true, .how = HOW_BLOCK},
+    {BLOCK_POOL, "recycle", 0, 0, BLOCK_RECYCLE, .later = true, .how = HOW_BLOCK},
+    {BLOCK_POOL, "env-file", 1, 1, BLOCK_NONE, .later = true, .path = true},
+    {BLOCK_POOL, "php-value", 2, 2, BLOCK_NONE, .many = true, .later = true, .how = HOW_MAP},
+    {BLOCK_POOL, "php-admin-value", 2, 2, BLOCK_NONE, .many = true, .later = true, .how = HOW_MAP},
     {BLOCK_POOL, "mail", 1, 1, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "read", 1, ANY, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "write", 1, ANY, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "network", 1, ANY, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "watch", 1, ANY, BLOCK_NONE, .later = true},
+    {BLOCK_POOL, "read", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
+    {BLOCK_POOL, "write", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
+    {BLOCK_POOL, "network", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
+    {BLOCK_POOL, "watch", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
     {BLOCK_POOL, "publish", 1, 1, BLOCK_NONE, .later = true},
-    {BLOCK_POOL, "listen", 1, ANY, BLOCK_NONE, .later = true},
+    {BLOCK_POOL, "listen", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
     {BLOCK_POOL, "check", 1, 2, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "retry", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "root", 1, 1, BLOCK_NONE, .later = true},
@@ -124,12 +124,6 @@ static const struct setting settings[] = {
     /* presets: only inside defaults and the blocks that take one */
     {BLOCK_POOL | SR, "use", 1, ANY, BLOCK_NONE, .later = true},
 };
-
-const struct setting *config_settings(size_t *count)
-{
-    *count = WEIR_COUNT(settings);
-    return settings;
-}
 
 const struct setting *config_setting(enum block in, struct weir_str name)
 {
@@ -245,7 +239,7 @@ void config_check_names(struct node *first, enum block in, struct weir_config_re
             unknown(n, in, r);
             continue;
         }
-        size_t words = n->count - 1;
+        size_t words = n->count - 1 - (s->how == HOW_LIST && config_appends(n));
         if (s->later) {
             config_say(r, WEIR_CONFIG_LATER, n, 0, "remove it, or wait for a later version", "%s: not in this version", s->name);
             n->used = true;

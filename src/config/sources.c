@@ -6,6 +6,7 @@
 #include <ftw.h>
 #include <glob.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -20,7 +21,12 @@ void weir_config_sources_free(struct weir_config_sources *s)
         free(s->list[i].text);
         free(s->list[i].dir);
     }
+    for (size_t i = 0; i < s->home_count; i++) {
+        free(s->homes[i].user);
+        free(s->homes[i].home);
+    }
     free(s->list);
+    free(s->homes);
     *s = (struct weir_config_sources){0};
 }
 
@@ -112,11 +118,89 @@ static int read_includes(struct weir_config_sources *out, struct weir_config_rep
     return status;
 }
 
+/* ---- homes ---- */
+
+/* Takes user and home. */
+static int add_home(struct weir_config_sources *s, char *user, char *home)
+{
+    struct weir_config_home *grown = user && home ? realloc(s->homes, (s->home_count + 1) * sizeof *grown) : NULL;
+    if (!grown) {
+        free(user);
+        free(home);
+        return WEIR_NOMEM;
+    }
+    s->homes = grown;
+    s->homes[s->home_count++] = (struct weir_config_home){user, home};
+    return WEIR_OK;
+}
+
+static bool has_home(const struct weir_config_sources *s, const char *user)
+{
+    for (size_t i = 0; i < s->home_count; i++)
+        if (strcmp(s->homes[i].user, user) == 0) return true;
+    return false;
+}
+
+static bool asks_for_homes(const struct weir_config_sources *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (memmem(s->list[i].text, s->list[i].len, "$home", 5) || memmem(s->list[i].text, s->list[i].len, "~/", 2)) return true;
+    return false;
+}
+
+/* The homes of the pools' users, so that parsing touches no file. */
+static int read_homes(struct weir_config_sources *s)
+{
+    struct weir_config_report quiet; /* its mistakes are told when it is parsed */
+    struct parser p = {0};
+    int status = WEIR_OK;
+    if (!asks_for_homes(s)) return status;
+    weir_config_report_init(&quiet);
+    if (!config_gather(&p, s, &quiet)) status = WEIR_NOMEM;
+    for (const struct node *n = p.first; n && status == WEIR_OK; n = n->next) {
+        if (!node_is(n, "pool")) continue;
+        config_pool_vars(&p, n);
+        const char *user = p.vars.user.ptr;
+        if (!user || has_home(s, user)) continue;
+        const struct passwd *pw = getpwnam(user);
+        if (pw) status = add_home(s, strdup(user), strdup(pw->pw_dir));
+    }
+    weir_arena_fini(&p.tree);
+    weir_config_drop(p.c);
+    weir_config_report_fini(&quiet);
+    return status;
+}
+
 int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report)
 {
     int status = read_fd(fd, path, out, report);
     if (status == WEIR_OK) status = read_includes(out, report);
+    if (status == WEIR_OK) status = read_homes(out);
     return report->errors ? WEIR_INVALID : status;
+}
+
+void weir_config_users(int fd, struct weir_config_users *out)
+{
+    struct weir_config_sources src = {0};
+    struct weir_config_report quiet; /* control tells its mistakes */
+    struct parser p = {0};
+    snprintf(out->control, sizeof out->control, "weir");
+    snprintf(out->gateway, sizeof out->gateway, "weir-gw");
+    weir_config_report_init(&quiet);
+    if (read_fd(fd, "weir.conf", &src, &quiet) == WEIR_OK && config_gather(&p, &src, &quiet)) {
+        for (const struct node *n = p.first; n; n = n->next) {
+            if (!node_is(n, "weir")) continue;
+            for (const struct node *k = n->children; k; k = k->next) {
+                if (k->used || !node_is(k, "user")) continue;
+                snprintf(out->control, sizeof out->control, "%s", k->words[1].text.ptr);
+                if (k->count > 2) snprintf(out->gateway, sizeof out->gateway, "%s", k->words[2].text.ptr);
+            }
+        }
+    }
+    weir_arena_fini(&p.tree);
+    weir_config_drop(p.c);
+    weir_config_sources_free(&src);
+    weir_config_report_fini(&quiet);
 }
 
 int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report)
@@ -206,52 +290,83 @@ int weir_config_for_dir(const char *dir, const char *listen, const char *user, s
 
 /* ---- one block of bytes ---- */
 
+static int pack_count(struct weir_buf *b, size_t n)
+{
+    uint32_t count = (uint32_t)n;
+    return weir_buf_append(b, &count, sizeof count);
+}
+
 static int pack_bytes(struct weir_buf *b, const char *p, size_t len)
 {
-    uint32_t n = (uint32_t)len;
-    int status = weir_buf_append(b, &n, sizeof n);
+    int status = pack_count(b, len);
     return status < 0 ? status : weir_buf_append(b, p, len);
+}
+
+static int pack_text(struct weir_buf *b, const char *s)
+{
+    return pack_bytes(b, s, strlen(s));
 }
 
 int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out)
 {
-    for (size_t i = 0; i < s->count; i++) {
-        if (pack_bytes(out, s->list[i].name, strlen(s->list[i].name)) < 0 || pack_bytes(out, s->list[i].dir, strlen(s->list[i].dir)) < 0 ||
-            pack_bytes(out, s->list[i].text, s->list[i].len) < 0)
-            return WEIR_NOMEM;
-    }
-    return WEIR_OK;
+    int bad = pack_count(out, s->count);
+    for (size_t i = 0; !bad && i < s->count; i++)
+        bad = pack_text(out, s->list[i].name) | pack_text(out, s->list[i].dir) | pack_bytes(out, s->list[i].text, s->list[i].len);
+    if (!bad) bad = pack_count(out, s->home_count);
+    for (size_t i = 0; !bad && i < s->home_count; i++) bad = pack_text(out, s->homes[i].user) | pack_text(out, s->homes[i].home);
+    return bad ? WEIR_NOMEM : WEIR_OK;
 }
 
-static char *unpack_bytes(const char **p, size_t *left, size_t *len)
+static bool unpack_count(struct weir_str *in, uint32_t *n)
+{
+    if (in->len < sizeof *n) return false;
+    memcpy(n, in->ptr, sizeof *n);
+    *in = weir_str(in->ptr + sizeof *n, in->len - sizeof *n);
+    return true;
+}
+
+static char *unpack_bytes(struct weir_str *in, size_t *len)
 {
     uint32_t n;
-    if (*left < sizeof n) return NULL;
-    memcpy(&n, *p, sizeof n);
-    *p += sizeof n;
-    *left -= sizeof n;
-    if (n > *left) return NULL;
+    if (!unpack_count(in, &n) || n > in->len) return NULL;
     char *out = malloc((size_t)n + 1);
     if (!out) return NULL;
-    memcpy(out, *p, n);
+    memcpy(out, in->ptr, n);
     out[n] = 0;
-    *p += n;
-    *left -= n;
+    *in = weir_str(in->ptr + n, in->len - n);
     *len = n;
     return out;
 }
 
+static int unpack_source(struct weir_str *in, struct weir_config_sources *out)
+{
+    size_t n, text_len = 0;
+    char *name = unpack_bytes(in, &n), *dir = name ? unpack_bytes(in, &n) : NULL;
+    char *text = dir ? unpack_bytes(in, &text_len) : NULL;
+    int status = text ? add(out, name, dir, text, text_len) : WEIR_PROTOCOL;
+    free(name);
+    free(dir);
+    return status;
+}
+
+static int unpack_all(struct weir_str in, struct weir_config_sources *out)
+{
+    uint32_t count;
+    size_t n;
+    int status = WEIR_OK;
+    if (!unpack_count(&in, &count)) return WEIR_PROTOCOL;
+    for (; count && status == WEIR_OK; count--) status = unpack_source(&in, out);
+    if (status < 0 || !unpack_count(&in, &count)) return WEIR_PROTOCOL;
+    for (; count && status == WEIR_OK; count--) {
+        char *user = unpack_bytes(&in, &n);
+        status = add_home(out, user, user ? unpack_bytes(&in, &n) : NULL);
+    }
+    return status == WEIR_OK && in.len == 0 ? WEIR_OK : WEIR_PROTOCOL;
+}
+
 int weir_config_unpack(const void *bytes, size_t len, struct weir_config_sources *out)
 {
-    const char *p = bytes;
-    while (len) {
-        size_t n, text_len;
-        char *name = unpack_bytes(&p, &len, &n), *dir = name ? unpack_bytes(&p, &len, &n) : NULL;
-        char *text = dir ? unpack_bytes(&p, &len, &text_len) : NULL;
-        int status = text ? add(out, name, dir, text, text_len) : WEIR_INVALID;
-        free(name);
-        free(dir);
-        if (status < 0) return status;
-    }
-    return WEIR_OK;
+    int status = unpack_all(weir_str(bytes, len), out);
+    if (status < 0) weir_config_sources_free(out);
+    return status;
 }

@@ -112,6 +112,14 @@ static void warn_walls(const struct control *c)
     say("not root: everything runs as one user, without walls between the parts and the apps");
 }
 
+/* Users are settled when the root part starts. */
+static void check_users(const struct control *c, const struct weir_config *conf)
+{
+    const struct passwd *pw = c->o.privileged ? getpwuid(geteuid()) : NULL;
+    if (pw && !c->o.dir && strcmp(pw->pw_name, conf->user) != 0)
+        say("control runs as %s, the configuration says %s: it holds from the next start on", pw->pw_name, conf->user);
+}
+
 static void text_of(const struct weir_config_report *r, char *why, size_t len)
 {
     FILE *f = fmemopen(why, len, "w");
@@ -162,6 +170,7 @@ bool control_reload(struct control *c, int fd, char *why, size_t len)
             c->conf = conf;
             conf = NULL;
             c->config_version++;
+            check_users(c, c->conf);
             pools_plan(c);
             weir_config_drop(old);
             for (size_t i = 0; i < c->listener_count; i++) c->listeners[i].wanted = false;

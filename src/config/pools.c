@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/* Pools: what runs, for whom, how many. Layers: built in, defaults, the block. */
+#include <stdio.h>
+
+#include "config/internal.h"
+
+static bool valid_address(struct weir_str s)
+{
+    if (weir_str_prefix(s, WEIR_STR("unix:/"))) return s.len < 108 + 5;
+    if (!weir_str_prefix(s, WEIR_STR("fastcgi://"))) return false;
+    s = weir_str(s.ptr + 10, s.len - 10);
+    size_t colon = s.len;
+    uint64_t port;
+    while (colon > 0 && s.ptr[colon - 1] != ':') colon--;
+    return colon > 1 && weir_str_u64(weir_str(s.ptr + colon, s.len - colon), 65535, &port) == WEIR_OK && port > 0;
+}
+
+static bool is_numeric_host(struct weir_str s)
+{
+    for (size_t i = 10; i < s.len; i++)
+        if (!((s.ptr[i] >= '0' && s.ptr[i] <= '9') || strchr(".:[]abcdefABCDEF", s.ptr[i]))) return false;
+    return true;
+}
+
+static void read_connect(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    struct weir_conf_endpoint *list = config_alloc(p, (o->endpoint_count + 1) * sizeof *list);
+    if (!list) return;
+    if (o->endpoint_count) memcpy(list, o->endpoints, o->endpoint_count * sizeof *list);
+    struct weir_conf_endpoint *e = &list[o->endpoint_count];
+    *e = (struct weir_conf_endpoint){.address = config_text(p, n, 1).ptr, .workers = 4, .requests = 1};
+    struct weir_str a = n->words[1].text;
+    if (weir_str_prefix(a, WEIR_STR("fastcgis://")))
+        config_say(p->report, WEIR_CONFIG_LATER, n, 1, "use fastcgi:// or unix: for now", "fastcgis: not in this version");
+    else if (weir_str_prefix(a, WEIR_STR("fastcgi://")) && valid_address(a) && !is_numeric_host(a))
+        config_say(p->report, WEIR_CONFIG_LATER, n, 1, "write its IP address", "host names: not in this version");
+    else if (!valid_address(a)) config_bad(p, n, 1, "is no address", "write unix:/path or fastcgi://ADDRESS:port");
+    for (const struct node *k = n->children; k; k = k->next) {
+        if (k->used) continue;
+        if (node_is(k, "workers")) config_count(p, k, 1, 1, 65535, &e->workers);
+        else if (node_is(k, "requests")) config_count(p, k, 1, 1, 65535, &e->requests);
+        else if (node_is(k, "flow-control")) config_get_flag(p, k, 1, &e->flow);
+    }
+    o->endpoints = list;
+    o->endpoint_count++;
+}
+
+static void read_workers(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    struct weir_str s = n->words[1].text;
+    uint64_t a, b;
+    const char *dots = s.len > 2 ? memmem(s.ptr, s.len, "..", 2) : NULL;
+    if (!dots) {
+        config_count(p, n, 1, 1, 10000, &o->workers);
+        o->workers_min = o->workers;
+        return;
+    }
+    size_t at = (size_t)(dots - s.ptr);
+    if (weir_str_u64(weir_str(s.ptr, at), 10000, &a) < 0 || weir_str_u64(weir_str(s.ptr + at + 2, s.len - at - 2), 10000, &b) < 0 ||
+        a > b || b == 0) {
+        config_bad(p, n, 1, "is no range of workers", "write 4, or 0..8");
+        return;
+    }
+    config_say(p->report, WEIR_CONFIG_LATER, n, 1, "write one number for now", "a range of workers: not in this version");
+    o->workers_min = (uint32_t)a;
+    o->workers = (uint32_t)b;
+}
+
+static void read_run(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    o->kind = WEIR_POOL_RUN;
+    o->argc = 0;
+    config_words(p, n, 1, &o->argv, &o->argc);
+    if (o->argc) o->argv[0] = config_path(p, n, 1);
+}
+
+static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struct node *n, const struct node **what)
+{
+    if (node_is(n, "run")) {
+        if (config_claim(p, what, n)) read_run(p, o, n);
+    } else if (node_is(n, "php")) {
+        if (!config_claim(p, what, n)) return;
+        o->kind = WEIR_POOL_PHP;
+        o->php_version = n->count > 1 ? config_keep(p, n->words[1].text) : NULL;
+        for (const char *c = o->php_version; c && *c; c++)
+            if (!((*c >= '0' && *c <= '9') || *c == '.')) {
+                config_bad(p, n, 1, "is no PHP version", "write php 8.2, or php alone");
+                break;
+            }
+    } else if (node_is(n, "connect")) {
+        if (!config_claim(p, what, n)) return;
+        o->kind = WEIR_POOL_CONNECT;
+        read_connect(p, o, n);
+    } else if (node_is(n, "user")) {
+        o->user = config_text(p, n, 1).ptr;
+    } else if (node_is(n, "group")) {
+        o->group = config_text(p, n, 1).ptr;
+    } else if (node_is(n, "processes")) {
+        config_count(p, n, 1, 1, 1000, &o->processes);
+    } else if (node_is(n, "workers")) {
+        read_workers(p, o, n);
+    } else if (node_is(n, "requests-per-process")) {
+        config_count(p, n, 1, 1, 65535, &o->requests_per_process);
+    } else if (node_is(n, "queue")) {
+        config_count(p, n, 1, 0, 1000000, &o->queue_count);
+        if (n->count > 2) config_get_time(p, n, 2, false, &o->queue_ms);
+    } else if (node_is(n, "env")) {
+        if (config_env_name(n->words[1].text))
+            config_set_pair(p, &o->env, &o->env_count, weir_cstr(config_keep(p, n->words[1].text)), config_text(p, n, 2));
+        else config_bad(p, n, 1, "is no name of a variable", "use letters, digits and _");
+    } else if (node_is(n, "time")) {
+        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms};
+        config_times(p, n, &t);
+    } else if (node_is(n, "drain")) {
+        config_get_time(p, n, 1, false, &o->drain_ms);
+    } else if (node_is(n, "keep")) {
+        o->keep_told = true;
+        o->keep = true;
+        if (n->count > 1) config_get_flag(p, n, 1, &o->keep);
+    } else if (node_is(n, "multiplex")) {
+        config_get_flag(p, n, 1, &o->multiplex_plain);
+    }
+}
+
+static void pool_layer(struct parser *p, struct weir_conf_pool *o, const struct node *block, const struct node **what)
+{
+    for (const struct node *n = block ? block->children : NULL; n; n = n->next)
+        if (!n->used) pool_setting(p, o, n, what);
+}
+
+static bool valid_name(struct weir_str s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (i && strchr("-_.", c)))) return false;
+    }
+    return s.len > 0 && s.len <= 64;
+}
+
+/* The value of `user` in a block, NULL: none. */
+static const struct node *user_of(const struct node *block)
+{
+    for (const struct node *n = block ? block->children : NULL; n; n = n->next)
+        if (!n->used && node_is(n, "user")) return n;
+    return NULL;
+}
+
+void config_pool_vars(struct parser *p, const struct node *n)
+{
+    const struct node *user = user_of(n);
+    for (int i = LAYERS - 1; i >= 0 && !user; i--) user = user_of(p->pool[i]);
+    memset(&p->vars, 0, sizeof p->vars);
+    p->vars.name = n->words[1].text;
+    if (!user) return;
+    p->vars.user = config_text(p, user, 1); /* it may hold $name */
+    for (size_t i = 0; i < p->sources->home_count; i++)
+        if (weir_str_eq(p->vars.user, weir_cstr(p->sources->homes[i].user))) p->vars.home = weir_cstr(p->sources->homes[i].home);
+}
+
+void config_read_pool(struct parser *p, const struct node *n)
+{
+    struct weir_config *c = p->c;
+    struct weir_conf_pool *o = &c->pools[c->pool_count];
+    const struct node *what = NULL, *inherited = NULL;
+    if (!valid_name(n->words[1].text)) {
+        config_bad(p, n, 1, "is no name for a pool", "use letters, digits, - _ and .");
+        return;
+    }
+    for (size_t i = 0; i < c->pool_count; i++)
+        if (weir_str_eq(n->words[1].text, weir_cstr(c->pools[i].name))) {
+            config_twice(p, n, 1, &c->pools[i].place);
+            return;
+        }
+    config_pool_vars(p, n);
+    o->name = config_keep(p, n->words[1].text);
+    o->dir = config_keep(p, weir_cstr(n->source->dir));
+    o->place = config_place(p, n);
+    for (int i = 0; i < LAYERS; i++) pool_layer(p, o, p->pool[i], &inherited);
+    struct weir_conf_endpoint *below = o->endpoints;
+    size_t below_count = o->endpoint_count;
+    o->endpoints = NULL;
+    o->endpoint_count = 0;
+    pool_layer(p, o, n, &what);
+    if (!what) { /* its own one replaces an inherited one */
+        o->endpoints = below;
+        o->endpoint_count = below_count;
+    }
+    if (!what && !inherited) {
+        bool later = false;
+        for (const struct node *k = n->children; k && !later; k = k->next)
+            later = k->used && (node_is(k, "cgi") || node_is(k, "use"));
+        if (!later)
+            config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, or connect ADDRESS", "the pool has nothing to run");
+    }
+    if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
+    for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
+    c->pool_count++;
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/* Listeners, sites and their routes. Layers: built in, defaults, the site; a route starts from its site. */
+#include <stdio.h>
+
+#include "config/internal.h"
+
+/* ---- listeners ---- */
+
+static int find_listener(const struct weir_config *c, const char *text)
+{
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (strcmp(c->listeners[i].address.text, text) == 0) return (int)i;
+    return -1;
+}
+
+/* One address: its listener's index, or -1. */
+static int add_address(struct parser *p, const struct node *n, size_t word, const char *name)
+{
+    struct weir_config *c = p->c;
+    struct weir_str s = n->words[word].text;
+    int have = find_listener(c, s.ptr);
+    if (have >= 0) return have;
+    static const struct {
+        const char *prefix;
+        enum weir_conf_scheme scheme;
+    } schemes[] = {{"http://", WEIR_SCHEME_HTTP}, {"https://", WEIR_SCHEME_HTTPS}, {"fastcgi://", WEIR_SCHEME_FASTCGI},
+                   {"fastcgis://", WEIR_SCHEME_FASTCGIS}, {"fastcgi+unix:", WEIR_SCHEME_FASTCGI}};
+    size_t i = 0;
+    while (i < WEIR_COUNT(schemes) && !weir_str_prefix(s, weir_cstr(schemes[i].prefix))) i++;
+    if (i == WEIR_COUNT(schemes)) {
+        config_bad(p, n, word, "is no address to listen on", "write http://*:8080 or http://127.0.0.1:8080");
+        return -1;
+    }
+    if (i != 0) {
+        config_say(p->report, WEIR_CONFIG_LATER, n, word, "use http:// for now", "%.*s: not in this version",
+                   (int)strcspn(schemes[i].prefix, ":"), schemes[i].prefix);
+        return -1;
+    }
+    struct weir_str socket = weir_str(s.ptr + 7, s.len - 7);
+    size_t colon = socket.len;
+    uint64_t port;
+    while (colon > 0 && socket.ptr[colon - 1] != ':') colon--;
+    if (colon < 2 || weir_str_u64(weir_str(socket.ptr + colon, socket.len - colon), 65535, &port) < 0) {
+        config_bad(p, n, word, "is no address to listen on", "write host and port, such as http://*:8080");
+        return -1;
+    }
+    if (c->listener_count >= p->listener_cap) return -1;
+    c->listeners[c->listener_count] = (struct weir_conf_listener){
+        .name = name ? name : config_keep(p, s),
+        .address = {.scheme = WEIR_SCHEME_HTTP, .text = config_keep(p, s), .socket = config_keep(p, socket)}, .place = config_place(p, n)};
+    return (int)c->listener_count++;
+}
+
+void config_read_listener(struct parser *p, const struct node *n)
+{
+    const char *name = config_keep(p, n->words[1].text);
+    for (const struct node *k = n->children; k; k = k->next)
+        if (!k->used && node_is(k, "address"))
+            for (size_t i = 1; i < k->count; i++) add_address(p, k, i, name);
+}
+
+/* ---- sites and routes ---- */
+
+static void route_start(struct weir_conf_route *r)
+{
+    *r = (struct weir_conf_route){.pool = -1, .action = WEIR_ACTION_FILES};
+    r->silent_ms = r->request_ms = r->slow_ms = UINT32_MAX; /* the pool's */
+}
+
+static int pool_index(struct parser *p, const struct node *n, size_t word)
+{
+    struct weir_config *c = p->c;
+    for (size_t i = 0; i < c->pool_count; i++)
+        if (weir_str_eq(n->words[word].text, weir_cstr(c->pools[i].name))) return (int)i;
+    const char *names[256], *near;
+    size_t count = 0;
+    for (; count < c->pool_count && count < WEIR_COUNT(names); count++) names[count] = c->pools[count].name;
+    near = config_nearest(n->words[word].text, names, count);
+    char advice[160];
+    snprintf(advice, sizeof advice, near ? "did you mean \"%.64s\"?" : "define it: pool %.64s { ... }", near ? near : n->words[word].text.ptr);
+    config_say(p->report, WEIR_CONFIG_ERROR, n, word, advice, "no pool is named \"%.64s\"", n->words[word].text.ptr);
+    return -1;
+}
+
+static void read_redirect(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    size_t at = 1;
+    uint32_t status = 302;
+    if (n->count > 2) {
+        config_count(p, n, 1, 301, 308, &status);
+        at = 2;
+    }
+    struct weir_str to = config_text(p, n, at);
+    if (!weir_str_prefix(to, WEIR_STR("http://")) && !weir_str_prefix(to, WEIR_STR("https://")) && (to.len == 0 || to.ptr[0] != '/'))
+        config_bad(p, n, at, "is no target for a redirect", "write a URL, or a path that begins with /");
+    r->action = WEIR_ACTION_REDIRECT;
+    r->redirect = to.ptr;
+    r->redirect_status = (int)status;
+}
+
+static void read_php(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    r->action = WEIR_ACTION_PHP;
+    r->pool = pool_index(p, n, 1);
+    r->only = NULL;
+    r->only_count = 0;
+    for (const struct node *k = n->children; k; k = k->next) {
+        if (k->used || !node_is(k, "only")) continue;
+        config_words(p, k, 1, &r->only, &r->only_count);
+        for (size_t i = 1; i < k->count; i++)
+            if (k->words[i].text.len == 0 || k->words[i].text.ptr[0] != '/')
+                config_bad(p, k, i, "is no script", "write its path from the root: /index.php");
+    }
+}
+
+static void route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n, const struct node **action)
+{
+    if (node_is(n, "root")) {
+        r->root = config_path(p, n, 1);
+    } else if (node_is(n, "app-root")) {
+        r->app_root = config_text(p, n, 1).ptr;
+    } else if (node_is(n, "index")) {
+        config_words(p, n, 1, &r->index, &r->index_count);
+    } else if (node_is(n, "php")) {
+        if (config_claim(p, action, n)) read_php(p, r, n);
+    } else if (node_is(n, "pool")) {
+        if (!config_claim(p, action, n)) return;
+        r->action = WEIR_ACTION_POOL;
+        r->pool = pool_index(p, n, 1);
+    } else if (node_is(n, "files")) {
+        if (config_claim(p, action, n)) r->action = WEIR_ACTION_FILES;
+    } else if (node_is(n, "deny")) {
+        if (config_claim(p, action, n)) r->action = WEIR_ACTION_DENY;
+    } else if (node_is(n, "redirect")) {
+        if (config_claim(p, action, n)) read_redirect(p, r, n);
+    } else if (node_is(n, "param")) {
+        struct weir_str value = n->count > 2 ? config_text(p, n, 2) : weir_str(NULL, 0);
+        if (config_env_name(n->words[1].text)) config_set_pair(p, &r->params, &r->param_count, weir_cstr(config_keep(p, n->words[1].text)), value);
+        else config_bad(p, n, 1, "is no name of a parameter", "use letters, digits and _");
+    } else if (node_is(n, "log")) {
+        config_get_flag(p, n, 1, &r->log);
+    } else if (node_is(n, "queue")) {
+        config_get_time(p, n, 1, false, &r->queue_ms);
+    } else if (node_is(n, "time")) {
+        struct config_times t = {&r->request_ms, &r->silent_ms, &r->slow_ms, &r->header_ms, &r->body_ms, &r->idle_ms, &r->send_ms};
+        config_times(p, n, &t);
+    } else if (node_is(n, "body")) {
+        if (n->count > 1) config_get_size(p, n, 1, &r->body_max);
+        for (const struct node *k = n->children; k; k = k->next) {
+            if (k->used) continue;
+            if (node_is(k, "max")) config_get_size(p, k, 1, &r->body_max);
+            else if (node_is(k, "stream")) config_get_flag(p, k, 1, &r->stream_request);
+        }
+    }
+}
+
+static void finish_route(struct parser *p, struct weir_conf_route *r)
+{
+    const struct weir_conf_pool *pool = r->pool >= 0 ? &p->c->pools[r->pool] : NULL;
+    if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
+    if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
+    if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;
+}
+
+static void read_pattern(struct parser *p, const struct node *n, size_t word, struct weir_conf_pattern *out)
+{
+    struct weir_str s = n->words[word].text;
+    if (weir_str_prefix(s, WEIR_STR("*.")) && s.len > 2) {
+        out->match = WEIR_MATCH_SUFFIX;
+        out->text = weir_cstr(config_keep(p, weir_str(s.ptr + 1, s.len - 1)));
+        return;
+    }
+    if (s.len == 0 || s.ptr[0] != '/') config_bad(p, n, word, "is no pattern of a route", "write /folder/, /path, or *.ending");
+    out->match = s.len && s.ptr[s.len - 1] == '/' ? WEIR_MATCH_PREFIX : WEIR_MATCH_EXACT;
+    out->text = weir_cstr(config_keep(p, s));
+}
+
+static bool covers(const struct weir_conf_pattern *a, const struct weir_conf_pattern *b)
+{
+    if (a->match == b->match && weir_str_eq(a->text, b->text)) return true;
+    return a->match == WEIR_MATCH_PREFIX && b->match != WEIR_MATCH_SUFFIX && weir_str_prefix(b->text, a->text);
+}
+
+static void check_reachable(struct parser *p, const struct weir_conf_site *s, size_t count, const struct node *n)
+{
+    const struct weir_conf_route *r = &s->routes[count];
+    for (size_t i = 0; i < r->pattern_count; i++)
+        for (size_t k = 0; k < count; k++)
+            for (size_t m = 0; m < s->routes[k].pattern_count; m++)
+                if (covers(&s->routes[k].patterns[m], &r->patterns[i])) {
+                    char advice[128];
+                    snprintf(advice, sizeof advice, "the route in line %u takes it first; put this one before it", s->routes[k].place.line);
+                    config_say(p->report, WEIR_CONFIG_WARNING, n, i + 1, advice, "\"%.64s\" is never reached", r->patterns[i].text.ptr);
+                    return;
+                }
+}
+
+static void read_route(struct parser *p, struct weir_conf_site *s, const struct weir_conf_route *own, const struct node *n)
+{
+    struct weir_conf_route *r = &s->routes[s->route_count];
+    const struct node *action = NULL;
+    *r = *own;
+    r->place = config_place(p, n);
+    r->pattern_count = n->count - 1;
+    r->patterns = config_alloc(p, r->pattern_count * sizeof *r->patterns);
+    if (!r->patterns) return;
+    for (size_t i = 1; i < n->count; i++) read_pattern(p, n, i, &r->patterns[i - 1]);
+    for (const struct node *k = n->children; k; k = k->next)
+        if (!k->used) route_setting(p, r, k, &action);
+    if (action && !node_is(action, "php")) r->only_count = 0;
+    check_reachable(p, s, s->route_count, n);
+    s->route_count++;
+}
+
+static void site_listens(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    struct weir_config *c = p->c;
+    int *list = config_alloc(p, (s->listener_count + c->listener_count + n->count + p->listener_cap) * sizeof *list);
+    size_t count = 0;
+    if (!list) return;
+    for (size_t i = 1 + config_appends(n); i < n->count; i++) {
+        bool named = false;
+        for (size_t k = 0; k < c->listener_count; k++) {
+            if (!weir_str_eq(n->words[i].text, weir_cstr(c->listeners[k].name)) || memchr(n->words[i].text.ptr, '/', n->words[i].text.len))
+                continue;
+            list[count++] = (int)k;
+            named = true;
+        }
+        if (named) continue;
+        if (!memchr(n->words[i].text.ptr, ':', n->words[i].text.len)) {
+            for (size_t k = 0; p->own_listeners && p->own_listeners[k]; k++)
+                if (weir_str_eq(n->words[i].text, weir_cstr(p->own_listeners[k]))) named = true; /* all its addresses come later */
+            if (!named)
+                config_bad(p, n, i, "is no listener", "define it: listener NAME { address http://*:80 }, or write http://*:80");
+            continue;
+        }
+        int index = add_address(p, n, i, NULL);
+        if (index >= 0) list[count++] = index;
+    }
+    if (config_appends(n)) {
+        memmove(list + s->listener_count, list, count * sizeof *list);
+        if (s->listener_count) memcpy(list, s->listeners, s->listener_count * sizeof *list);
+        count += s->listener_count;
+    }
+    s->listeners = list;
+    s->listener_count = count;
+}
+
+static bool valid_host(struct weir_str s)
+{
+    if (weir_str_eq(s, WEIR_STR("*"))) return true;
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._:[]", c))) return false;
+    }
+    return s.len > 0;
+}
+
+static void site_names(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    struct weir_config *c = p->c;
+    config_words(p, n, 1, &s->names, &s->name_count);
+    for (size_t i = 0; i < s->name_count; i++) {
+        char *name = weir_arena_bytes(&c->arena, n->words[i + 1].text.len + 1);
+        if (!name) return;
+        for (size_t k = 0; k <= n->words[i + 1].text.len; k++) {
+            char ch = n->words[i + 1].text.ptr[k];
+            name[k] = (char)(ch >= 'A' && ch <= 'Z' ? ch + 32 : ch);
+        }
+        s->names[i] = name;
+        if (!valid_host(n->words[i + 1].text)) config_bad(p, n, i + 1, "is no host name", "write www.example.org, or * for all");
+        for (size_t k = 0; k < c->site_count; k++)
+            for (size_t m = 0; m < c->sites[k].name_count; m++)
+                if (strcmp(c->sites[k].names[m], s->names[i]) == 0) config_twice(p, n, i + 1, &c->sites[k].place);
+    }
+}
+
+static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_conf_route *own, const struct node *block,
+                       const struct node **action)
+{
+    for (const struct node *k = block ? block->children : NULL; k; k = k->next) {
+        if (k->used || node_is(k, "route")) continue;
+        if (node_is(k, "listen")) site_listens(p, s, k);
+        else if (node_is(k, "debug")) config_get_flag(p, k, 1, &s->debug);
+        else route_setting(p, own, k, action);
+    }
+}
+
+static bool has(const struct node *block, const char *name)
+{
+    for (const struct node *k = block ? block->children : NULL; k; k = k->next)
+        if (node_is(k, name)) return true;
+    return false;
+}
+
+void config_site_vars(struct parser *p, const struct node *n)
+{
+    memset(&p->vars, 0, sizeof p->vars);
+    p->vars.name = n->words[1].text;
+}
+
+/* The times that are the pool's unless the site tells its own. */
+static void site_times(struct parser *p, const struct node *block, struct weir_conf_route *r)
+{
+    for (const struct node *t = block ? block->children : NULL; t; t = t->next) {
+        if (t->used || !node_is(t, "time")) continue;
+        struct config_times times = {&r->request_ms, &r->silent_ms, &r->slow_ms, &r->header_ms, &r->body_ms, &r->idle_ms, &r->send_ms};
+        config_times(p, t, &times);
+    }
+}
+
+void config_read_site(struct parser *p, const struct node *n)
+{
+    struct weir_config *c = p->c;
+    struct weir_conf_site *s = &c->sites[c->site_count];
+    struct weir_conf_route own;
+    const struct node *action = NULL, *inherited = NULL;
+    size_t routes = 1;
+    config_site_vars(p, n);
+    s->place = config_place(p, n);
+    site_names(p, s, n);
+    route_start(&own);
+    own.place = s->place;
+    for (int i = 0; i < LAYERS; i++) site_layer(p, s, &own, p->site[i], &inherited);
+    site_layer(p, s, &own, n, &action);
+    if (!has(n, "listen") && !s->listener_count && !has(p->site[LAYER_DEFAULTS], "listen") && !has(n, "use") && !has(p->site[LAYER_DEFAULTS], "use"))
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write listen http://*:8080", "the site listens nowhere");
+    for (const struct node *k = n->children; k; k = k->next) routes += node_is(k, "route");
+    s->routes = config_alloc(p, routes * sizeof *s->routes);
+    if (!s->routes) return;
+    struct weir_conf_route start = own; /* its times of the app are its own pool's, or the site's if that tells some */
+    start.silent_ms = start.request_ms = start.slow_ms = UINT32_MAX;
+    for (int i = 0; i < LAYERS; i++) site_times(p, p->site[i], &start);
+    site_times(p, n, &start);
+    finish_route(p, &own);
+    for (const struct node *k = n->children; k; k = k->next) {
+        if (k->used || !node_is(k, "route")) continue;
+        size_t before = s->route_count;
+        read_route(p, s, &start, k);
+        if (s->route_count > before) finish_route(p, &s->routes[before]);
+    }
+    s->routes[s->route_count++] = own;
+    c->site_count++;
+}
