@@ -149,6 +149,7 @@ void client_post(struct weir_client *to, struct weir_client_req *r)
 {
     pthread_mutex_lock(&to->inbox_lock);
     r->in_inbox = true;
+    r->pool->posted++;
     weir_list_push_back(&to->inbox, &r->link);
     pthread_mutex_unlock(&to->inbox_lock);
     weir_loop_wake(to->loop);
@@ -167,6 +168,7 @@ static void take_inbox(struct weir_client *c)
         if (!r) return;
         pthread_mutex_lock(&r->pool->lock); /* what the giver wrote is seen whole */
         r->in_inbox = false;
+        r->pool->posted--;
         pthread_mutex_unlock(&r->pool->lock);
         req_start(r);
     }

@@ -31,6 +31,8 @@ struct weir_pool_options {
 WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o);
 /* Only when no client uses it any more (checked). */
 void weir_pool_free(struct weir_pool *p);
+/* No new request comes: its endpoints drain. True when the last connection is gone: then it was freed. Else ask again later. */
+WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
 void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 const char *weir_pool_name(const struct weir_pool *p);
 

@@ -140,6 +140,7 @@ struct weir_pool {
     pthread_mutex_t lock;
     struct weir_list endpoints, waiting;
     uint32_t waiting_count, opening, queue_count, queue_ms;
+    uint32_t posted;     /* granted requests in the inboxes of threads */
     uint64_t service_us; /* smoothed: how long a request holds its slot */
     uint32_t cost;       /* smoothed: of that, what one request takes where several share a process; in 1/16 us */
     uint64_t started, refused, timed_out;
@@ -247,6 +248,6 @@ struct weir_client_group {
 struct conn *group_conn_new(struct weir_client_group *g);
 void group_conn_free(struct weir_client_group *g, struct conn *k);
 struct conn *group_conn(struct weir_client_group *g, uint32_t index);
-void client_post(struct weir_client *to, struct weir_client_req *r); /* any thread: granted */
+void client_post(struct weir_client *to, struct weir_client_req *r); /* any thread: granted; under its pool's lock */
 void client_due(struct weir_client *c, struct conn *k, uint64_t at_us);
 #endif

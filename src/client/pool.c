@@ -56,6 +56,16 @@ void weir_pool_free(struct weir_pool *p)
     free(p);
 }
 
+bool weir_pool_retire(struct weir_pool *p)
+{
+    if (weir_pool_set(p, NULL, 0) < 0) return false;
+    pthread_mutex_lock(&p->lock);
+    bool empty = weir_list_empty(&p->endpoints) && p->waiting_count == 0 && p->posted == 0;
+    pthread_mutex_unlock(&p->lock);
+    if (empty) weir_pool_free(p);
+    return empty;
+}
+
 void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms)
 {
     pthread_mutex_lock(&p->lock);

@@ -70,9 +70,10 @@ static int on_config(struct gateway *gw, const struct weir_link_message *m, int 
         return WEIR_INVALID;
     }
     close(fds[0]);
-    if (!gw->group) { /* the first one: how many threads there are is settled now */
-        gw->thread_count = conf->threads < MAX_WORKERS ? conf->threads : MAX_WORKERS;
-        if (weir_client_group_new(&gw->group, gw->thread_count) < 0) return WEIR_NOMEM;
+    if (gateway_threads(gw, conf->threads) < 0) {
+        close_all(fds + 1, count - 1);
+        weir_config_drop(conf);
+        return WEIR_NOMEM;
     }
     int status = snapshot_new(&s, gw, conf, fds + 1);
     weir_config_drop(conf);

@@ -39,7 +39,7 @@ static void set_connect_endpoints(struct weir_pool *p, const struct weir_conf_po
     if (weir_pool_set(p, list, n) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
 }
 
-struct weir_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf)
+struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf)
 {
     bool owned = conf->kind != WEIR_POOL_CONNECT;
     struct gateway_pool *gp = gw->pools;
@@ -56,9 +56,36 @@ struct weir_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *
         gp->next = gw->pools;
         gw->pools = gp;
     }
+    atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
     if (!owned) set_connect_endpoints(gp->pool, conf);
-    return gp->pool;
+    return gp;
+}
+
+void gateway_pool_drop(struct gateway *gw, struct gateway_pool *gp)
+{
+    if (atomic_fetch_sub(&gp->refs, 1) != 1) return;
+    atomic_store(&gw->pools_unused, true); /* seen by the next tick */
+}
+
+/* Pools that no snapshot names any more go when their last connection is closed. */
+void gateway_tick(struct gateway *gw)
+{
+    bool left = false;
+    if (!atomic_exchange(&gw->pools_unused, false)) return;
+    for (struct gateway_pool **at = &gw->pools; *at;) {
+        struct gateway_pool *gp = *at;
+        if (atomic_load(&gp->refs) > 0) {
+            at = &gp->next;
+        } else if (weir_pool_retire(gp->pool)) {
+            *at = gp->next;
+            free(gp);
+        } else {
+            left = true;
+            at = &gp->next;
+        }
+    }
+    if (left) atomic_store(&gw->pools_unused, true);
 }
 
 /* ---- snapshots ---- */
@@ -107,11 +134,7 @@ static int load_file(struct gateway *gw)
     int status = WEIR_INVALID;
     weir_config_report_init(&report);
     if (weir_config_read(gw->o.config_path, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK) {
-        if (!gw->group) { /* the number of threads is fixed for the life of the process */
-            gw->thread_count = conf->threads < MAX_WORKERS ? conf->threads : MAX_WORKERS;
-            if (weir_client_group_new(&gw->group, gw->thread_count) < 0) return WEIR_NOMEM;
-        }
-        int *fds = calloc(conf->listener_count + 1, sizeof *fds);
+        int *fds = gateway_threads(gw, conf->threads) == WEIR_OK ? calloc(conf->listener_count + 1, sizeof *fds) : NULL;
         size_t n = 0;
         for (; fds && n < conf->listener_count; n++)
             if ((fds[n] = listener_fd(gw, &conf->listeners[n])) < 0) break;
@@ -194,12 +217,34 @@ static void install_signals(struct gateway *gw)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void fini(struct gateway *gw)
+static void reset_signals(void)
 {
     struct sigaction dfl = {.sa_handler = SIG_DFL};
     sigaction(SIGTERM, &dfl, NULL);
     sigaction(SIGINT, &dfl, NULL);
     sigaction(SIGHUP, &dfl, NULL);
+}
+
+int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg)
+{
+    struct gateway *gw = calloc(1, sizeof *gw);
+    if (!gw) return WEIR_NOMEM;
+    gw->loop_new = loop_new;
+    gw->loop_arg = loop_arg;
+    pthread_mutex_init(&gw->lock, NULL);
+    *out = gw;
+    return WEIR_OK;
+}
+
+int gateway_threads(struct gateway *gw, unsigned count)
+{
+    if (gw->group) return WEIR_OK; /* their number is fixed for the life of the process */
+    gw->thread_count = count < MAX_WORKERS ? count : MAX_WORKERS;
+    return weir_client_group_new(&gw->group, gw->thread_count);
+}
+
+void gateway_free(struct gateway *gw)
+{
     for (unsigned i = 0; i < gw->thread_count; i++) worker_fini(&gw->workers[i]);
     if (gw->snap) snapshot_drop(gw->snap);
     while (gw->pools) {
@@ -222,7 +267,7 @@ static const char *temp_dir(const struct weir_config *conf)
     return strdup(access("/var/lib/weir/tmp", W_OK) == 0 ? "/var/lib/weir/tmp" : "/tmp");
 }
 
-static int start(struct gateway *gw)
+int gateway_start(struct gateway *gw)
 {
     struct weir_config *conf = gw->snap->conf;
     gw->quota.dir = temp_dir(conf);
@@ -235,18 +280,21 @@ static int start(struct gateway *gw)
     return WEIR_OK;
 }
 
+static int epoll_loop(struct weir_loop **out, void *arg)
+{
+    (void)arg;
+    return weir_loop_epoll_new(out);
+}
+
 int weir_gateway_run(const struct weir_gateway_options *o)
 {
-    struct gateway *gw = calloc(1, sizeof *gw);
-    if (!gw) return 1;
+    struct gateway *gw;
+    if (gateway_new(&gw, epoll_loop, NULL) < 0) return 1;
     gw->o = *o;
-    gw->thread_count = 0;
-    pthread_mutex_init(&gw->lock, NULL);
     raise_files();
     int status = o->config_path ? load_file(gw) : gateway_link_first(gw);
-    if (status < 0 || start(gw) < 0) {
-        gw->thread_count = 0;
-        fini(gw);
+    if (status < 0 || gateway_start(gw) < 0) {
+        gateway_free(gw);
         return 1;
     }
     install_signals(gw);
@@ -255,6 +303,7 @@ int weir_gateway_run(const struct weir_gateway_options *o)
     start_threads(gw);
     worker_run(&gw->workers[0]);
     for (unsigned i = 1; i < gw->thread_count; i++) pthread_join(gw->workers[i].thread, NULL);
-    fini(gw);
+    reset_signals();
+    gateway_free(gw);
     return 0;
 }

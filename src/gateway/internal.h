@@ -75,7 +75,7 @@ struct snapshot {
     struct site *sites;
     struct listener *listeners;
     struct snapshot_pool {
-        struct weir_pool *pool;
+        struct gateway_pool *in; /* counted */
         const struct weir_conf_pool *conf;
     } *pools;
     uint64_t version;
@@ -256,6 +256,8 @@ struct worker {
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
 void worker_run(struct worker *w);
+void worker_begin(struct worker *w);
+void worker_turn(struct worker *w); /* waits once, and does all that came; w->done: it was the last one */
 struct weir_str worker_date(struct worker *w);
 void worker_spare(struct worker *w, struct weir_buf *b);      /* takes an empty buffer back */
 void worker_take_spare(struct worker *w, struct weir_buf *b); /* gives one to a buf without memory */
@@ -271,19 +273,28 @@ struct gateway {
     struct gateway_pool {
         struct weir_pool *pool;
         struct gateway_pool *next;
-        bool used, owned;
-    } *pools;
+        _Atomic unsigned refs;        /* of snapshots */
+        bool owned;                   /* by Weir: control tells its endpoints */
+    } *pools;                         /* the first thread's */
+    int (*loop_new)(struct weir_loop **out, void *arg);
+    void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
-    _Atomic bool reload_asked, end_asked;
+    _Atomic bool reload_asked, end_asked, pools_unused;
     _Atomic unsigned running;
     struct log_sink *access_log;
     uint64_t version;
     _Atomic uint64_t drain_until_ms;
     struct gateway_link *link;
 };
-struct weir_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf); /* by name; made if new */
+WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
+WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */
+WEIR_CHECK int gateway_start(struct gateway *gw);                   /* behind the first snapshot: workers, log */
+void gateway_free(struct gateway *gw);
+struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf); /* by name, made if new; counted */
+void gateway_pool_drop(struct gateway *gw, struct gateway_pool *gp);                      /* any thread */
 void gateway_main_event(struct gateway *gw, const struct weir_event *ev);              /* worker 0: link, tick */
 void gateway_main_turn(struct gateway *gw);
+void gateway_tick(struct gateway *gw);                                                 /* worker 0, now and then */
 void gateway_publish(struct gateway *gw, struct snapshot *s);  /* takes s; threads change over at their next turn */
 void gateway_drain(struct gateway *gw, uint32_t ms);           /* accept nothing new; what runs has so long */
 WEIR_CHECK int gateway_link_first(struct gateway *gw);         /* waits for the configuration that control sends */

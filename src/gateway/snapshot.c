@@ -74,7 +74,7 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
         r->conf = &conf->routes[i];
         r->root_fd = -1;
         if (r->conf->pool >= 0) {
-            r->pool = s->pools[r->conf->pool].pool;
+            r->pool = s->pools[r->conf->pool].in->pool;
             r->pool_conf = s->pools[r->conf->pool].conf;
         }
         if (!r->conf->root) continue;
@@ -101,6 +101,8 @@ static void snapshot_free(struct snapshot *s)
         if (s->listeners[i].fd >= 0) close(s->listeners[i].fd);
         free(s->listeners[i].hosts);
     }
+    for (size_t i = 0; s->pools && i < s->conf->pool_count; i++)
+        if (s->pools[i].in) gateway_pool_drop(s->gw, s->pools[i].in);
     free(s->sites);
     free(s->listeners);
     free(s->pools);
@@ -130,8 +132,8 @@ int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *
     }
     for (size_t i = 0; !bad && i < conf->pool_count; i++) {
         s->pools[i].conf = &conf->pools[i];
-        s->pools[i].pool = gateway_pool(gw, &conf->pools[i]);
-        if (!s->pools[i].pool) bad = true;
+        s->pools[i].in = gateway_pool(gw, &conf->pools[i]);
+        if (!s->pools[i].in) bad = true;
     }
     for (size_t i = 0; !bad && i < conf->site_count; i++)
         if (site_init(s, &s->sites[i], &conf->sites[i]) < 0) bad = true;

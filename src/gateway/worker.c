@@ -17,7 +17,7 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     pthread_mutex_init(&w->inbox_lock, NULL);
     w->scratch = malloc(SCRATCH);
     if (!w->scratch) return WEIR_NOMEM;
-    int status = weir_loop_epoll_new(&w->loop);
+    int status = gw->loop_new(&w->loop, gw->loop_arg);
     if (status < 0) return status;
     struct weir_client_options o = {.index = index, .kind = KIND_CLIENT, .quota = &gw->quota};
     return weir_client_new(&w->client, gw->group, w->loop, &o);
@@ -207,6 +207,7 @@ static void woken(struct worker *w)
 static void tick(struct worker *w)
 {
     struct weir_ident id = {.kind = KIND_TICK};
+    if (w->index == 0) gateway_tick(w->gw);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
     if (w->draining && weir_loop_now_ms(w->loop) >= w->gw->drain_until_ms)
@@ -265,21 +266,29 @@ static void end_turn(struct worker *w)
     } while (weir_client_next_us(w->client) == 0);
 }
 
-void worker_run(struct worker *w)
+void worker_begin(struct worker *w)
 {
-    struct weir_event ev[64]; /* a small batch: what it touches stays in the cache */
     take_snapshot(w);
     tick(w);
-    while (!w->done) {
-        int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_client_next_us(w->client));
-        for (int i = 0; i < n; i++) {
-            dispatch(w, &ev[i]);
-            if (ev[i].ident.kind >= KIND_CLIENT) client_events(w);
-        }
-        end_turn(w);
-        if (w->index == 0) gateway_main_turn(w->gw);
-        if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0) w->done = true;
+}
+
+void worker_turn(struct worker *w)
+{
+    struct weir_event ev[64]; /* a small batch: what it touches stays in the cache */
+    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_client_next_us(w->client));
+    for (int i = 0; i < n; i++) {
+        dispatch(w, &ev[i]);
+        if (ev[i].ident.kind >= KIND_CLIENT) client_events(w);
     }
+    end_turn(w);
+    if (w->index == 0) gateway_main_turn(w->gw);
+    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0) w->done = true;
+}
+
+void worker_run(struct worker *w)
+{
+    worker_begin(w);
+    while (!w->done) worker_turn(w);
     atomic_fetch_sub(&w->gw->running, 1);
     weir_loop_wake(w->gw->workers[0].loop);
 }

@@ -4,7 +4,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define CAPACITY 20000 /* bytes under way in one direction */
 
@@ -22,6 +25,7 @@ static struct sim_loop *self(struct weir_loop *l)
 
 static struct sim_socket *sock(struct weir_loop *l, int fd)
 {
+    fd -= SIM_FD;
     WEIR_ASSERT(fd >= 0 && fd < SIM_SOCKETS && self(l)->w->s[fd].used);
     return &self(l)->w->s[fd];
 }
@@ -148,8 +152,10 @@ static int64_t sm_write(struct weir_loop *l, int fd, const struct iovec *v, int 
 
 static int64_t sm_sendfile(struct weir_loop *l, int fd, int file, int64_t offset, size_t len)
 {
-    (void)l, (void)fd, (void)file, (void)offset, (void)len;
-    return WEIR_SYSTEM;
+    char buf[4096];
+    ssize_t n = pread(file, buf, len < sizeof buf ? len : sizeof buf, offset);
+    struct iovec v = {buf, n > 0 ? (size_t)n : 0};
+    return n > 0 ? sm_write(l, fd, &v, 1, false) : n;
 }
 
 static int sm_accept(struct weir_loop *l, int fd, struct sockaddr_storage *peer, uint32_t *peer_len)
@@ -158,30 +164,41 @@ static int sm_accept(struct weir_loop *l, int fd, struct sockaddr_storage *peer,
     if (s->backlog_count == 0) return WEIR_AGAIN;
     int conn = s->backlog[0];
     memmove(s->backlog, s->backlog + 1, (size_t)--s->backlog_count * sizeof s->backlog[0]);
-    peer->ss_family = AF_UNIX;
+    memset(peer, 0, sizeof *peer);
+    peer->ss_family = s->tcp ? AF_INET : AF_UNIX;
     *peer_len = sizeof *peer;
     struct sim *w = self(l)->w;
     if (w->s[conn].peer >= 0) w->s[w->s[conn].peer].accepted = true;
-    return conn;
+    return conn + SIM_FD;
 }
 
-static int sm_connect(struct weir_loop *l, const struct sockaddr_storage *to, uint32_t len)
+int sim_dial(struct sim *w, const char *name)
 {
-    struct sim *w = self(l)->w;
-    (void)to, (void)len;
     for (int i = 1; i < SIM_SOCKETS; i++) {
         struct sim_socket *s = &w->s[i];
-        if (!s->used || !s->listener) continue;
-        if (s->backlog_count == (int)WEIR_COUNT(s->backlog)) return WEIR_AGAIN;
+        if (!s->used || !s->listener || strcmp(s->name, name) != 0) continue;
+        if (s->backlog_count == (int)WEIR_COUNT(s->backlog)) {
+            errno = EAGAIN;
+            return -1;
+        }
         int a = socket_new(w), b = socket_new(w);
         if (a < 0 || b < 0) abort();
         w->s[a].peer = b;
         w->s[b].peer = a;
+        w->s[a].tcp = w->s[b].tcp = s->tcp;
         s->backlog[s->backlog_count++] = b;
-        return a;
+        return a + SIM_FD;
     }
     errno = ECONNREFUSED;
-    return WEIR_SYSTEM;
+    return -1;
+}
+
+static int sm_connect(struct weir_loop *l, const struct sockaddr_storage *to, uint32_t len)
+{
+    const struct sockaddr_un *u = (const void *)to;
+    (void)len;
+    int fd = sim_dial(self(l)->w, u->sun_path);
+    return fd >= 0 ? fd : errno == EAGAIN ? WEIR_AGAIN : WEIR_SYSTEM;
 }
 
 static int sm_error(struct weir_loop *l, int fd)
@@ -208,14 +225,23 @@ static void cut(struct sim *w, int fd)
 
 static void sm_shutdown(struct weir_loop *l, int fd)
 {
-    (void)l, (void)fd;
+    const struct sim_socket *s = sock(l, fd);
+    if (s->peer < 0) return;
+    struct sim_socket *p = &self(l)->w->s[s->peer];
+    p->peer_closed = true;
+    if (weir_buf_len(&p->wire) == 0) p->edges |= WEIR_READY_READ | WEIR_READY_CLOSED;
 }
 
 static void sm_close(struct weir_loop *l, int fd)
 {
     struct sim *w = self(l)->w;
+    if (fd < SIM_FD) {
+        close(fd);
+        return;
+    }
     struct sim_socket *s = sock(l, fd);
-    cut(w, fd);
+    if (s->tcp && s->peer >= 0 && (weir_buf_len(&s->in) || weir_buf_len(&s->wire))) weir_buf_reset(&w->s[s->peer].wire, 0);
+    cut(w, fd - SIM_FD);
     weir_buf_fini(&s->in);
     weir_buf_fini(&s->wire);
     s->used = s->registered = false;
@@ -252,11 +278,13 @@ struct weir_loop *sim_loop_new(struct sim *w)
     return &l->base;
 }
 
-int sim_listen(struct sim *w)
+int sim_listen(struct sim *w, const char *name)
 {
-    int fd = socket_new(w);
-    w->s[fd].listener = true;
-    return fd;
+    int i = socket_new(w);
+    w->s[i].listener = true;
+    w->s[i].name = name;
+    w->s[i].tcp = name[0] != '/';
+    return i + SIM_FD;
 }
 
 void sim_move(struct sim *w)

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* The second implementation of the loop: sockets in memory, a clock that the test turns, everything by a seed. Bytes that one
- * side wrote arrive at the other in pieces, late, when sim_move says so; a close arrives behind them. */
+ * side wrote arrive at the other in pieces, late, when sim_move says so; a close arrives behind them. A TCP socket that is
+ * closed with unread input loses what it sent and what had not arrived, as the kernel's reset does. Descriptors from SIM_FD on
+ * are simulated, lower ones (files) are the kernel's. */
 #ifndef WEIR_SIM_LOOP_H
 #define WEIR_SIM_LOOP_H
 
 #include "loop/loop.h"
 
 #define SIM_SOCKETS 512
+#define SIM_FD      1000000
 
 struct sim_socket {
     struct weir_buf in, wire;   /* arrived; on its way to us */
@@ -14,7 +17,9 @@ struct sim_socket {
     struct weir_ident ident;
     int peer;                   /* -1: gone */
     uint32_t edges;             /* ready bits not told yet */
-    bool used, listener, registered, want_write, peer_closed, eof_told, accepted, local;
+    bool used, listener, registered, want_write, peer_closed, accepted;
+    const char *name;           /* of a listener: the path of a unix socket, or something else for TCP */
+    bool tcp;
     int backlog[64];
     int backlog_count;
 };
@@ -23,10 +28,10 @@ struct sim {
     struct weir_random random;
     uint64_t now_us;
     uint64_t events; /* moves, reads and writes: how much was done */
-    struct weir_job *jobs;
 };
 struct weir_loop *sim_loop_new(struct sim *w);
-int sim_listen(struct sim *w);                /* a listening socket; its address is "unix:/sim" */
+int sim_listen(struct sim *w, const char *name); /* a listening socket; "/a" is reached as unix:/a, "web" is TCP */
+int sim_dial(struct sim *w, const char *name);   /* a client's end; -1: refused */
 void sim_move(struct sim *w);                 /* some bytes arrive somewhere */
 void sim_reset(struct sim *w);                /* some connection breaks */
 void sim_clock(struct sim *w, uint64_t us);

@@ -6,24 +6,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "app/internal.h"
 #include "client/client.h"
-#include "sim_loop.h"
+#include "sim_app.h"
 
 enum { REQUESTS = 120 };
 struct task {
+    struct sim_task app;
     struct weir_client_req *req;
-    uint64_t body, answer, body_sent, body_got, answer_sent, answer_got, unread;
-    unsigned runs, ends;
-    bool begun, gone, delay, early;
+    uint64_t body_sent, answer_got, unread;
+    unsigned ends;
+    bool begun, gone;
 };
 struct world {
     struct sim net;
-    struct weir_loop *client_loop, *app_loop;
+    struct weir_loop *client_loop;
+    struct sim_app app;
     struct weir_client_group *group;
     struct weir_pool *pool;
     struct weir_client *client;
-    struct weir_app *app;
     struct weir_spill_quota quota;
     struct task t[REQUESTS];
     uint64_t seed;
@@ -34,66 +34,20 @@ static _Noreturn void fail(const struct world *w, const char *what, size_t i)
 {
     const struct task *t = &w->t[i];
     fprintf(stderr, "seed %" PRIu64 ": %s (request %zu: runs %u, ends %u, body %" PRIu64 "/%" PRIu64 "/%" PRIu64 ", answer %" PRIu64 "/%" PRIu64 "/%" PRIu64 ")\n",
-            w->seed, what, i, t->runs, t->ends, t->body_got, t->body_sent, t->body, t->answer_got, t->answer_sent, t->answer);
+            w->seed, what, i, t->app.runs, t->ends, t->app.body_got, t->body_sent, t->app.body, t->answer_got, t->app.answer_sent, t->app.answer);
     abort();
-}
-
-static char byte_at(size_t task, uint64_t i)
-{
-    return (char)('a' + (task * 7 + i * 3) % 26);
 }
 
 /* ---- the application ---- */
 
-static void app_goes_on(struct world *w, const struct weir_app_event *ev)
+static struct sim_task *task_of(void *arg, size_t id)
 {
-    struct task *t = ev->user;
-    char buf[3000];
-    size_t id;
-    if (ev->type == WEIR_APP_REQUEST) {
-        const char *name = weir_app_req_param(ev->req, "ID");
-        id = name ? (size_t)atoi(name) : 0;
-        t = &w->t[id];
-        weir_app_req_set_user(ev->req, t);
-        t->runs++;
-        t->body_got = t->answer_sent = 0;
-        if (t->delay) weir_app_req_set_deadline(ev->req, 5);
-        if (weir_app_req_header(ev->req, "X-Id", name) < 0) fail(w, "header", id);
-    }
-    id = (size_t)(t - w->t);
-    if (ev->type == WEIR_APP_ABORT) {
-        weir_app_req_end(ev->req, 1);
-        return;
-    }
-    if (t->delay && ev->type != WEIR_APP_DEADLINE) return;
-    t->delay = false;
-    int64_t n = 0;
-    while (!t->early && (n = weir_app_req_read(ev->req, buf, sizeof buf)) > 0) {
-        for (int64_t k = 0; k < n; k++)
-            if (buf[k] != byte_at(id, t->body_got + (uint64_t)k)) fail(w, "a body byte is wrong", id);
-        t->body_got += (uint64_t)n;
-    }
-    if (n == WEIR_AGAIN) return;
-    if (n == 0 && !t->early && t->body_got != t->body) fail(w, "the body ended early", id);
-    while (t->answer_sent < t->answer) {
-        size_t len = t->answer - t->answer_sent < sizeof buf ? (size_t)(t->answer - t->answer_sent) : sizeof buf;
-        for (size_t k = 0; k < len; k++) buf[k] = byte_at(id, t->answer_sent + k);
-        n = weir_app_req_write(ev->req, WEIR_STDOUT, buf, len);
-        if (n < 0) break;
-        t->answer_sent += (uint64_t)n;
-        if (n == 0) return; /* ROOM comes */
-        if ((size_t)n < len) return;
-    }
-    weir_app_req_end(ev->req, 0);
+    return &((struct world *)arg)->t[id % REQUESTS].app;
 }
 
-static void app_turn(struct world *w)
+static _Noreturn void app_fails(void *arg, const char *what, size_t id)
 {
-    struct weir_app_event ev;
-    if (weir_app_step(w->app, 0) < 0) fail(w, "app step", 0);
-    while (weir_app_next(w->app, &ev) == WEIR_OK)
-        if (ev.type != WEIR_APP_DRAINED) app_goes_on(w, &ev);
-    weir_app_flush(w->app);
+    fail(arg, what, id);
 }
 
 /* ---- the web server ---- */
@@ -102,9 +56,9 @@ static void give_body(struct world *w, struct task *t)
 {
     char buf[2000];
     size_t id = (size_t)(t - w->t);
-    while (t->body_sent < t->body) {
-        size_t len = t->body - t->body_sent < sizeof buf ? (size_t)(t->body - t->body_sent) : sizeof buf;
-        for (size_t k = 0; k < len; k++) buf[k] = byte_at(id, t->body_sent + k);
+    while (t->body_sent < t->app.body) {
+        size_t len = t->app.body - t->body_sent < sizeof buf ? (size_t)(t->app.body - t->body_sent) : sizeof buf;
+        for (size_t k = 0; k < len; k++) buf[k] = sim_byte(id, t->body_sent + k);
         int64_t n = weir_client_write(t->req, buf, len);
         if (n < 0) return;
         t->body_sent += (uint64_t)n;
@@ -122,7 +76,7 @@ static size_t check_answer(struct world *w, struct task *t, const char *p, size_
             else if (p[k] != '\r') t->unread = 0;
             continue;
         }
-        if (p[k] != byte_at(id, t->answer_got)) fail(w, "an answer byte is wrong", id);
+        if (p[k] != sim_byte(id, t->answer_got)) fail(w, "an answer byte is wrong", id);
         t->answer_got++;
     }
     return len;
@@ -134,9 +88,9 @@ static void finished(struct world *w, struct task *t)
     size_t id = (size_t)(t - w->t);
     weir_client_req_result(t->req, &r);
     t->ends++;
-    if (r.status == WEIR_OK && t->answer_got != t->answer) fail(w, "complete, but not all of the answer came", id);
+    if (r.status == WEIR_OK && t->answer_got != t->app.answer) fail(w, "complete, but not all of the answer came", id);
     if (r.status != WEIR_OK && !w->disturbed) fail(w, r.reason, id);
-    if (r.not_run && r.status != WEIR_OK && t->runs) fail(w, "told that it did not run, but it did", id);
+    if (r.not_run && r.status != WEIR_OK && t->app.runs) fail(w, "told that it did not run, but it did", id);
     weir_client_req_free(t->req);
     t->req = NULL;
 }
@@ -194,8 +148,8 @@ static void begin_one(struct world *w, size_t i)
     static char names[REQUESTS][8];
     static struct weir_pair params[REQUESTS];
     snprintf(names[i], sizeof names[i], "%zu", i);
-    params[i] = (struct weir_pair){WEIR_STR("ID"), weir_cstr(names[i])};
-    struct weir_client_begin o = {.role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->body, .user = t};
+    params[i] = (struct weir_pair){WEIR_STR("QUERY_STRING"), weir_cstr(names[i])};
+    struct weir_client_begin o = {.role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->app.body, .user = t};
     int status = weir_client_begin(w->client, w->pool, &o, &t->req);
     t->begun = true;
     if (status < 0) fail(w, "begin", i);
@@ -212,16 +166,8 @@ static void start(struct world *w, uint64_t seed)
     w->flow = weir_random_next(r) % 3 != 0;
     w->disturbed = weir_random_next(r) % 2;
     w->client_loop = sim_loop_new(&w->net);
-    w->app_loop = sim_loop_new(&w->net);
-    struct weir_app_options ao;
-    weir_app_options_init(&ao);
-    ao.flags = WEIR_APP_PRIVATE_LISTEN;
-    ao.listen_fd = sim_listen(&w->net);
-    ao.max_requests = 20;
-    ao.body_window = 2000;
-    if (weir_app_new_on(&w->app, &ao, w->app_loop) < 0) abort();
-    if (weir_loop_add(w->app_loop, ao.listen_fd, (struct weir_ident){.kind = KIND_LISTEN}, true) < 0) abort();
-    w->app->running = w->app->listening = true;
+    w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w};
+    sim_app_start(&w->app, &w->net, "/sim", 20);
     if (weir_client_group_new(&w->group, 1) < 0) abort();
     struct weir_pool_options po = {.name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
     if (weir_pool_new(&w->pool, w->group, &po) < 0) abort();
@@ -233,10 +179,10 @@ static void start(struct world *w, uint64_t seed)
     if (weir_pool_set(w->pool, &eo, 1) < 0) abort();
     for (size_t i = 0; i < REQUESTS; i++) {
         struct task *t = &w->t[i];
-        t->body = weir_random_next(r) % 3 ? 0 : weir_random_next(r) % 30000;
-        t->answer = weir_random_next(r) % (weir_random_next(r) % 5 ? 300 : 40000);
-        t->delay = weir_random_next(r) % 4 == 0;
-        t->early = t->body && weir_random_next(r) % 6 == 0;
+        t->app.body = weir_random_next(r) % 3 ? 0 : weir_random_next(r) % 30000;
+        t->app.answer = weir_random_next(r) % (weir_random_next(r) % 5 ? 300 : 40000);
+        t->app.delay = weir_random_next(r) % 4 == 0;
+        t->app.early = t->app.body && weir_random_next(r) % 6 == 0;
     }
 }
 
@@ -252,27 +198,25 @@ static void finish(struct world *w)
     for (size_t i = 0; i < REQUESTS; i++) {
         const struct task *t = &w->t[i];
         if (t->ends + t->gone != 1) fail(w, "it did not end exactly once", i);
-        if (t->runs > 1) fail(w, "it ran twice", i);
-        if (!w->disturbed && t->runs != 1) fail(w, "it did not run", i);
+        if (t->app.runs > 1) fail(w, "it ran twice", i);
+        if (!w->disturbed && t->app.runs != 1) fail(w, "it did not run", i);
     }
     for (int i = 0; i < 20000 && !(sim_quiet(&w->net) && i > 300); i++) { /* aborted ones end in the app, too */
         sim_move(&w->net);
         sim_clock(&w->net, 5000);
-        app_turn(w);
+        sim_app_turn(&w->app);
         client_turn(w);
     }
     struct weir_endpoint_stats eps;
     struct weir_pool_stats s;
     weir_pool_stats(w->pool, &s, &eps, 1);
     if (eps.busy || s.queued) fail(w, "a slot was lost", 0);
-    if (w->app->req_count) fail(w, "the app still has a request", 0);
+    if (sim_app_busy(&w->app)) fail(w, "the app still has a request", 0);
     weir_client_free(w->client);
     weir_pool_free(w->pool);
     weir_client_group_free(w->group);
-    w->app->listening = false;
-    weir_app_free(w->app);
+    sim_app_end(&w->app);
     weir_loop_free(w->client_loop);
-    weir_loop_free(w->app_loop);
     for (int i = 0; i < SIM_SOCKETS; i++) {
         weir_buf_fini(&w->net.s[i].in);
         weir_buf_fini(&w->net.s[i].wire);
@@ -295,7 +239,7 @@ static uint64_t run(uint64_t seed)
         case 0:
             if (next < REQUESTS) begin_one(&w, next++);
             break;
-        case 1: app_turn(&w); break;
+        case 1: sim_app_turn(&w.app); break;
         case 2: client_turn(&w); break;
         case 3: sim_clock(&w.net, weir_random_next(r) % 3000); break;
         case 4:
