@@ -190,9 +190,35 @@ static struct listener_fd *listener_for(struct control *c, const struct weir_con
         if (strcmp(c->listeners[i].socket, l->address.socket) == 0) return &c->listeners[i];
     if (c->listener_count == WEIR_COUNT(c->listeners)) return NULL;
     struct listener_fd *f = &c->listeners[c->listener_count++];
-    *f = (struct listener_fd){.fd = -1, .id = c->listener_count};
+    *f = (struct listener_fd){.fd = -1, .id = ++c->next_listener};
     snprintf(f->socket, sizeof f->socket, "%s", l->address.socket);
     return f;
+}
+
+static bool address_of(const struct listener_fd *f, struct root_msg *m)
+{
+    struct sockaddr_storage at;
+    if (weir_address_parse(weir_cstr(f->socket), &at, &m->address_len) < 0) return false;
+    memcpy(m->address, &at, sizeof m->address < sizeof at ? sizeof m->address : sizeof at);
+    return true;
+}
+
+/* The gateway uses the new configuration: what that does not name is closed. */
+static void drop_listeners(struct control *c)
+{
+    for (size_t i = 0; i < c->listener_count;) {
+        struct listener_fd *f = &c->listeners[i];
+        struct root_msg m = {.kind = ROOT_UNLISTEN};
+        if (f->wanted || !f->answered) {
+            i++;
+            continue;
+        }
+        if (f->fd >= 0) {
+            close(f->fd);
+            if (address_of(f, &m)) root_send(c, &m, NULL, 0);
+        }
+        *f = c->listeners[--c->listener_count];
+    }
 }
 
 static void ask_listeners(struct control *c)
@@ -200,18 +226,16 @@ static void ask_listeners(struct control *c)
     for (size_t i = 0; i < c->conf->listener_count; i++) {
         struct listener_fd *f = listener_for(c, &c->conf->listeners[i]);
         struct root_msg m = {.kind = ROOT_LISTEN};
-        struct sockaddr_storage at;
         if (!f) continue;
         f->wanted = true;
         if (f->asked) continue;
         f->asked = true;
-        if (weir_address_parse(weir_cstr(f->socket), &at, &m.address_len) < 0) {
+        if (!address_of(f, &m)) {
             f->answered = true;
             f->code = EINVAL;
             continue;
         }
         m.unit = f->id;
-        memcpy(m.address, &at, sizeof m.address < sizeof at ? sizeof m.address : sizeof at);
         root_send(c, &m, NULL, 0);
     }
 }
@@ -288,6 +312,7 @@ static void from_gateway(struct control *c)
             c->gateway_ready = true;
             c->gateway_failures = 0;
             c->endpoint_sum = 0;
+            if (!m.text[0] && m.version == c->config_version) drop_listeners(c);
         } else if (m.type == WEIR_LINK_STATE) {
             pools_use(c, &m);
         }

@@ -102,6 +102,7 @@ struct control {
     struct pool *pools;
     struct listener_fd listeners[240];
     size_t listener_count;
+    uint64_t next_listener;
     pid_t gateway_pid;
     int64_t gateway_due_ms, gateway_kill_ms;
     unsigned gateway_failures;

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define ROOT_PROTO_VERSION 1
+#define ROOT_PROTO_VERSION 2
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
 #define ROOT_UNITS_MAX     4096
@@ -21,6 +21,7 @@ enum root_kind {
     ROOT_GATEWAY_KILL,
     ROOT_TAG,        /* unit, tag: control's new note about it */
     ROOT_STOP,       /* end everything; code: the exit status */
+    ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed */
     /* root -> control */
     ROOT_HELLO,      /* flags: 1: has root's rights; code: how many ROOT_UNIT follow; fds: the configuration file if there is one. First message */
     ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */

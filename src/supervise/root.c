@@ -367,6 +367,18 @@ static void do_listen(struct root *r, const struct root_msg *m)
     tell(r, answer, fd);
 }
 
+static void do_unlisten(struct root *r, const struct root_msg *m)
+{
+    for (size_t i = 0; i < r->listener_count; i++) {
+        struct held *h = &r->listeners[i];
+        if (h->len != m->address_len || memcmp(h->address, m->address, h->len) != 0) continue;
+        shutdown(h->fd, SHUT_RDWR); /* at once, whoever still holds it */
+        close(h->fd);
+        *h = r->listeners[--r->listener_count];
+        return;
+    }
+}
+
 /* ---- the end ---- */
 
 static void begin_end(struct root *r, int code)
@@ -422,6 +434,7 @@ static void from_control(struct root *r)
         struct unit *u = find_unit(r, m.unit);
         switch (m.kind) {
         case ROOT_LISTEN: do_listen(r, &m); break;
+        case ROOT_UNLISTEN: do_unlisten(r, &m); break;
         case ROOT_START:
             if (count == 4 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
             else failed(r, m.unit, EINVAL, "understand the order");

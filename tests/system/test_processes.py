@@ -4,13 +4,14 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, descendants, status_of, wait_for
+from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, can_connect, descendants, free_port, status_of, wait_for
 
 CONFIG = f"""
 site a.test {{
@@ -140,6 +141,22 @@ def test_a_pool_that_is_added_or_removed_by_reload_comes_and_goes(weir):
     weir.configure(CONFIG)
     assert weir.command("reload").returncode == 0
     wait_for(lambda: not alive(pid))
+
+
+def test_a_listener_comes_and_goes_by_reload(weir):
+    port = free_port()
+    open_now = can_connect(("127.0.0.1", port))
+    weir.configure(CONFIG.replace("listen ", f"listen http://127.0.0.1:{port} "))
+    assert weir.command("reload").returncode == 0
+    wait_for(open_now)
+    weir.configure(CONFIG)
+    assert weir.command("reload").returncode == 0
+    wait_for(lambda: not open_now())
+    with socket.socket() as s:  # nobody holds the port any more
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind(("127.0.0.1", port))
+        s.listen()
+    assert weir.get("/app/hello").status == 200
 
 
 def test_no_process_is_left_when_the_root_part_is_killed(weir):
