@@ -152,7 +152,8 @@ WEIR_API void weir_wire_server_free(struct weir_wire_server *w);
 /* Asks for flow control (FC 2.1). Only with no active request. EV_VALUES follows; the time-out is the caller's:
  * on it close the connection. */
 WEIR_API WEIR_CHECK int weir_wire_server_ask(struct weir_wire_server *w);
-/* GET_VALUES as a ping: proves that the peer is between requests. Only with no active request. EV_VALUES follows. */
+/* GET_VALUES as a ping: its EV_VALUES proves that a peer that serves one request after the other is between two. Also right
+ * behind the last record of a request: answered when that is over, whatever END_REQUEST said before. */
 WEIR_API WEIR_CHECK int weir_wire_server_ping(struct weir_wire_server *w);
 /* Encodes BEGIN_REQUEST, PARAMS and their end straight into the output. window: initial credit for STDOUT and for STDERR,
  * each (agreed connections only). keep: KEEP_CONN (always set on an agreed connection).

@@ -2,6 +2,7 @@
 /* The app object: options, its turn, draining, signals. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <stdlib.h>
@@ -66,13 +67,18 @@ int weir_app_new_on(struct weir_app **out, const struct weir_app_options *o, str
         return status < 0 ? status : WEIR_NOMEM;
     }
     a->loop = loop;
-    struct weir_list *lists[] = {&a->dirty, &a->events, &a->run_queue, &a->resume};
+    struct weir_list *lists[] = {&a->reqs, &a->dirty, &a->events, &a->run_queue, &a->resume};
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     pthread_mutex_init(&a->lock, NULL);
     pthread_mutex_init(&a->handed_lock, NULL);
     pthread_cond_init(&a->work, NULL);
     const char *addrs = a->o.server_addrs ? a->o.server_addrs : getenv("FCGI_WEB_SERVER_ADDRS");
-    if (addrs && *addrs) a->server_addrs = strdup(addrs);
+    if (addrs && *addrs && !(a->server_addrs = strdup(addrs))) { /* without the list everybody might connect */
+        free(a->scratch);
+        free(a);
+        return WEIR_NOMEM;
+    }
+    a->accept_event = -1;
     *out = a;
     return WEIR_OK;
 }
@@ -124,14 +130,14 @@ int weir_app_drain_on(struct weir_app *a, int sig)
         a->signals[k].number = 0;
         return WEIR_SYSTEM;
     }
-    a->signals[k].former = former.sa_handler;
+    a->signals[k].former = former;
     return WEIR_OK;
 }
 
 static void restore_signals(struct weir_app *a)
 {
     for (size_t k = 0; k < WEIR_COUNT(a->signals); k++)
-        if (a->signals[k].number) signal(a->signals[k].number, a->signals[k].former);
+        if (a->signals[k].number) sigaction(a->signals[k].number, &a->signals[k].former, NULL);
     for (size_t i = 0; i < MAX_SIGNAL_APPS; i++) {
         struct weir_app *self = a;
         atomic_compare_exchange_strong(&signal_apps[i], &self, NULL);
@@ -144,9 +150,11 @@ void weir_app_free(struct weir_app *a)
     restore_signals(a);
     weir_app_acceptor_stop(a);
     weir_app_acceptor_take(a);
+    app_lock(a); /* handlers may still run */
     for (uint32_t i = 0; i < a->conn_top; i++) weir_app_conn_close(a->conns[i]);
+    app_unlock(a);
     if (threaded(a)) weir_app_threads_stop(a);
-    while (!weir_list_empty(&a->events)) weir_app_req_free(WEIR_CONTAINER(a->events.next, struct weir_app_req, event_link));
+    while (!weir_list_empty(&a->reqs)) weir_app_req_free(WEIR_CONTAINER(a->reqs.next, struct weir_app_req, all_link));
     while (a->free_reqs) {
         struct weir_app_req *r = a->free_reqs;
         a->free_reqs = r->next_free;
@@ -191,9 +199,9 @@ void weir_app_drain(struct weir_app *a)
 
 /* ---- the turn ---- */
 
-static void accept_some(struct weir_app *a)
+static void accept_some(struct weir_app *a, int most)
 {
-    for (int i = 0; i < 16 && a->listening; i++) {
+    for (int i = 0; i < most && a->listening; i++) {
         struct sockaddr_storage peer = {0};
         uint32_t len;
         int fd = weir_loop_accept(a->loop, a->o.listen_fd, &peer, &len);
@@ -207,7 +215,7 @@ static void begin_drain(struct weir_app *a)
     a->drain_told = true;
     a->drain_until_ms = weir_loop_now_ms(a->loop) + a->o.drain_ms;
     if (a->listening) {
-        accept_some(a); /* what waits in a backlog of our own would be lost */
+        accept_some(a, INT_MAX); /* what waits in a backlog of our own would be lost */
         weir_loop_del(a->loop, a->o.listen_fd);
         a->listening = false;
     }
@@ -254,10 +262,11 @@ static void dispatch(struct weir_app *a, const struct weir_event *ev)
 {
     switch (ev->ident.kind) {
     case KIND_CONN: weir_app_conn_event(a, ev); break;
-    case KIND_LISTEN: accept_some(a); break;
-    case KIND_IDLE: weir_app_conn_idle(WEIR_CONTAINER(ev->ptr, struct app_conn, timer)); break;
+    case KIND_LISTEN: accept_some(a, 16); break;
+    case KIND_IDLE: weir_app_conn_idle(a, ev); break;
     case KIND_DEADLINE: {
         struct weir_app_req *r = WEIR_CONTAINER(ev->ptr, struct weir_app_req, timer);
+        if (!r->in_use || r->serial != ev->ident.index) break; /* of an older one in its place */
         r->ev_deadline = true;
         weir_app_req_post(r);
         break;
@@ -286,6 +295,7 @@ int weir_app_step(struct weir_app *a, int wait_ms)
     resume_reading(a);
     if (atomic_load(&a->drain_asked) && !a->drain_told) begin_drain(a);
     if (a->drain_told) push_drain(a);
+    weir_app_acceptor_room(a);
     app_unlock(a);
     return WEIR_OK;
 }
@@ -295,7 +305,7 @@ int weir_app_next(struct weir_app *a, struct weir_app_event *ev)
     while (!weir_list_empty(&a->events)) {
         struct weir_app_req *r = WEIR_CONTAINER(a->events.next, struct weir_app_req, event_link);
         if (weir_app_req_pop_event(r, ev)) return WEIR_OK;
-        weir_list_remove(&r->event_link);
+        if (r->in_use) weir_list_remove(&r->event_link);
     }
     if (a->drain_told && a->conn_count == 0 && a->req_count == 0 && !a->drained_told) {
         a->drained_told = true;

@@ -8,6 +8,8 @@
 
 #include "app/internal.h"
 
+#define CHOKED (64u << 10) /* answers to management records, ends and credit that a server leaves unread */
+
 static struct weir_ident ident(const struct app_conn *k, uint8_t kind)
 {
     return (struct weir_ident){.kind = kind, .index = k->index, .epoch = k->epoch};
@@ -94,8 +96,17 @@ int weir_app_conn_adopt(struct weir_app *a, int fd)
         return status;
     }
     a->conn_count++;
+    a->fresh_count++;
+    k->fresh = true;
     arm_idle(k);
     return WEIR_OK;
+}
+
+static void not_fresh(struct app_conn *k)
+{
+    if (!k->fresh) return;
+    k->fresh = false;
+    k->app->fresh_count--;
 }
 
 void weir_app_conn_close(struct app_conn *k)
@@ -103,6 +114,7 @@ void weir_app_conn_close(struct app_conn *k)
     struct weir_app *a = k->app;
     void *user;
     if (!k->in_use) return;
+    not_fresh(k);
     k->in_use = false;
     weir_timer_clear(&k->timer);
     weir_list_remove(&k->dirty_link);
@@ -123,9 +135,10 @@ void weir_app_conn_close(struct app_conn *k)
     a->conn_count--;
 }
 
-void weir_app_conn_idle(struct app_conn *k)
+void weir_app_conn_idle(struct weir_app *a, const struct weir_event *ev)
 {
-    if (weir_wire_app_idle(k->wire)) weir_app_conn_close(k);
+    struct app_conn *k = a->conns[ev->ident.index];
+    if (k->in_use && k->epoch == ev->ident.epoch && weir_wire_app_active(k->wire) == 0) weir_app_conn_close(k);
 }
 
 /* ---- reading ---- */
@@ -134,6 +147,7 @@ void weir_app_conn_idle(struct app_conn *k)
 static bool take(struct app_conn *k)
 {
     struct weir_wire_event ev;
+    not_fresh(k);
     while (weir_wire_app_next(k->wire, &ev) == WEIR_OK) {
         struct weir_app_req *r = ev.user;
         switch (ev.type) {
@@ -172,7 +186,12 @@ void weir_app_conn_read(struct app_conn *k)
 {
     struct weir_app *a = k->app;
     for (int i = 0; i < 16; i++) {
+        const void *out;
         if (k->stalled) return;
+        if (weir_wire_app_output(k->wire, &out) >= a->o.output_buffer + CHOKED) { /* what requests write is bounded elsewhere */
+            k->choked = true;
+            return;
+        }
         int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
         if (n == WEIR_AGAIN) return;
         if (n < 0) {
@@ -206,7 +225,9 @@ void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev)
 
 void weir_app_conn_dirty(struct app_conn *k)
 {
-    if (k->in_use && weir_list_empty(&k->dirty_link)) weir_list_push_back(&k->app->dirty, &k->dirty_link);
+    if (!k->in_use || !weir_list_empty(&k->dirty_link)) return;
+    k->batch_since_us = weir_loop_clock_us(k->app->loop);
+    weir_list_push_back(&k->app->dirty, &k->dirty_link);
 }
 
 void weir_app_conn_tell_room(struct app_conn *k)
@@ -247,6 +268,11 @@ void weir_app_conn_flush(struct app_conn *k)
     len = weir_wire_app_output(k->wire, &p);
     bool want = len > 0;
     if (want != k->want_write && weir_loop_want_write(a->loop, k->fd, ident(k, KIND_CONN), want) == WEIR_OK) k->want_write = want;
+    k->batched = 0;
+    if (k->choked && len < a->o.output_buffer) {
+        k->choked = false;
+        weir_app_conn_resume(k);
+    }
     if (len < a->o.output_buffer / 2) weir_app_conn_tell_room(k);
     if (len) return;
     if (weir_wire_app_closing(k->wire)) { /* [3.5]: ours to close; the server has all of it */

@@ -5,6 +5,7 @@
 #define WEIR_APP_INTERNAL_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "loop/loop.h"
@@ -24,10 +25,13 @@ struct app_conn {
     uint32_t index, epoch;
     int fd;
     bool want_write, stalled, peer_closed, broken, in_use; /* stalled: not read because a plain request's input is full */
-    uint32_t wants_room;
+    bool choked;           /* not read because the server takes none of our answers */
+    bool fresh;            /* nothing has been asked of it yet */
+    uint32_t wants_room, batched;
+    uint64_t batch_since_us;
 };
 struct weir_app_req {
-    struct weir_list event_link, run_link;
+    struct weir_list all_link, event_link, run_link;
     struct weir_app *app;
     struct app_conn *conn; /* NULL: the connection is gone */
     struct weir_arena arena;
@@ -39,8 +43,11 @@ struct weir_app_req {
     pthread_cond_t changed; /* threads: input, room, abort */
     void *user;
     struct weir_app_req *next_free;
+    uint32_t serial; /* tells a timer of an older request in the same memory */
+    uint32_t end_status;
     uint16_t id;
     uint8_t role;
+    bool in_use, ending; /* ending: its handler is done, its header waits for room */
     bool input_ended, aborted, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
     bool ev_request, ev_input, ev_room, ev_abort, ev_deadline;
 };
@@ -50,10 +57,10 @@ struct weir_app {
     bool own_loop, private_listen, listening, drain_told, drained_told, running;
     atomic_bool drain_asked;
     struct app_conn **conns;
-    uint32_t conn_cap, conn_top, conn_count, req_count;
+    uint32_t conn_cap, conn_top, conn_count, req_count, fresh_count, serial;
     uint32_t *free_index;
     uint32_t free_count;
-    struct weir_list dirty, events, run_queue, resume; /* resume: connections to read again */
+    struct weir_list reqs, dirty, events, run_queue, resume; /* resume: connections to read again */
     struct weir_app_req *free_reqs;
     char *scratch;
     char *server_addrs;
@@ -65,12 +72,15 @@ struct weir_app {
     bool stop_threads;
     pthread_t acceptor;
     bool has_acceptor;
+    atomic_bool acceptor_stops;
+    atomic_int accept_room; /* connections that the acceptor may take: the others are a shared backlog's */
+    int accept_event;
     pthread_mutex_t handed_lock;
     int handed[64];
     uint32_t handed_count;
     struct {
         int number;
-        void (*former)(int);
+        struct sigaction former;
     } signals[4];
 };
 
@@ -89,7 +99,7 @@ static inline void app_unlock(struct weir_app *a)
 
 int weir_app_conn_adopt(struct weir_app *a, int fd);
 void weir_app_conn_event(struct weir_app *a, const struct weir_event *ev);
-void weir_app_conn_idle(struct app_conn *k);
+void weir_app_conn_idle(struct weir_app *a, const struct weir_event *ev);
 void weir_app_conn_read(struct app_conn *k);
 void weir_app_conn_resume(struct app_conn *k); /* is read in the next turn */
 void weir_app_conn_close(struct app_conn *k);
@@ -111,4 +121,5 @@ void weir_app_threads_stop(struct weir_app *a);
 int weir_app_acceptor_start(struct weir_app *a);
 void weir_app_acceptor_stop(struct weir_app *a);
 void weir_app_acceptor_take(struct weir_app *a);
+void weir_app_acceptor_room(struct weir_app *a); /* how much more it may take now */
 #endif

@@ -7,6 +7,8 @@
 #include "app/internal.h"
 
 #define PRINTF_MAX 65536
+#define FLUSH_REQUESTS 16
+#define FLUSH_US 100
 
 /* ---- life ---- */
 
@@ -29,6 +31,9 @@ static struct weir_app_req *req_new(struct weir_app *a)
     r->in = in;
     r->head = head;
     r->app = a;
+    r->in_use = true;
+    r->serial = ++a->serial;
+    weir_list_push_back(&a->reqs, &r->all_link);
     weir_list_init(&r->event_link);
     weir_list_init(&r->run_link);
     if (threaded(a)) r->has_cond = pthread_cond_init(&r->changed, NULL) == 0;
@@ -40,6 +45,8 @@ void weir_app_req_free(struct weir_app_req *r)
 {
     struct weir_app *a = r->app;
     weir_timer_clear(&r->timer);
+    r->in_use = false;
+    weir_list_remove(&r->all_link);
     weir_list_remove(&r->event_link);
     weir_list_remove(&r->run_link);
     if (r->has_cond) pthread_cond_destroy(&r->changed);
@@ -141,6 +148,10 @@ void weir_app_req_input(struct weir_app_req *r, struct weir_str bytes)
 bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
 {
     *ev = (struct weir_app_event){.req = r, .user = r->user};
+    if (r->ending) { /* the program knows it no more */
+        weir_app_req_finish(r, r->end_status, WEIR_WIRE_REQUEST_COMPLETE);
+        return false;
+    }
     if (r->ev_request) {
         r->ev_request = false;
         ev->type = WEIR_APP_REQUEST;
@@ -210,7 +221,7 @@ void weir_app_req_set_deadline(struct weir_app_req *r, int64_t ms)
 {
     struct weir_loop *l = r->app->loop;
     if (ms < 0) weir_timer_clear(&r->timer);
-    else weir_timer_set(l, &r->timer, (struct weir_ident){.kind = KIND_DEADLINE}, weir_loop_clock_us(l) / 1000 + (uint64_t)ms);
+    else weir_timer_set(l, &r->timer, (struct weir_ident){.kind = KIND_DEADLINE, .index = r->serial}, weir_loop_clock_us(l) / 1000 + (uint64_t)ms);
 }
 
 int weir_app_req_aborted(const struct weir_app_req *r)
@@ -373,8 +384,10 @@ int64_t weir_app_req_printf(struct weir_app_req *r, enum weir_stream s, const ch
         va_end(ap);
     }
     int64_t n = WEIR_AGAIN;
+    const void *out;
+    size_t need = (size_t)len + weir_buf_len(&r->head) + 64;
     bool room = threaded(r->app) || !r->conn || r->aborted ||
-                weir_wire_app_room(r->conn->wire, r->id, s) >= (size_t)len + weir_buf_len(&r->head) + 64;
+                (weir_wire_app_room(r->conn->wire, r->id, s) >= need && weir_wire_app_output(r->conn->wire, &out) + need <= r->app->o.output_buffer);
     if (room) n = weir_app_req_write(r, s, text, (size_t)len);
     else if (weir_wire_app_write(r->conn->wire, r->id, s, text, 0) == 0) { /* marks the want of room */
         r->wants_room = true;
@@ -386,19 +399,51 @@ int64_t weir_app_req_printf(struct weir_app_req *r, enum weir_stream s, const ch
 
 /* ---- the end ---- */
 
+/* The header may still wait for room in a tiny window: WEIR_AGAIN, then it is asked again. */
+static int finish_head(struct weir_app_req *r)
+{
+    int status;
+    while ((status = send_head(r)) == WEIR_AGAIN) {
+        r->wants_room = true;
+        r->conn->wants_room++;
+        weir_app_conn_dirty(r->conn);
+        if (!threaded(r->app)) return status;
+        r->ev_room = false;
+        weir_loop_wake(r->app->loop);
+        while (!r->ev_room && !r->aborted) pthread_cond_wait(&r->changed, &r->app->lock);
+        if (r->aborted || !r->conn) return WEIR_ABORTED;
+    }
+    return status;
+}
+
+/* Answers of a turn leave together, but one does not wait long for the others (DESIGN section 4, flush). */
+static void flush_when_due(struct app_conn *k)
+{
+    weir_app_conn_dirty(k);
+    if (threaded(k->app)) return;
+    if (++k->batched >= FLUSH_REQUESTS || weir_loop_clock_us(k->app->loop) - k->batch_since_us >= FLUSH_US) weir_app_conn_flush(k);
+}
+
 void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status)
 {
+    int status = WEIR_OK;
+    if (r->conn && protocol_status == WEIR_WIRE_REQUEST_COMPLETE && !r->aborted) status = finish_head(r);
+    if (status == WEIR_AGAIN) {
+        r->ending = true;
+        r->end_status = app_status;
+        return;
+    }
     struct app_conn *k = r->conn;
     if (k) {
-        if (protocol_status == WEIR_WIRE_REQUEST_COMPLETE && !r->aborted && send_head(r) < 0) app_status = app_status ? app_status : 1;
+        if (status < 0 && !app_status) app_status = 1;
         if (weir_wire_app_end(k->wire, r->id, app_status, protocol_status) < 0) k->broken = true;
         if (k->stalled) {
             k->stalled = false;
             weir_app_conn_resume(k);
         }
-        weir_app_conn_dirty(k);
     }
     weir_app_req_free(r);
+    if (k) flush_when_due(k);
 }
 
 int weir_app_req_refuse(struct weir_app_req *r)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads: handlers that may block, and the acceptor for a listening socket that others share (it must stay blocking). */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -53,45 +55,88 @@ void weir_app_threads_stop(struct weir_app *a)
 
 /* ---- acceptor ---- */
 
+/* Takes a connection only while there is room for it: what we leave in the backlog another process may take, or we later. */
+static void take_one(struct weir_app *a)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof peer;
+    int off;
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &off);
+    int fd = accept4(a->o.listen_fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC); /* may wait: another was faster */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &off);
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE) usleep(10000);
+        return;
+    }
+    bool taken = false;
+    pthread_mutex_lock(&a->handed_lock);
+    if (a->handed_count < WEIR_COUNT(a->handed) && weir_app_peer_allowed(a, &peer)) {
+        a->handed[a->handed_count++] = fd;
+        taken = true;
+    }
+    pthread_mutex_unlock(&a->handed_lock);
+    if (taken) atomic_fetch_sub(&a->accept_room, 1);
+    else close(fd);
+    weir_loop_wake(a->loop);
+}
+
 static void *acceptor_main(void *arg)
 {
     struct weir_app *a = arg;
-    for (;;) {
-        struct sockaddr_storage peer = {0};
-        socklen_t len = sizeof peer;
-        int fd = accept4(a->o.listen_fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EBADF || errno == EINVAL || errno == ENOTSOCK) return NULL;
-            if (errno == EMFILE || errno == ENFILE) usleep(10000);
-            continue;
-        }
-        int cancel;
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-        bool taken = false;
-        pthread_mutex_lock(&a->handed_lock);
-        if (a->handed_count < WEIR_COUNT(a->handed) && weir_app_peer_allowed(a, &peer)) {
-            a->handed[a->handed_count++] = fd;
-            taken = true;
-        }
-        pthread_mutex_unlock(&a->handed_lock);
-        if (!taken) close(fd);
-        weir_loop_wake(a->loop);
-        pthread_setcancelstate(cancel, NULL);
+    int old;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+    while (!atomic_load(&a->acceptor_stops)) {
+        struct pollfd p[2] = {{.fd = a->accept_event, .events = POLLIN},
+                              {.fd = atomic_load(&a->accept_room) > 0 ? a->o.listen_fd : -1, .events = POLLIN}};
+        uint64_t count;
+        if (poll(p, 2, -1) < 0 && errno != EINTR) return NULL;
+        if (p[0].revents && read(a->accept_event, &count, sizeof count) < 0 && errno != EAGAIN) return NULL;
+        if (p[1].revents & (POLLERR | POLLNVAL)) return NULL;
+        if (p[1].revents) take_one(a);
     }
+    return NULL;
+}
+
+static void wake_acceptor(struct weir_app *a)
+{
+    uint64_t one = 1;
+    if (write(a->accept_event, &one, sizeof one) < 0) return; /* it is awake */
+}
+
+void weir_app_acceptor_room(struct weir_app *a)
+{
+    if (!a->has_acceptor) return;
+    pthread_mutex_lock(&a->handed_lock);
+    int64_t taken = (int64_t)a->handed_count + a->fresh_count;
+    int64_t conns = (int64_t)a->o.max_conns - a->conn_count - a->handed_count, reqs = (int64_t)a->o.max_requests - a->req_count - taken;
+    int64_t room = conns < reqs ? conns : reqs, hand = (int64_t)WEIR_COUNT(a->handed) - a->handed_count;
+    if (hand < room) room = hand;
+    int before = atomic_exchange(&a->accept_room, room > 0 ? (int)room : 0);
+    pthread_mutex_unlock(&a->handed_lock);
+    if (before <= 0 && room > 0) wake_acceptor(a);
 }
 
 int weir_app_acceptor_start(struct weir_app *a)
 {
-    if (pthread_create(&a->acceptor, NULL, acceptor_main, a) != 0) return WEIR_SYSTEM;
+    a->accept_event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (a->accept_event < 0) return WEIR_SYSTEM;
+    if (pthread_create(&a->acceptor, NULL, acceptor_main, a) != 0) {
+        close(a->accept_event);
+        return WEIR_SYSTEM;
+    }
     a->has_acceptor = true;
+    weir_app_acceptor_room(a);
     return WEIR_OK;
 }
 
 void weir_app_acceptor_stop(struct weir_app *a)
 {
     if (!a->has_acceptor) return;
-    pthread_cancel(a->acceptor);
+    atomic_store(&a->acceptor_stops, true);
+    wake_acceptor(a);
+    pthread_cancel(a->acceptor); /* out of an accept that waits */
     pthread_join(a->acceptor, NULL);
+    close(a->accept_event);
     a->has_acceptor = false;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* base: memory and containers that every room shares. Knows nobody, does no I/O, reads no clock.
- * Owns: checks, string helpers, arena, byte buffer, intrusive list. */
+ * Owns: checks, string helpers, arena, byte buffer, intrusive list and table. */
 #ifndef WEIR_BASE_H
 #define WEIR_BASE_H
 
@@ -18,7 +18,7 @@
     } while (0)
 _Noreturn void weir_check_failed(const char *cond, const char *file, int line);
 
-#define WEIR_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define WEIR_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(uintptr_t)(ptr)-offsetof(type, member)))
 #define WEIR_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* ---- strings: pointer and length, never owning ---- */
@@ -168,6 +168,23 @@ static inline void weir_list_remove(struct weir_list *n)
     n->next->prev = n->prev;
     weir_list_init(n);
 }
+
+/* ---- table: intrusive hash table; several nodes may have one hash, the owner compares keys ---- */
+struct weir_table_node {
+    struct weir_table_node *next;
+    uint64_t hash;
+};
+struct weir_table { /* zeroed = empty */
+    struct weir_table_node **slots;
+    uint32_t mask, count;
+};
+uint64_t weir_hash(struct weir_str s);
+uint64_t weir_hash_u64(uint64_t v);
+WEIR_CHECK int weir_table_put(struct weir_table *t, struct weir_table_node *n, uint64_t hash); /* WEIR_OK, WEIR_NOMEM */
+struct weir_table_node *weir_table_find(const struct weir_table *t, uint64_t hash);            /* the first with that hash */
+struct weir_table_node *weir_table_more(const struct weir_table_node *n);                      /* the next with its hash */
+void weir_table_remove(struct weir_table *t, struct weir_table_node *n);                       /* it must be in it */
+void weir_table_fini(struct weir_table *t);
 
 /* ---- random numbers for spreading and seeds, not for secrets: xorshift64* ---- */
 struct weir_random {

@@ -80,6 +80,7 @@ static int add_headers(struct list *l, const struct weir_cgi_request *r, struct 
     for (size_t i = 0; i < r->header_count; i++) {
         bool failed = false, joined = false;
         struct weir_str value = r->headers[i].value;
+        if (r->host.len && weir_str_ieq(r->headers[i].name, WEIR_STR("host"))) continue; /* added below */
         if (not_passed(r->headers[i].name) || !weir_str_field(value)) continue;
         struct weir_str name = http_name(r->headers[i].name, a, &failed);
         if (failed) return WEIR_NOMEM;
@@ -170,6 +171,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add_if(&l, WEIR_STR("REMOTE_USER"), r->remote_user);
     add_if(&l, WEIR_STR("AUTH_TYPE"), r->auth_type);
     add_if(&l, WEIR_STR("REDIRECT_STATUS"), r->redirect_status);
+    if (r->host.len) add(&l, WEIR_STR("HTTP_HOST"), r->host);
     int status = add_headers(&l, r, a);
     if (status < 0) return status;
     apply_extra(&l, r->extra, r->extra_count);

@@ -147,8 +147,10 @@ static int open_connection(const struct call *c)
         return -USAGE;
     }
     int fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval patience = {c->timeout_ms / 1000, c->timeout_ms % 1000 * 1000}; /* a full backlog would hold us for ever */
+    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (fd < 0 || connect(fd, (struct sockaddr *)&to, len) < 0) {
-        fprintf(stderr, "weir: cannot connect to %s: %s\n", c->address, strerror(errno));
+        fprintf(stderr, "weir: cannot connect to %s: %s\n", c->address, errno == EAGAIN || errno == EINPROGRESS ? "nobody accepts in time" : strerror(errno));
         if (fd >= 0) close(fd);
         return -NO_ANSWER;
     }

@@ -11,6 +11,9 @@ int weir_cmd_check(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
 int weir_cmd_reload(int argc, char **argv);
 int weir_cmd_restart(int argc, char **argv);
+int weir_cmd_scale(int argc, char **argv);
+int weir_cmd_stop(int argc, char **argv);
+int weir_cmd_drain(int argc, char **argv);
 int weir_cmd_call(int argc, char **argv);
 
 #define WEIR_CONFIG_DEFAULT "/etc/weir/weir.conf"

@@ -17,6 +17,9 @@ static const struct {
     {"status", "show pools, processes and queues of the running weir", weir_cmd_status},
     {"reload", "read the configuration again", weir_cmd_reload},
     {"restart", "restart a pool, or the gateway", weir_cmd_restart},
+    {"scale", "change how many processes a pool has, until the next reload", weir_cmd_scale},
+    {"stop", "end a pool; its requests are answered 503", weir_cmd_stop},
+    {"drain", "end a pool and cut nothing", weir_cmd_drain},
     {"call", "send one request to a FastCGI application", weir_cmd_call},
     {"control", NULL, weir_cmd_control},
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* `weir status`, `weir reload`, `weir restart`: orders to the control socket of the running weir. */
+/* `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`: orders to the control socket of the running weir. */
 #include <argp.h>
 #include <errno.h>
 #include <jansson.h>
@@ -14,8 +14,9 @@
 #include "weir/weir.h"
 
 struct order {
-    const char *socket, *name;
+    const char *socket, *name, *number;
     bool json;
+    unsigned least, most; /* scale */
 };
 
 static const struct argp_option options[] = {
@@ -29,6 +30,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     if (key == 's') o->socket = arg;
     else if (key == 'j') o->json = true;
     else if (key == ARGP_KEY_ARG && !o->name) o->name = arg;
+    else if (key == ARGP_KEY_ARG && !o->number) o->number = arg;
     else if (key == ARGP_KEY_ARG) argp_usage(state);
     else return ARGP_ERR_UNKNOWN;
     return 0;
@@ -58,6 +60,10 @@ static json_t *ask(const struct order *o, const char *command)
     json_error_t err;
     if (fd < 0) return NULL;
     json_t *q = json_pack("{s:s, s:s*}", "command", command, "name", o->name);
+    if (o->number) {
+        json_object_set_new(q, "least", json_integer(o->least));
+        json_object_set_new(q, "most", json_integer(o->most));
+    }
     char *text = json_dumps(q, JSON_COMPACT);
     json_decref(q);
     bool sent = text && send(fd, text, strlen(text), MSG_NOSIGNAL) >= 0 && send(fd, "\n", 1, MSG_NOSIGNAL) == 1;
@@ -93,7 +99,8 @@ static void print_status(const json_t *s)
                num(g, "connections"), num(g, "restarts"));
     json_array_foreach(json_object_get(s, "pools"), i, pool)
     {
-        printf("pool %s (%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
+        printf("pool %s (%s%s%s%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
+               json_is_true(json_object_get(pool, "stopped")) ? ", stopped" : "", str(pool, "scaled")[0] ? ", scaled to " : "", str(pool, "scaled"),
                num(pool, "requests"), num(pool, "queued"), num(pool, "refused") + num(pool, "timed_out"), num(pool, "restarts"));
         if (str(pool, "problem")[0]) printf("  problem: %s\n", str(pool, "problem"));
         json_array_foreach(json_object_get(pool, "processes"), k, unit)
@@ -122,15 +129,31 @@ static int run(struct order *o, const char *command)
     return status;
 }
 
-static int command(int argc, char **argv, const char *args, const char *doc, const char *name)
+/* N or A..B. */
+static bool read_range(struct order *o)
+{
+    char more;
+    if (sscanf(o->number, "%u..%u%c", &o->least, &o->most, &more) == 2) return o->least <= o->most;
+    o->least = 0;
+    if (sscanf(o->number, "%u%c", &o->most, &more) != 1) return false;
+    o->least = o->most;
+    return true;
+}
+
+/* what: how many words it needs, and what they are. */
+static int command(int argc, char **argv, const char *args, const char *doc, const char *name, int words)
 {
     const struct argp argp = {options, parse, args, doc, NULL, NULL, NULL};
     struct order o = {0};
     argp_err_exit_status = 2;
     argp_program_version = "weir " WEIR_VERSION;
     argp_parse(&argp, argc, argv, 0, NULL, &o);
-    if (strcmp(name, "restart") == 0 && !o.name) {
-        fprintf(stderr, "weir: restart what? name a pool, or gateway\n");
+    if ((words > 0 && !o.name) || (words > 1 && !o.number) || (words < 2 && o.number) || (words < 1 && o.name)) {
+        fprintf(stderr, "weir: it is: weir %s%s%s\n", name, args ? " " : "", args ? args : "");
+        return 2;
+    }
+    if (o.number && !read_range(&o)) {
+        fprintf(stderr, "weir: \"%s\" is no number of processes: write 4, or 0..8\n", o.number);
         return 2;
     }
     return run(&o, name);
@@ -138,15 +161,30 @@ static int command(int argc, char **argv, const char *args, const char *doc, con
 
 int weir_cmd_status(int argc, char **argv)
 {
-    return command(argc, argv, NULL, "Shows pools, processes and queues of the running weir.", "status");
+    return command(argc, argv, NULL, "Shows pools, processes and queues of the running weir.", "status", 0);
 }
 
 int weir_cmd_reload(int argc, char **argv)
 {
-    return command(argc, argv, NULL, "Makes the running weir read its configuration again. With mistakes in it the old one stays in use.", "reload");
+    return command(argc, argv, NULL, "Makes the running weir read its configuration again. With mistakes in it the old one stays in use.", "reload", 0);
 }
 
 int weir_cmd_restart(int argc, char **argv)
 {
-    return command(argc, argv, "POOL|gateway", "Starts new processes of a pool and lets the old ones finish, or starts the gateway anew.", "restart");
+    return command(argc, argv, "POOL|gateway", "Starts new processes of a pool and lets the old ones finish, or starts the gateway anew.", "restart", 1);
+}
+
+int weir_cmd_scale(int argc, char **argv)
+{
+    return command(argc, argv, "POOL N|A..B", "Changes how many processes a pool has, until the next reload.", "scale", 2);
+}
+
+int weir_cmd_stop(int argc, char **argv)
+{
+    return command(argc, argv, "POOL", "Ends a pool: its requests are answered 503, those that run may finish for as long as `drain` says.", "stop", 1);
+}
+
+int weir_cmd_drain(int argc, char **argv)
+{
+    return command(argc, argv, "POOL", "Ends a pool as stop does, but cuts nothing: it waits for what runs, however long.", "drain", 1);
 }

@@ -16,7 +16,9 @@ int weir_client_group_new(struct weir_client_group **out, unsigned threads)
     g->threads = threads;
     pthread_mutex_init(&g->lock, NULL);
     pthread_mutex_init(&g->pools_lock, NULL);
+    pthread_mutex_init(&g->changed_lock, NULL);
     weir_list_init(&g->pools);
+    weir_list_init(&g->changed);
     *out = g;
     return WEIR_OK;
 }
@@ -28,7 +30,34 @@ void weir_client_group_free(struct weir_client_group *g)
     for (size_t i = 0; i < WEIR_COUNT(g->table); i++) free(g->table[i]);
     pthread_mutex_destroy(&g->lock);
     pthread_mutex_destroy(&g->pools_lock);
+    pthread_mutex_destroy(&g->changed_lock);
     free(g);
+}
+
+void weir_client_group_watch(struct weir_client_group *g, struct weir_loop *watcher)
+{
+    g->watcher = watcher;
+}
+
+bool weir_client_group_urgent(struct weir_client_group *g)
+{
+    return atomic_exchange(&g->urgent, false);
+}
+
+struct weir_pool *weir_client_group_changed(struct weir_client_group *g)
+{
+    struct weir_pool *p = NULL;
+    pthread_mutex_lock(&g->changed_lock);
+    if (!weir_list_empty(&g->changed)) {
+        p = WEIR_CONTAINER(g->changed.next, struct weir_pool, changed_link);
+        weir_list_remove(&p->changed_link);
+    }
+    pthread_mutex_unlock(&g->changed_lock);
+    if (!p) return NULL;
+    pthread_mutex_lock(&p->lock);
+    p->changed = false;
+    pthread_mutex_unlock(&p->lock);
+    return p;
 }
 
 static struct conn *table_grow(struct weir_client_group *g)
@@ -58,7 +87,8 @@ struct conn *group_conn_new(struct weir_client_group *g)
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     k->single = NULL;
     k->wire = NULL;
-    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = false;
+    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = k->proving = k->retired = k->full = false;
+    k->aborted = 0;
     k->batched = k->probes = 0;
     k->timer = (struct weir_timer){0};
     k->index = index;
@@ -99,7 +129,7 @@ int weir_client_new(struct weir_client **out, struct weir_client_group *g, struc
     if (!c->o.hold_max) c->o.hold_max = UINT64_C(1) << 30;
     if (!c->o.window_memory) c->o.window_memory = 64u << 20;
     c->index = o->index;
-    struct weir_list *lists[] = {&c->ready, &c->dirty, &c->due, &c->to_read, &c->open, &c->inbox};
+    struct weir_list *lists[] = {&c->ready, &c->dirty, &c->due, &c->to_read, &c->later, &c->open, &c->inbox};
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     pthread_mutex_init(&c->inbox_lock, NULL);
     g->clients[o->index] = c;
@@ -211,9 +241,25 @@ void client_due(struct weir_client *c, struct conn *k, uint64_t at_us)
     weir_list_push_front(l, &k->due_link);
 }
 
+bool weir_client_busy(const struct weir_client *c)
+{
+    if (!weir_list_empty(&c->ready) || !weir_list_empty(&c->to_read) || c->reading) return true;
+    return !weir_list_empty(&c->due) && WEIR_CONTAINER(c->due.next, struct conn, due_link)->due_us <= weir_loop_clock_us(c->loop);
+}
+
+void weir_client_turn(struct weir_client *c)
+{
+    while (!weir_list_empty(&c->later)) {
+        struct weir_list *l = c->later.next;
+        weir_list_remove(l);
+        weir_list_push_back(&c->to_read, l);
+    }
+    c->turns++;
+}
+
 int64_t weir_client_next_us(const struct weir_client *c)
 {
-    if (!weir_list_empty(&c->ready) || !weir_list_empty(&c->to_read) || c->reading) return 0;
+    if (!weir_list_empty(&c->ready) || !weir_list_empty(&c->to_read) || !weir_list_empty(&c->later) || c->reading) return 0;
     if (weir_list_empty(&c->due)) return -1;
     uint64_t at = WEIR_CONTAINER(c->due.next, struct conn, due_link)->due_us;
     uint64_t now = weir_loop_clock_us(c->loop);
@@ -236,7 +282,7 @@ void weir_client_ready(struct weir_client *c, const struct weir_event *ev)
 {
     switch (ev->ident.kind - c->o.kind) {
     case KIND_CONN: conn_event(c, ev); break;
-    case KIND_CONN_TIMER: conn_timer(WEIR_CONTAINER(ev->ptr, struct conn, timer)); break;
+    case KIND_CONN_TIMER: conn_timer(c, ev); break;
     case KIND_REQ_TIMER: req_timer(WEIR_CONTAINER(ev->ptr, struct weir_client_req, timer)); break;
     case KIND_SPILL: {
         struct weir_spill *s = weir_spill_done(ev->ptr);
@@ -282,6 +328,9 @@ static bool ready_event(struct weir_client_req *r, struct weir_client_event *ev)
         r->tell_room = false;
         ev->type = WEIR_CLIENT_ROOM;
         ev->stream = WEIR_STDIN;
+    } else if (r->tell_slow) {
+        r->tell_slow = false;
+        ev->type = WEIR_CLIENT_SLOW;
     } else if (r->tell_end && (!r->held || weir_spill_left(r->held) == 0)) {
         r->tell_end = false;
         ev->type = WEIR_CLIENT_END;

@@ -19,6 +19,11 @@ struct weir_client_req;
 
 /* ---- what threads share ---- */
 WEIR_CHECK int weir_client_group_new(struct weir_client_group **out, unsigned threads);
+/* This loop is woken when what a supervisor has to know at once has changed: requests wait in a pool, an endpoint is gone. */
+void weir_client_group_watch(struct weir_client_group *g, struct weir_loop *watcher);
+bool weir_client_group_urgent(struct weir_client_group *g); /* the watcher was woken for that since the last call */
+/* A pool whose state changed since it was last returned here, or NULL: for weir_pool_stats. Any thread. */
+struct weir_pool *weir_client_group_changed(struct weir_client_group *g);
 void weir_client_group_free(struct weir_client_group *g); /* after its clients and pools */
 
 struct weir_pool_options {
@@ -33,6 +38,9 @@ WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g
 void weir_pool_free(struct weir_pool *p);
 /* No new request comes: its endpoints drain. True when the last connection is gone: then it was freed. Else ask again later. */
 WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
+/* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. Any thread. */
+void weir_pool_refuse(struct weir_pool *p, bool on);
+#define WEIR_POOL_REFUSES "the pool's processes do not start"
 void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 const char *weir_pool_name(const struct weir_pool *p);
 
@@ -42,6 +50,8 @@ struct weir_endpoint_options {
     uint32_t workers;        /* connections at once to a peer that serves one request on each */
     uint32_t requests;       /* flow control: requests at once (0: as the peer says); plain_mpx: on each connection */
     bool keep;               /* connections are kept after a request */
+    uint32_t pid;            /* for logs; 0: the address stands for it */
+    bool prove;              /* a worker may go on after END_REQUEST: it is free when it has answered a ping */
     bool flow;               /* hint: ask for flow control */
     bool plain_mpx;          /* multiplex without credit, because the operator says so */
     bool drain;              /* nothing new; released when idle */
@@ -56,6 +66,7 @@ struct weir_endpoint_stats {
     uint32_t conns, opening, busy, limit;
     uint64_t done, failed, retried;
     bool flow, draining;
+    bool gone;               /* nothing else of it is told */
 };
 struct weir_pool_stats {
     uint32_t queued;
@@ -63,6 +74,7 @@ struct weir_pool_stats {
     uint64_t started, refused, timed_out;
     uint32_t endpoint_count; /* all; at most `room` of them are written */
 };
+/* Any thread. The first ones are endpoints that are gone; each of these is told once. */
 void weir_pool_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room);
 
 /* ---- one thread's end ---- */
@@ -82,6 +94,8 @@ void weir_client_free(struct weir_client *c); /* aborts what runs */
 
 void weir_client_ready(struct weir_client *c, const struct weir_event *ev); /* a loop event of our kinds */
 void weir_client_woken(struct weir_client *c);                             /* after a WAKE event */
+void weir_client_turn(struct weir_client *c);                              /* a turn begins: behind the loop's wait */
+bool weir_client_busy(const struct weir_client *c);                        /* there is more to do in this turn */
 int64_t weir_client_next_us(const struct weir_client *c);                  /* until work is due that no timer tells; -1 */
 void weir_client_flush(struct weir_client *c);                             /* end of the turn: batches leave */
 
@@ -90,6 +104,7 @@ enum weir_client_event_type {
     WEIR_CLIENT_ROOM,        /* more body may be given */
     WEIR_CLIENT_OUTPUT,      /* STDOUT: bytes, of which consume() takes what can be taken; the rest is held. No bytes: what
                                 was held can be peeked again. STDERR: bytes, whole lines or not, gone after this event */
+    WEIR_CLIENT_SLOW,        /* it runs for longer than slow_ms */
     WEIR_CLIENT_END          /* all output was consumed, or it failed: see the result. Free the request */
 };
 struct weir_client_event {
@@ -110,10 +125,11 @@ struct weir_client_begin {
     bool body_kept;                 /* the body can be given from its beginning again (after STARTED) */
     uint32_t queue_ms;              /* 0: the pool's; else at most that */
     uint32_t silent_ms, request_ms; /* without a byte from the app; in all; 0: none */
+    uint32_t slow_ms;               /* after it a SLOW event comes, once; 0: none */
     void *user;
 };
-/* 1: started at once (give the body); 0: queued, STARTED follows; WEIR_LIMIT: refused, the queue is full or too slow;
- * WEIR_NOMEM. */
+/* 1: started at once (give the body); 0: queued, STARTED follows; WEIR_LIMIT: the queue is full or too slow; WEIR_REFUSED: see
+ * weir_pool_refuse; WEIR_NOMEM. */
 WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
                                  struct weir_client_req **out);
 /* Takes 0..len bytes of the body; after fewer than len a ROOM follows. The stream ends by itself after body_len bytes. */
@@ -134,8 +150,10 @@ struct weir_client_result {
     bool not_run;               /* certain that no application code ran */
     uint32_t tries;
     uint64_t queued_us, total_us, received;
-    char address[128];          /* of the endpoint; empty: none */
-    uint64_t endpoint_id;
+    uint64_t endpoint_id;       /* with TIMEOUT in the RUN stage, and SLOW: where it runs */
+    uint64_t peer;              /* inode of the app's end of its connection, where one request has one: names the process; 0: not known */
 };
+/* Where it runs, for a log: the process, or the address; empty: nowhere. */
+void weir_client_req_where(const struct weir_client_req *r, char *out, size_t len);
 void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out);
 #endif

@@ -75,6 +75,7 @@ static void requeue_pending(struct conn *k)
 static void back_off(struct conn *k, bool failed, const char *reason)
 {
     struct weir_client *c = k->client;
+    bool opening = !k->shared && conn_state(k) != CONN_BACKOFF;
     if (k->fd >= 0) {
         weir_loop_del(c->loop, k->fd);
         weir_loop_close(c->loop, k->fd);
@@ -84,7 +85,15 @@ static void back_off(struct conn *k, bool failed, const char *reason)
     conn_set(k, CONN_BACKOFF);
     if (k->shared && k->ep->shared[c->index] == k) k->ep->shared[c->index] = NULL;
     requeue_pending(k);
-    client_due(c, k, c->loop->now_us + (failed ? pool_conn_failed(k->ep, c, reason) : BACKLOG_US));
+    if (!failed) { /* its backlog is full: it is alive, and this place is still being opened */
+        k->full = true;
+        client_due(c, k, weir_loop_clock_us(c->loop) + BACKLOG_US);
+        return;
+    }
+    k->full = false;
+    client_due(c, k, weir_loop_clock_us(c->loop) + (UINT64_C(25000) << 6));
+    uint64_t wait_us = pool_conn_failed(k->ep, c, opening, reason); /* may serve others, and this one's turn may come */
+    if (conn_state(k) == CONN_BACKOFF && !weir_list_empty(&k->due_link)) client_due(c, k, weir_loop_clock_us(c->loop) + wait_us);
 }
 
 static void proven(struct conn *k)
@@ -97,7 +106,7 @@ static void proven(struct conn *k)
 static void look_accepted(struct conn *k)
 {
     struct weir_client *c = k->client;
-    if (weir_loop_accepted(c->loop, k->fd) != 0) { /* yes, or it cannot be told */
+    if (weir_loop_peer(c->loop, k->fd) != 0) { /* yes, or it cannot be told */
         proven(k);
         return;
     }
@@ -194,7 +203,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
     }
     /* told behind this call: whoever opens it still has to put a request on it */
     k->broken = true;
-    k->unused = fd == WEIR_AGAIN;
+    k->full = fd == WEIR_AGAIN;
     client_due(c, k, c->loop->now_us);
     return k;
 }
@@ -205,15 +214,18 @@ void conn_clock(struct conn *k)
     switch (conn_state(k)) {
     case CONN_UNPROVEN: look_accepted(k); break;
     case CONN_CONNECTING:
-        if (k->broken) back_off(k, !k->unused, "cannot connect to the application");
+        if (k->broken) back_off(k, !k->full, "cannot connect to the application");
         break;
     case CONN_BACKOFF: conn_close(k, WEIR_SYSTEM, "cannot connect to the application"); break;
     default: break;
     }
 }
 
-void conn_timer(struct conn *k)
+void conn_timer(struct weir_client *c, const struct weir_event *ev)
 {
+    struct conn *k = WEIR_CONTAINER(ev->ptr, struct conn, timer); /* never freed; perhaps another one by now */
+    uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed);
+    if (tag_epoch(tag) != ev->ident.epoch || tag_owner(tag) != c->index || (tag & 0xff) == CONN_FREE) return;
     if (conn_state(k) == CONN_CONNECTING) {
         back_off(k, true, "the application does not answer the connect");
     } else if (conn_state(k) == CONN_ASKING) { /* uWSGI and others never answer: plain from now on */
@@ -241,13 +253,16 @@ static void becomes_single(struct conn *k)
     }
     weir_list_remove(&k->link);
     k->shared = false;
-    pool_conn_idle(k, false); /* it answered: somebody accepted it */
+    k->unused = true;
+    conn_set(k, CONN_ACTIVE); /* idle when it has been read to its end: nobody else is to take it before */
+    k->single = NULL;
 }
 
 void conn_values(struct conn *k, bool agreed, uint32_t threads)
 {
-    weir_timer_clear(&k->timer);
+    k->proving = false; /* its worker is between requests */
     if (conn_state(k) != CONN_ASKING) return;
+    weir_timer_clear(&k->timer);
     if (!agreed) {
         becomes_single(k);
         return;
@@ -256,6 +271,18 @@ void conn_values(struct conn *k, bool agreed, uint32_t threads)
     k->absorb = threads > 0;
     conn_set(k, CONN_ACTIVE);
     run_pending(k);
+}
+
+void conn_retire(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    k->retired = true;
+    if (k->ep->shared[c->index] == k) { /* the next requests get another one */
+        k->ep->shared[c->index] = NULL;
+        requeue_pending(k);
+        pool_serve(k->ep->pool, c);
+    }
+    if (weir_wire_server_active(k->wire) <= k->aborted) conn_close(k, WEIR_TIMEOUT, "the application did not end an aborted request");
 }
 
 void conn_after_end(struct conn *k)
@@ -268,6 +295,10 @@ void conn_after_end(struct conn *k)
         pool_serve(ep->pool, c);
     }
     run_pending(k);
+    if (k->retired && weir_wire_server_active(k->wire) <= k->aborted) {
+        conn_close(k, WEIR_TIMEOUT, "the application did not end an aborted request");
+        return;
+    }
     if (weir_wire_server_active(k->wire) || !weir_list_empty(&k->pending)) return;
     pthread_mutex_lock(&ep->pool->lock);
     bool drain = ep->drain;
@@ -338,8 +369,19 @@ void conn_flush(struct conn *k)
 bool conn_read(struct conn *k)
 {
     struct weir_client *c = k->client;
+    if (k->read_turn != c->turns) {
+        k->read_turn = c->turns;
+        k->read_left = READ_TURN;
+    }
+    if (k->read_left == 0) { /* whoever sends without end does not keep the others waiting */
+        k->lent = false;
+        if (c->reading == k) c->reading = NULL;
+        if (weir_list_empty(&k->read_link)) weir_list_push_back(&c->later, &k->read_link);
+        return false;
+    }
     int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
     if (n > 0) {
+        k->read_left -= (uint64_t)n < k->read_left ? (uint32_t)n : k->read_left;
         k->lent = n == SCRATCH || k->peer_closed;
         weir_wire_server_feed(k->wire, c->scratch, (size_t)n);
         return true;
@@ -360,6 +402,7 @@ void conn_end_read(struct conn *k)
 {
     if (k->client->reading == k) k->client->reading = NULL;
     if (k->shared || conn_state(k) != CONN_ACTIVE || k->single) return;
+    if (k->proving) return; /* its request ended for the client, perhaps not for the worker: it stays busy */
     /* a single one without a request: its request ended just now, or it was idle and looked at */
     if (weir_wire_server_reusable(k->wire) && (k->ep->keep || k->unused)) pool_conn_idle(k, false);
     else conn_close(k, WEIR_CLOSED, "not kept");
@@ -411,7 +454,11 @@ void conn_close(struct conn *k, int status, const char *reason)
     struct weir_client *c = k->client;
     struct weir_endpoint *ep = k->ep;
     enum conn_state was = conn_state(k);
-    bool opening = !k->shared && (was == CONN_CONNECTING || was == CONN_UNPROVEN || was == CONN_BACKOFF);
+    if (was == CONN_ASKING && status == WEIR_CLOSED) { /* accepted and closed: as good as a refused connect */
+        back_off(k, true, "the application closes its connections at once");
+        return;
+    }
+    bool opening = !k->shared && (was == CONN_CONNECTING || was == CONN_UNPROVEN || (was == CONN_BACKOFF && k->full));
     if (c->reading == k) c->reading = NULL;
     weir_list_remove(&k->due_link);
     weir_list_remove(&k->dirty_link);

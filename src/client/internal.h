@@ -26,6 +26,7 @@
 #define ASK_MS         1000
 #define CONNECT_MS     5000
 #define MAX_TRIES      3
+#define READ_TURN      (256u << 10) /* bytes of one connection in a turn; then others are read */
 
 enum client_kind { KIND_CONN, KIND_CONN_TIMER, KIND_REQ_TIMER, KIND_SPILL };
 
@@ -59,7 +60,12 @@ struct conn {
     bool absorb;                 /* its handlers wait: output is taken off them also where its receiver is slow */
     bool peer_closed;            /* no further edge will tell: read to the end */
     bool room_wanted;            /* a request waits for room in the output */
-    bool want_write, lent, paused, broken, final, unused, attached;
+    bool retired;                /* shared: a handler on it does not hear its abort; closed when nobody else is on it */
+    uint32_t aborted;            /* requests on it that are to end */
+    uint32_t read_left;          /* bytes that may be read in this turn */
+    uint64_t read_turn;
+    bool proving;                /* a ping is out behind a request: until its answer the worker may still run */
+    bool want_write, lent, paused, broken, final, unused, attached, full; /* full: the backlog was, when it was opened */
     uint32_t batched, probes;
     uint64_t batch_since_us, due_us;
     struct weir_timer timer;     /* connect, ask */
@@ -91,13 +97,14 @@ void conn_close(struct conn *k, int status, const char *reason);
 void conn_dirty(struct conn *k);
 void conn_flush(struct conn *k);
 void conn_event(struct weir_client *c, const struct weir_event *ev);
-void conn_timer(struct conn *k);
+void conn_timer(struct weir_client *c, const struct weir_event *ev);
 void conn_clock(struct conn *k);                             /* its due_us came */
 /* Reads once more into the scratch and lends it to the wire machine: true if there is something to take. */
 bool conn_read(struct conn *k);
 void conn_end_read(struct conn *k);
 void conn_values(struct conn *k, bool agreed, uint32_t threads);
 void conn_free_now(struct conn *k);
+void conn_retire(struct conn *k);
 void conn_after_end(struct conn *k);                         /* shared: a place is free, or it is time to close */
 
 /* ---- endpoints and pools ---- */
@@ -111,7 +118,8 @@ struct weir_endpoint {
     char text[128];
     /* under pool->lock */
     uint32_t workers;
-    bool drain, local;
+    uint32_t pid;
+    bool drain, local, prove;
     atomic_uint requests;              /* these four are read without the lock, too */
     atomic_bool keep, flow, plain_mpx;
     uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
@@ -123,7 +131,7 @@ struct weir_endpoint {
     uint64_t down_until_us; /* connects failed: not tried again before */
     uint64_t done, failed, retried;
     struct weir_list idle;
-    struct conn *shared[MAX_THREADS]; /* each touched by its thread only */
+    struct conn *_Atomic shared[MAX_THREADS]; /* each set by its thread only */
 };
 
 struct pool_thread {
@@ -141,6 +149,11 @@ struct weir_pool {
     struct weir_list endpoints, waiting;
     uint32_t waiting_count, opening, queue_count, queue_ms;
     uint32_t posted;     /* granted requests in the inboxes of threads */
+    bool changed;        /* since its state was last taken; then it is in the group's list */
+    bool refuses;        /* nothing serves it, and that is known: answered at once */
+    struct weir_list changed_link;
+    uint64_t *gone;      /* ids of endpoints that drained and are closed */
+    uint32_t gone_count, gone_cap;
     uint64_t service_us; /* smoothed: how long a request holds its slot */
     uint32_t cost;       /* smoothed: of that, what one request takes where several share a process; in 1/16 us */
     uint64_t started, refused, timed_out;
@@ -160,9 +173,10 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
 void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single, bool was_opening);
 void pool_conn_idle(struct conn *k, bool was_opening); /* proven, or looked at: free for the next request */
 void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t limit);
-/* Connecting failed: returns for how long (us) it is not tried again. */
-uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, const char *reason);
+/* Connecting failed (opening: it was counted as such, and is no more): returns for how long (us) it is not tried again. */
+uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool opening, const char *reason);
 void endpoint_try_free(struct weir_endpoint *ep); /* locked */
+void pool_changed(struct weir_pool *p, bool urgent); /* locked */
 bool endpoint_shared(const struct weir_endpoint *ep);
 
 /* ---- requests ---- */
@@ -194,7 +208,7 @@ struct weir_client_req {
     uint16_t id;
     _Atomic uint8_t state; /* enum req_state; WAITING -> GRANTED by any thread under the pool's lock */
     uint8_t tries;
-    bool forgotten, tell_started, tell_room, tell_output, tell_end, wants_room, in_inbox, slot;
+    bool forgotten, tell_started, tell_room, tell_output, tell_slow, tell_end, slow_told, wants_room, in_inbox, slot;
     struct weir_client_req *next_free;
 };
 
@@ -220,6 +234,7 @@ struct weir_client {
     struct weir_loop *loop;
     struct weir_client_options o;
     unsigned index;
+    struct weir_list later; /* connections that had their share of this turn */
     struct weir_list ready, dirty, due, to_read, open; /* open: connections that are not in an idle list */
     struct conn *reading;                              /* its bytes lie in scratch */
     struct weir_client_req *lent;                      /* was given bytes of scratch by the last event */
@@ -230,6 +245,7 @@ struct weir_client {
     struct weir_client_req *free_reqs;
     uint32_t req_count;
     uint64_t windows;                                  /* of all requests together */
+    uint64_t turns;                                    /* of its thread */
     _Atomic uint64_t turn;                             /* counts flushes; others look when they grant a slot */
     char *scratch;
 };
@@ -239,6 +255,10 @@ struct weir_client_group {
     struct weir_client *clients[MAX_THREADS];
     pthread_mutex_t pools_lock; /* before any pool's lock */
     struct weir_list pools;
+    pthread_mutex_t changed_lock; /* behind any pool's lock */
+    struct weir_list changed;
+    atomic_bool urgent;
+    struct weir_loop *watcher;    /* woken when a pool without a process is asked for, or an endpoint is gone */
     pthread_mutex_t lock;
     struct conn **table[256]; /* chunks of 256 */
     uint32_t conn_count;

@@ -29,6 +29,7 @@ int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const str
     p->queue_ms = o->queue_ms;
     p->owned = o->owned;
     pthread_mutex_init(&p->lock, NULL);
+    weir_list_init(&p->changed_link);
     weir_list_init(&p->endpoints);
     weir_list_init(&p->waiting);
     for (unsigned i = 0; i < g->threads; i++) weir_list_init(&p->threads[i].waiting);
@@ -45,6 +46,9 @@ void weir_pool_free(struct weir_pool *p)
     pthread_mutex_lock(&p->group->pools_lock);
     weir_list_remove(&p->link);
     pthread_mutex_unlock(&p->group->pools_lock);
+    pthread_mutex_lock(&p->group->changed_lock);
+    weir_list_remove(&p->changed_link);
+    pthread_mutex_unlock(&p->group->changed_lock);
     while (!weir_list_empty(&p->endpoints)) {
         struct weir_endpoint *ep = WEIR_CONTAINER(p->endpoints.next, struct weir_endpoint, link);
         WEIR_ASSERT(ep->refs == 0);
@@ -52,6 +56,7 @@ void weir_pool_free(struct weir_pool *p)
         free(ep);
     }
     pthread_mutex_destroy(&p->lock);
+    free(p->gone);
     free(p->name);
     free(p);
 }
@@ -60,7 +65,7 @@ bool weir_pool_retire(struct weir_pool *p)
 {
     if (weir_pool_set(p, NULL, 0) < 0) return false;
     pthread_mutex_lock(&p->lock);
-    bool empty = weir_list_empty(&p->endpoints) && p->waiting_count == 0 && p->posted == 0;
+    bool empty = weir_list_empty(&p->endpoints) && p->waiting_count == 0 && p->posted == 0 && p->gone_count == 0;
     pthread_mutex_unlock(&p->lock);
     if (empty) weir_pool_free(p);
     return empty;
@@ -79,9 +84,39 @@ const char *weir_pool_name(const struct weir_pool *p)
     return p->name;
 }
 
+void pool_changed(struct weir_pool *p, bool urgent)
+{
+    struct weir_client_group *g = p->group;
+    if (!p->changed) {
+        p->changed = true;
+        pthread_mutex_lock(&g->changed_lock);
+        weir_list_push_back(&g->changed, &p->changed_link);
+        pthread_mutex_unlock(&g->changed_lock);
+    }
+    if (!urgent || !g->watcher) return;
+    atomic_store(&g->urgent, true);
+    weir_loop_wake(g->watcher);
+}
+
+/* Told once by the next weir_pool_stats. */
+static void note_gone(struct weir_pool *p, uint64_t id)
+{
+    if (!p->owned) return; /* nobody waits for it */
+    if (p->gone_count == p->gone_cap) {
+        uint32_t cap = p->gone_cap ? p->gone_cap * 2 : 8;
+        uint64_t *grown = realloc(p->gone, cap * sizeof *grown);
+        if (!grown) return; /* its owner ends it when its time is over */
+        p->gone = grown;
+        p->gone_cap = cap;
+    }
+    p->gone[p->gone_count++] = id;
+    pool_changed(p, true);
+}
+
 void endpoint_try_free(struct weir_endpoint *ep)
 {
     if (!ep->drain || ep->refs || ep->active) return;
+    note_gone(ep->pool, ep->id);
     for (unsigned i = 0; i < ep->pool->group->threads; i++)
         if (ep->pool->threads[i].batch == ep) ep->pool->threads[i].batch = NULL;
     weir_list_remove(&ep->link);
@@ -124,6 +159,8 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->requests = o->requests;
     ep->keep = o->keep;
     if (was_new) { /* later changes are what the peer itself told */
+        ep->prove = o->prove;
+        ep->pid = o->pid;
         ep->flow = o->flow;
         ep->plain_mpx = o->plain_mpx && !o->flow;
         ep->limit = o->requests ? o->requests : 1000;
@@ -154,7 +191,10 @@ int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list,
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; i < count; i++) {
         struct weir_endpoint *ep = find_endpoint(p, list[i].id);
-        if (!ep && list[i].drain) continue; /* was released already */
+        if (!ep && list[i].drain) { /* was released already */
+            note_gone(p, list[i].id);
+            continue;
+        }
         if (!ep) {
             int status = add_endpoint(p, &list[i]);
             if (status < 0) {
@@ -265,6 +305,7 @@ int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
     }
     ep->active++;
     p->started++;
+    pool_changed(p, false);
     r->ep = ep;
     r->slot = true;
     return 1;
@@ -284,6 +325,7 @@ void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front)
         weir_list_push_back(own, &r->wait_own);
     }
     p->waiting_count++;
+    pool_changed(p, p->waiting_count == 1);
 }
 
 void pool_unwait(struct weir_pool *p, struct weir_client_req *r)
@@ -291,6 +333,7 @@ void pool_unwait(struct weir_pool *p, struct weir_client_req *r)
     weir_list_remove(&r->wait_all);
     weir_list_remove(&r->wait_own);
     p->waiting_count--;
+    pool_changed(p, false);
 }
 
 /* Ours if it waits about as long as the oldest of all. */
@@ -303,13 +346,14 @@ static struct weir_client_req *next_waiter(struct weir_pool *p, struct weir_clie
     return mine->since_us <= head->since_us + SLACK_US ? mine : head;
 }
 
-static struct weir_endpoint *may_open(struct weir_pool *p, struct weir_client *c)
+static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
 {
     struct weir_endpoint *best = NULL;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (ep->drain || endpoint_shared(ep) || ep->conns >= ep->workers || down(ep, c->loop->now_us)) continue;
-        if (!best || ep->conns * best->workers < best->conns * ep->workers) best = ep;
+        if (ep->drain || endpoint_shared(ep) || ep->conns >= ep->workers || down(ep, now_us)) continue;
+        if (best && ep->failures > best->failures) continue; /* one that answers first */
+        if (!best || ep->failures < best->failures || ep->conns * best->workers < best->conns * ep->workers) best = ep;
     }
     return best;
 }
@@ -319,18 +363,19 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
     struct weir_list mine;
     struct weir_endpoint *open[32];
     unsigned open_count = 0;
+    uint64_t now_us = weir_loop_clock_us(c->loop); /* as fresh as that of the connections' own time */
     weir_list_init(&mine);
     pthread_mutex_lock(&p->lock);
     while (!weir_list_empty(&p->waiting)) {
         struct weir_client_req *r = next_waiter(p, c);
-        if (!pool_take(p, r, c->loop->now_us)) break;
+        if (!pool_take(p, r, now_us)) break;
         pool_unwait(p, r);
         r->state = REQ_GRANTED;
         if (r->client == c) weir_list_push_back(&mine, &r->link);
         else client_post(r->client, r);
     }
     while (p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) {
-        struct weir_endpoint *ep = may_open(p, c);
+        struct weir_endpoint *ep = may_open(p, now_us);
         if (!ep) break;
         ep->conns++;
         ep->opening++;
@@ -349,6 +394,14 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
 
 /* ---- what happened to slots and connections ---- */
 
+/* One connection less is being opened. */
+static void opened(struct weir_endpoint *ep)
+{
+    WEIR_ASSERT(ep->opening > 0 && ep->pool->opening > 0);
+    ep->opening--;
+    ep->pool->opening--;
+}
+
 static void smooth(struct weir_pool *p, uint64_t hold_us, uint32_t active)
 {
     uint64_t cost = hold_us * 16 / active;
@@ -366,6 +419,7 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     ep->active--;
     if (done) ep->done++;
     else ep->failed++;
+    pool_changed(p, false);
     bool close_it = k && ep->drain;
     if (k && !close_it) {
         conn_set(k, CONN_IDLE);
@@ -385,16 +439,13 @@ void pool_conn_idle(struct conn *k, bool was_opening)
     struct weir_client *c = k->client;
     pthread_mutex_lock(&p->lock);
     if (was_opening) {
-        ep->opening--;
-        p->opening--;
+        opened(ep);
         ep->failures = 0;
     }
     bool wanted = ep->keep || p->waiting_count > 0;
     bool close_it = ep->drain || !wanted;
-    if (!close_it) {
-        conn_set(k, CONN_IDLE);
-        weir_list_push_front(&ep->idle, &k->link);
-    }
+    conn_set(k, close_it ? CONN_ACTIVE : CONN_IDLE); /* not opening any more */
+    if (!close_it) weir_list_push_front(&ep->idle, &k->link);
     bool serve = p->waiting_count > 0;
     pthread_mutex_unlock(&p->lock);
     if (close_it) conn_close(k, WEIR_CLOSED, "not needed any more");
@@ -407,8 +458,7 @@ void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single
     pthread_mutex_lock(&p->lock);
     if (single) ep->conns--;
     if (was_opening) {
-        ep->opening--;
-        p->opening--;
+        opened(ep);
     }
     ep->refs--;
     bool serve = p->waiting_count > 0;
@@ -422,7 +472,7 @@ static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char 
 {
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (!ep->drain && !down(ep, c->loop->now_us)) return;
+        if (!ep->drain && !down(ep, weir_loop_clock_us(c->loop))) return;
     }
     while (!weir_list_empty(&p->waiting)) {
         struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
@@ -435,15 +485,18 @@ static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char 
     }
 }
 
-uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, const char *reason)
+uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool opening, const char *reason)
 {
     struct weir_pool *p = ep->pool;
     struct weir_list mine;
     weir_list_init(&mine);
     pthread_mutex_lock(&p->lock);
+    if (opening) { /* it holds its place, but nobody waits for it any more */
+        opened(ep);
+    }
     if (ep->failures < 6) ep->failures++;
     uint64_t wait_us = UINT64_C(25000) << ep->failures;
-    ep->down_until_us = c->loop->now_us + wait_us;
+    ep->down_until_us = weir_loop_clock_us(c->loop) + wait_us;
     if (!p->owned) fail_waiters(p, c, reason, &mine);
     pthread_mutex_unlock(&p->lock);
     while (!weir_list_empty(&mine)) {
@@ -451,6 +504,7 @@ uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, const
         weir_list_remove(&r->link);
         req_start(r);
     }
+    pool_serve(p, c); /* another endpoint may take who waits */
     return wait_us;
 }
 
@@ -465,25 +519,48 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
     pthread_mutex_unlock(&ep->pool->lock);
 }
 
+void weir_pool_refuse(struct weir_pool *p, bool on)
+{
+    pthread_mutex_lock(&p->lock);
+    p->refuses = on;
+    while (on && !weir_list_empty(&p->waiting)) {
+        struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
+        pool_unwait(p, r);
+        r->state = REQ_GRANTED;
+        r->ep = NULL;
+        r->result.status = WEIR_REFUSED;
+        r->result.reason = WEIR_POOL_REFUSES;
+        client_post(r->client, r);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
 /* ---- looking ---- */
 
 void weir_pool_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room)
 {
     size_t n = 0;
     pthread_mutex_lock(&p->lock);
+    size_t gone = p->gone_count, all = gone;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) all++;
     *out = (struct weir_pool_stats){.queued = p->waiting_count, .started = p->started, .refused = p->refused,
                                     .timed_out = p->timed_out};
     if (!weir_list_empty(&p->waiting))
         out->oldest_us = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all)->since_us;
+    out->endpoint_count = (uint32_t)all;
+    if (all > room) {
+        pthread_mutex_unlock(&p->lock);
+        return;
+    }
+    for (; n < gone; n++) eps[n] = (struct weir_endpoint_stats){.id = p->gone[n], .gone = true};
+    p->gone_count = 0;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next, n++) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (n >= room) continue;
         eps[n] = (struct weir_endpoint_stats){
             .id = ep->id, .conns = ep->conns, .opening = ep->opening, .busy = ep->active, .done = ep->done,
             .failed = ep->failed, .retried = ep->retried, .flow = ep->flow, .draining = ep->drain,
             .limit = endpoint_shared(ep) ? ep->limit : ep->workers};
         memcpy(eps[n].address, ep->text, sizeof ep->text);
     }
-    out->endpoint_count = (uint32_t)n;
     pthread_mutex_unlock(&p->lock);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Requests: from begin to the end that is told, with their body, the output that nobody takes yet, their time-outs, and the
  * rule of repetition: only what was never sent, was refused, or may run twice goes to a connection again. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "client/internal.h"
@@ -66,14 +67,16 @@ void req_tell(struct weir_client_req *r)
 static uint64_t earliest_ms(const struct weir_client_req *r)
 {
     uint64_t due = UINT64_MAX;
-    if (r->forgotten || r->aborted_us) return r->aborted_us / 1000 + ABORT_MS;
     switch ((enum req_state)atomic_load(&r->state)) {
     case REQ_WAITING:
-    case REQ_GRANTED: return r->since_us / 1000 + r->queue_ms;
+    case REQ_GRANTED: return r->forgotten ? UINT64_MAX : r->since_us / 1000 + r->queue_ms;
     case REQ_RUNNING:
+        if (r->aborted_us) return r->conn->retired ? UINT64_MAX : r->aborted_us / 1000 + ABORT_MS;
         if (r->o.silent_ms) due = r->heard_us / 1000 + r->o.silent_ms;
         if (r->o.request_ms && r->started_us / 1000 + r->o.request_ms < due)
             due = r->started_us / 1000 + r->o.request_ms;
+        if (r->o.slow_ms && !r->slow_told && r->started_us / 1000 + r->o.slow_ms < due)
+            due = r->started_us / 1000 + r->o.slow_ms;
         return due;
     default: return UINT64_MAX;
     }
@@ -96,6 +99,7 @@ void req_stop(struct weir_client_req *r, int status, const char *reason)
         return;
     }
     r->aborted_us = r->client->loop->now_us;
+    k->aborted++;
     if (weir_wire_server_abort(k->wire, r->id) < 0) {
         conn_close(k, status, reason);
         return;
@@ -128,6 +132,15 @@ static void waited_too_long(struct weir_client_req *r)
     req_end(r, WEIR_TIMEOUT, WEIR_STAGE_QUEUE, "no free slot within the queue's time");
 }
 
+/* Which process has it, as long as that can be told. */
+static void note_peer(struct weir_client_req *r)
+{
+    r->result.endpoint_id = r->ep->id;
+    if (r->conn->shared || !r->ep->local) return;
+    int64_t inode = weir_loop_peer(r->client->loop, r->conn->fd);
+    r->result.peer = inode > 0 ? (uint64_t)inode : 0;
+}
+
 void req_timer(struct weir_client_req *r)
 {
     uint64_t now_ms = weir_loop_now_ms(r->client->loop);
@@ -135,11 +148,17 @@ void req_timer(struct weir_client_req *r)
         req_arm(r);
         return;
     }
-    if (r->forgotten || r->aborted_us) {
-        conn_close(r->conn, WEIR_TIMEOUT, "the application did not end an aborted request");
+    if (r->state == REQ_RUNNING && r->aborted_us) {
+        conn_retire(r->conn); /* its handler does not hear: others are not to suffer for that */
     } else if (r->state == REQ_WAITING || r->state == REQ_GRANTED) {
         waited_too_long(r);
+    } else if (r->state == REQ_RUNNING && r->o.slow_ms && !r->slow_told && r->started_us / 1000 + r->o.slow_ms <= now_ms) {
+        r->slow_told = r->tell_slow = true;
+        note_peer(r);
+        req_tell(r);
+        req_timer(r); /* what else is due */
     } else if (r->state == REQ_RUNNING) {
+        note_peer(r);
         bool silent = r->o.silent_ms && r->heard_us / 1000 + r->o.silent_ms <= now_ms;
         req_stop(r, WEIR_TIMEOUT, silent ? "the application was silent for too long"
                                              : "the application took longer than the request may take");
@@ -158,9 +177,20 @@ static uint32_t capacity(struct weir_pool *p)
     return n;
 }
 
+/* Connections that may still be opened: who waits for one of them does not queue for a slot. */
+static uint32_t openable(const struct weir_pool *p)
+{
+    uint32_t n = p->opening;
+    for (const struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        const struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!ep->drain && !endpoint_shared(ep) && ep->conns < ep->workers) n += ep->workers - ep->conns;
+    }
+    return n;
+}
+
 static bool queue_takes(struct weir_pool *p, const struct weir_client_req *r)
 {
-    if (p->waiting_count >= p->queue_count) return false;
+    if (p->waiting_count >= p->queue_count && p->waiting_count >= p->queue_count + openable(p)) return false;
     uint32_t places = capacity(p);
     if (!places || !p->service_us) return true;
     return ((uint64_t)p->waiting_count + 1) * p->service_us / places <= (uint64_t)r->queue_ms * 1000;
@@ -176,12 +206,20 @@ int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct w
     r->begun_us = r->since_us = c->loop->now_us;
     bool granted = false, refused = false;
     pthread_mutex_lock(&p->lock);
+    if (p->refuses) {
+        p->refused++;
+        pool_changed(p, false);
+        pthread_mutex_unlock(&p->lock);
+        req_recycle(r);
+        return WEIR_REFUSED;
+    }
     r->queue_ms = o->queue_ms && o->queue_ms < p->queue_ms ? o->queue_ms : p->queue_ms;
     if (p->waiting_count == 0 && pool_take(p, r, c->loop->now_us)) {
         r->state = REQ_GRANTED;
         granted = true;
     } else if (!queue_takes(p, r)) {
         p->refused++;
+        pool_changed(p, false);
         refused = true;
     } else {
         pool_wait(p, r, false);
@@ -219,7 +257,7 @@ void req_start(struct weir_client_req *r)
         return;
     }
     if (!r->ep) { /* nothing of the pool can be reached */
-        req_end(r, WEIR_SYSTEM, WEIR_STAGE_CONNECT, r->result.reason);
+        req_end(r, r->result.status ? r->result.status : WEIR_SYSTEM, WEIR_STAGE_CONNECT, r->result.reason);
         return;
     }
     r->started_us = r->heard_us = c->loop->now_us;
@@ -269,6 +307,15 @@ static void set_window(struct weir_client_req *r, uint32_t window)
     r->window = window;
 }
 
+/* The whole request is written. Where END_REQUEST does not prove that the worker is free, a ping behind it will. */
+static void end_body(struct weir_client_req *r)
+{
+    struct conn *k = r->conn;
+    if (weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
+    if (k->shared || !k->ep->prove || !k->ep->keep) return;
+    k->proving = weir_wire_server_ping(k->wire) == WEIR_OK;
+}
+
 void req_run_on(struct weir_client_req *r, struct conn *k)
 {
     struct weir_client *c = r->client;
@@ -296,7 +343,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     r->sent = r->received = 0;
     r->owed = 0;
     r->wants_room = false;
-    if (r->o.body_len == 0 && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
+    if (r->o.body_len == 0) end_body(r);
     conn_dirty(k);
     req_arm(r);
     r->tell_started = true;
@@ -335,7 +382,7 @@ void req_requeue(struct weir_client_req *r)
         return;
     }
     r->conn = NULL;
-    r->tell_started = r->tell_room = false;
+    r->tell_started = r->tell_room = r->tell_slow = r->slow_told = false;
     weir_list_remove(&r->ready_link);
     pthread_mutex_lock(&p->lock);
     if (r->slot) {
@@ -371,6 +418,7 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
 {
     struct conn *k = r->conn;
     if (!k->shared) k->single = NULL;
+    if (r->aborted_us) k->aborted--;
     r->result.app_status = ev->app_status;
     r->result.protocol_status = ev->protocol_status;
     if (ev->not_run && r->received == 0) {
@@ -408,7 +456,7 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     }
     r->sent += (uint64_t)n;
     if (r->sent == r->o.body_len) {
-        if (weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) return WEIR_NOMEM;
+        end_body(r);
     } else if ((size_t)n < len) {
         r->wants_room = k->room_wanted = true;
     }
@@ -478,10 +526,28 @@ void req_held_written(struct weir_client_req *r)
     if (owed && has_credit(r)) give_credit(r, owed);
 }
 
+/* The disk failed: what was held cannot be given any more, so the answer is cut. */
+static void lose_held(struct weir_client_req *r)
+{
+    static const char why[] = "held output could not be stored or read back: is the temp folder's disk full?";
+    weir_spill_free(r->held);
+    r->held = NULL;
+    if (r->state == REQ_RUNNING && !r->aborted_us) {
+        req_stop(r, WEIR_SYSTEM, why);
+        return;
+    }
+    r->result.status = WEIR_SYSTEM;
+    r->result.stage = WEIR_STAGE_RUN;
+    r->result.reason = why;
+    r->tell_end = true;
+    req_tell(r);
+}
+
 int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len)
 {
     if (!r->held) return WEIR_AGAIN;
     int status = weir_spill_peek(r->held, p, len);
+    if (status == WEIR_SYSTEM) lose_held(r);
     return status == WEIR_OK ? WEIR_OK : WEIR_AGAIN;
 }
 
@@ -527,12 +593,19 @@ void weir_client_req_free(struct weir_client_req *r)
     if (c->lent == r) c->lent = NULL;
     weir_list_remove(&r->ready_link);
     bool already = r->aborted_us != 0;
-    r->tell_started = r->tell_room = r->tell_output = r->tell_end = false;
+    r->tell_started = r->tell_room = r->tell_output = r->tell_slow = r->tell_end = false;
     r->forgotten = true;
     weir_spill_free(r->held);
     r->held = NULL;
     if (!already) req_stop(r, WEIR_ABORTED, "given up");
     /* r may be gone now, or it is when END comes */
+}
+
+void weir_client_req_where(const struct weir_client_req *r, char *out, size_t len)
+{
+    const struct weir_endpoint *ep = r->ep;
+    if (ep && ep->pid) snprintf(out, len, "%u", ep->pid);
+    else snprintf(out, len, "%s", ep ? ep->text : "");
 }
 
 void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out)

@@ -100,6 +100,7 @@ struct weir_conf_endpoint {
     bool keep;                /* keep connections of a plain peer */
     bool flow;                /* hint: ask for flow control */
 };
+enum weir_conf_php { WEIR_PHP_ANY, WEIR_PHP_FPM, WEIR_PHP_CGI };
 enum weir_conf_pool_kind { WEIR_POOL_RUN, WEIR_POOL_PHP, WEIR_POOL_CGI, WEIR_POOL_CONNECT };
 struct weir_conf_pool {
     const char *name;
@@ -109,12 +110,22 @@ struct weir_conf_pool {
     const char *php_version;  /* "8.2"; NULL: what is installed */
     const char *dir;          /* working directory: absolute folder of the file */
     const char *user, *group; /* NULL: the caller's own (not root) */
-    uint32_t processes;       /* RUN: how many [1]; PHP: 1 group */
-    uint32_t workers_min, workers; /* PHP: children of the group [4]; 0..N: min 0 (on demand comes later: started as N) */
+    enum weir_conf_php php;   /* PHP: which program [FPM if it is installed, else CGI] */
+    uint32_t processes_min, processes; /* RUN: how many [1]; A..B: by demand; 0: the first request starts one */
+    uint32_t workers_min, workers;     /* PHP: workers [4]; A..B: by demand */
+    uint32_t spare;           /* idle ones that are kept beside the busy ones, up to the most [0] */
     uint32_t requests_per_process; /* RUN: 0: learn it from the app */
     uint32_t queue_count, queue_ms;       /* 1000, 30000 */
     uint32_t request_ms, silent_ms, slow_ms; /* 0 none, 60000, 5000 */
     uint32_t drain_ms;        /* 30000: end of a generation */
+    uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
+    uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
+    uint64_t recycle_bytes;
+    uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
+    const char *check;        /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
+    bool notify;              /* ready when it says READY=1 (sd_notify) */
+    struct weir_pair *php_values, *php_admin_values;
+    size_t php_value_count, php_admin_value_count;
     bool keep, keep_told;     /* connections of plain peers are kept: yes for pools that Weir starts */
     bool multiplex_plain;     /* peer without credit is multiplexed because the pool says so */
     struct weir_pair *env;    /* env NAME VALUE, names unique */
@@ -133,6 +144,8 @@ struct weir_config {
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */
     uint64_t temp_bytes;      /* all spill files together [20 GiB] */
     uint32_t threads;         /* gateway [number of CPUs] */
+    uint32_t processes;       /* of all pools together [2000] */
+    uint32_t starting;        /* that start at the same time [8] */
     uint32_t connections;     /* HTTP connections at once [16384, bounded by RLIMIT_NOFILE] */
     struct weir_conf_listener *listeners;
     size_t listener_count;
@@ -157,8 +170,9 @@ void weir_config_users(int fd, struct weir_config_users *out);
 /* user: of its pools; NULL: nobody else's. */
 WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, const char *user, struct weir_config_sources *out,
                                    struct weir_config_report *report);
-/* The php-cgi program of that version (NULL: the newest one installed), written to out; NULL: there is none. */
-const char *weir_config_php(const char *version, char *out, size_t len);
+/* The program of a php pool: which of the two it is to be (ANY: php-fpm, else php-cgi) and of which version (NULL: the newest one
+ * installed). The one that it is, or ANY: there is none. */
+enum weir_conf_php weir_config_php(enum weir_conf_php which, const char *version, char *out, size_t len);
 /* One block of bytes that holds all sources (for a memfd), and back. */
 WEIR_CHECK int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out);
 WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_sources *out);

@@ -49,19 +49,22 @@ static void check_enter(struct weir_config_report *r, const struct weir_config_p
         say(r, WEIR_CONFIG_ERROR, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
 }
 
-const char *weir_config_php(const char *version, char *out, size_t len)
+static bool php_program(const char *pattern, const char *version, char *out, size_t len)
 {
     static const char *const installed[] = {"8.4", "8.3", "8.2", "8.1", "8.0", "7.4"};
-    if (version) {
-        snprintf(out, len, "/usr/bin/php-cgi%s", version);
-        return access(out, X_OK) == 0 ? out : NULL;
+    for (size_t i = 0; !version && i < WEIR_COUNT(installed); i++) {
+        snprintf(out, len, "%s%s", pattern, installed[i]);
+        if (access(out, X_OK) == 0) return true;
     }
-    for (size_t i = 0; i < WEIR_COUNT(installed); i++) {
-        snprintf(out, len, "/usr/bin/php-cgi%s", installed[i]);
-        if (access(out, X_OK) == 0) return out;
-    }
-    snprintf(out, len, "/usr/bin/php-cgi");
-    return access(out, X_OK) == 0 ? out : NULL;
+    snprintf(out, len, "%s%s", pattern, version ? version : "");
+    return access(out, X_OK) == 0;
+}
+
+enum weir_conf_php weir_config_php(enum weir_conf_php which, const char *version, char *out, size_t len)
+{
+    if (which != WEIR_PHP_CGI && php_program("/usr/sbin/php-fpm", version, out, len)) return WEIR_PHP_FPM;
+    if (which != WEIR_PHP_FPM && php_program("/usr/bin/php-cgi", version, out, len)) return WEIR_PHP_CGI;
+    return WEIR_PHP_ANY;
 }
 
 static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir_config_report *r)
@@ -75,8 +78,12 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     if (pw && pw->pw_uid == 0 && as_root)
         say(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s runs programs as root", o->name);
     if (o->kind == WEIR_POOL_PHP) {
-        if (!weir_config_php(o->php_version, program, sizeof program))
-            say(r, WEIR_CONFIG_ERROR, &o->place, "apt-get install php-cgi", "pool %s: php-cgi%s is not installed", o->name, o->php_version ? o->php_version : "");
+        if (weir_config_php(o->php, o->php_version, program, sizeof program) == WEIR_PHP_ANY) {
+            const char *what = o->php == WEIR_PHP_CGI ? "php-cgi" : "php-fpm";
+            char advice[64];
+            snprintf(advice, sizeof advice, "apt-get install php%s%s", o->php_version ? o->php_version : "", what + 3);
+            say(r, WEIR_CONFIG_ERROR, &o->place, advice, "pool %s: %s%s is not installed", o->name, what, o->php_version ? o->php_version : "");
+        }
         return;
     }
     struct stat st;

@@ -11,14 +11,14 @@
 
 static const char built_in[] =
     "defaults pool {\n"
-    "    processes 1; workers 4; queue 1000 30s; drain 30s; multiplex no\n"
-    "    time { request none; silent 60s; slow 5s }\n"
+    "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept\n"
+    "    time { request none; silent 60s; slow 5s; start 60s; idle 10s }\n"
     "}\n"
     "defaults site {\n"
     "    index index.php index.html; body 64M { stream no }; log yes; debug no\n"
     "    time { head 15s; body 60s; idle 75s; send 60s }\n"
     "}\n"
-    "weir { user weir weir-gw; threads %u; connections 16384; log - }\n";
+    "weir { user weir weir-gw; threads %u; connections 16384; processes 2000; starting 8; log - }\n";
 #define TEMP_BYTES (UINT64_C(20) << 30) /* temp's size, where only its folder is told, or nothing */
 
 static bool read_built_in(struct parser *p)
@@ -53,6 +53,10 @@ static void read_weir(struct parser *p, const struct node *block)
             config_count(p, n, 1, 1, 64, &c->threads);
         } else if (node_is(n, "connections")) {
             config_count(p, n, 1, 1, 1000000, &c->connections);
+        } else if (node_is(n, "processes")) {
+            config_count(p, n, 1, 1, 4000, &c->processes);
+        } else if (node_is(n, "starting")) {
+            config_count(p, n, 1, 1, 1000, &c->starting);
         } else if (node_is(n, "control")) {
             c->control_path = config_path(p, n, 1);
         } else if (node_is(n, "log")) {

@@ -45,25 +45,73 @@ static void read_connect(struct parser *p, struct weir_conf_pool *o, const struc
     o->endpoint_count++;
 }
 
-static void read_workers(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+/* N, or A..B: by demand. */
+static void read_range(struct parser *p, const struct node *n, uint32_t max, uint32_t *least, uint32_t *most)
 {
     struct weir_str s = n->words[1].text;
     uint64_t a, b;
     const char *dots = s.len > 2 ? memmem(s.ptr, s.len, "..", 2) : NULL;
     if (!dots) {
-        config_count(p, n, 1, 1, 10000, &o->workers);
-        o->workers_min = o->workers;
+        config_count(p, n, 1, 1, max, most);
+        *least = *most;
         return;
     }
     size_t at = (size_t)(dots - s.ptr);
-    if (weir_str_u64(weir_str(s.ptr, at), 10000, &a) < 0 || weir_str_u64(weir_str(s.ptr + at + 2, s.len - at - 2), 10000, &b) < 0 ||
-        a > b || b == 0) {
-        config_bad(p, n, 1, "is no range of workers", "write 4, or 0..8");
+    if (weir_str_u64(weir_str(s.ptr, at), max, &a) < 0 || weir_str_u64(weir_str(s.ptr + at + 2, s.len - at - 2), max, &b) < 0 || a > b || b == 0) {
+        config_bad(p, n, 1, "is no number and no range", "write 4, or 0..8");
         return;
     }
-    config_say(p->report, WEIR_CONFIG_LATER, n, 1, "write one number for now", "a range of workers: not in this version");
-    o->workers_min = (uint32_t)a;
-    o->workers = (uint32_t)b;
+    *least = (uint32_t)a;
+    *most = (uint32_t)b;
+}
+
+static void read_php(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    o->kind = WEIR_POOL_PHP;
+    o->php_version = NULL;
+    o->php = WEIR_PHP_ANY;
+    for (size_t i = 1; i < n->count; i++) {
+        struct weir_str s = n->words[i].text;
+        bool number = s.len > 0;
+        for (size_t k = 0; k < s.len; k++) number = number && ((s.ptr[k] >= '0' && s.ptr[k] <= '9') || s.ptr[k] == '.');
+        if (weir_str_eq(s, WEIR_STR("fpm")) && o->php == WEIR_PHP_ANY) o->php = WEIR_PHP_FPM;
+        else if (weir_str_eq(s, WEIR_STR("cgi")) && o->php == WEIR_PHP_ANY) o->php = WEIR_PHP_CGI;
+        else if (number && !o->php_version) o->php_version = config_keep(p, s);
+        else config_bad(p, n, i, "is no PHP version", "write php 8.2, or php alone; fpm or cgi behind it names the program");
+    }
+}
+
+static void read_ready(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    struct weir_str s = n->words[1].text;
+    o->check = NULL;
+    o->notify = weir_str_eq(s, WEIR_STR("notify"));
+    if (s.len && s.ptr[0] == '/') o->check = config_text(p, n, 1).ptr;
+    else if (!o->notify && !weir_str_eq(s, WEIR_STR("accept"))) config_bad(p, n, 1, "is no kind of readiness", "write accept, notify, or a path to ask for");
+}
+
+static void read_recycle(struct parser *p, struct weir_conf_pool *o, const struct node *block)
+{
+    for (const struct node *n = block->children; n; n = n->next) {
+        if (n->used) continue;
+        if (node_is(n, "requests")) config_count(p, n, 1, 1, 1000000000, &o->recycle_requests);
+        else if (node_is(n, "age")) config_get_time(p, n, 1, true, &o->recycle_ms);
+        else config_get_size(p, n, 1, &o->recycle_bytes);
+    }
+}
+
+/* Names of PHP's settings, and values that end with their line. */
+static void read_php_value(struct parser *p, const struct node *n, struct weir_pair **list, size_t *count)
+{
+    struct weir_str name = n->words[1].text, value = config_text(p, n, 2);
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.')) {
+            config_bad(p, n, 1, "is no name of a PHP setting", "see php.ini");
+            return;
+        }
+    }
+    config_set_pair(p, list, count, weir_cstr(config_keep(p, name)), value);
 }
 
 static void read_run(struct parser *p, struct weir_conf_pool *o, const struct node *n)
@@ -79,14 +127,7 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     if (node_is(n, "run")) {
         if (config_claim(p, what, n)) read_run(p, o, n);
     } else if (node_is(n, "php")) {
-        if (!config_claim(p, what, n)) return;
-        o->kind = WEIR_POOL_PHP;
-        o->php_version = n->count > 1 ? config_keep(p, n->words[1].text) : NULL;
-        for (const char *c = o->php_version; c && *c; c++)
-            if (!((*c >= '0' && *c <= '9') || *c == '.')) {
-                config_bad(p, n, 1, "is no PHP version", "write php 8.2, or php alone");
-                break;
-            }
+        if (config_claim(p, what, n)) read_php(p, o, n);
     } else if (node_is(n, "connect")) {
         if (!config_claim(p, what, n)) return;
         o->kind = WEIR_POOL_CONNECT;
@@ -96,9 +137,19 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     } else if (node_is(n, "group")) {
         o->group = config_text(p, n, 1).ptr;
     } else if (node_is(n, "processes")) {
-        config_count(p, n, 1, 1, 1000, &o->processes);
+        read_range(p, n, 1000, &o->processes_min, &o->processes);
     } else if (node_is(n, "workers")) {
-        read_workers(p, o, n);
+        read_range(p, n, 1000, &o->workers_min, &o->workers);
+    } else if (node_is(n, "spare")) {
+        config_count(p, n, 1, 0, 1000, &o->spare);
+    } else if (node_is(n, "ready")) {
+        read_ready(p, o, n);
+    } else if (node_is(n, "recycle")) {
+        read_recycle(p, o, n);
+    } else if (node_is(n, "php-value")) {
+        read_php_value(p, n, &o->php_values, &o->php_value_count);
+    } else if (node_is(n, "php-admin-value")) {
+        read_php_value(p, n, &o->php_admin_values, &o->php_admin_value_count);
     } else if (node_is(n, "requests-per-process")) {
         config_count(p, n, 1, 1, 65535, &o->requests_per_process);
     } else if (node_is(n, "queue")) {
@@ -109,7 +160,7 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
             config_set_pair(p, &o->env, &o->env_count, weir_cstr(config_keep(p, n->words[1].text)), config_text(p, n, 2));
         else config_bad(p, n, 1, "is no name of a variable", "use letters, digits and _");
     } else if (node_is(n, "time")) {
-        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms};
+        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms};
         config_times(p, n, &t);
     } else if (node_is(n, "drain")) {
         config_get_time(p, n, 1, false, &o->drain_ms);
@@ -175,6 +226,7 @@ void config_read_pool(struct parser *p, const struct node *n)
     o->name = config_keep(p, n->words[1].text);
     o->dir = config_keep(p, weir_cstr(n->source->dir));
     o->place = config_place(p, n);
+    o->files = 1024; /* select() in old programs */
     for (int i = 0; i < LAYERS; i++) pool_layer(p, o, p->pool[i], &inherited);
     struct weir_conf_endpoint *below = o->endpoints;
     size_t below_count = o->endpoint_count;

@@ -276,6 +276,11 @@ int weir_config_for_dir(const char *dir, const char *listen, const char *user, s
     if (!f) return WEIR_NOMEM;
     found_php = false;
     nftw(full, look_php, 16, FTW_PHYS | FTW_ACTIONRETVAL);
+    char program[64];
+    if (found_php && weir_config_php(WEIR_PHP_ANY, NULL, program, sizeof program) == WEIR_PHP_ANY) {
+        fprintf(stderr, "weir: %s has PHP scripts, and neither php-fpm nor php-cgi is installed: they are not served\n", full);
+        found_php = false;
+    }
     fprintf(f, "site localhost {\n    listen %s\n    debug yes\n    root ", listen);
     quote(f, full);
     fputc('\n', f);

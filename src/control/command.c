@@ -2,9 +2,11 @@
 /* The control socket: one JSON object a line in, one out. Only root, the user who runs Weir, and control's own user may
  * speak; the gateway's user may not (roles come later). */
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,35 +14,60 @@
 
 #include "control/internal.h"
 
-int command_listen(struct control *c)
+static void no_socket(struct control *c, int error)
+{
+    if (error == EADDRINUSE)
+        say("another weir has the control socket %s: this one has none (weir { control PATH } names another)", c->control_path);
+    else say("cannot make the control socket %s: %s", c->control_path, strerror(error));
+    c->control_path[0] = 0; /* it serves without */
+}
+
+void command_socket(struct control *c, int fd, int error)
+{
+    if (fd < 0) {
+        no_socket(c, error);
+        return;
+    }
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    if (watch_add(c, &c->listen, WATCH_LISTEN, fd) < 0) no_socket(c, errno);
+}
+
+/* A path that the configuration names, or /tmp: made here. 0, or an errno. */
+static int make_socket(struct control *c, int *out)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (c->conf->control_path) snprintf(c->control_path, sizeof c->control_path, "%s", c->conf->control_path);
-    else if (c->o.privileged) snprintf(c->control_path, sizeof c->control_path, "/run/weir/control.sock");
-    else snprintf(c->control_path, sizeof c->control_path, "/tmp/weir-%d.sock", (int)geteuid());
+    struct stat st;
     snprintf(a.sun_path, sizeof a.sun_path, "%s", c->control_path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return WEIR_SYSTEM;
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN) {
-        close(fd);
-        say("another weir has the control socket %s: this one has none (weir { control PATH } names another)", c->control_path);
-        c->control_path[0] = 0;
-        return WEIR_OK;
-    }
+    if (fd < 0) return errno;
+    bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN;
     close(fd);
-    struct stat st;
+    if (taken) return EADDRINUSE;
     if (lstat(c->control_path, &st) == 0 && S_ISSOCK(st.st_mode)) unlink(c->control_path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     mode_t old = umask(0177);
-    bool fine = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 64) == 0;
+    int bad = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 64) < 0 ? errno : 0;
     umask(old);
-    if (!fine) {
-        say("cannot make the control socket %s: %s", c->control_path, strerror(errno));
-        if (fd >= 0) close(fd);
-        c->control_path[0] = 0;
-        return WEIR_OK; /* it serves without */
+    if (bad && fd >= 0) close(fd);
+    if (!bad) *out = fd;
+    return bad;
+}
+
+void command_listen(struct control *c)
+{
+    int fd = -1;
+    if (c->conf->control_path) {
+        snprintf(c->control_path, sizeof c->control_path, "%s", c->conf->control_path);
+    } else if (c->o.privileged) {
+        snprintf(c->control_path, sizeof c->control_path, "/run/weir/control.sock");
+        root_send(c, &(struct root_msg){.kind = ROOT_CONTROL_SOCKET}, NULL, 0);
+        return; /* it comes with LISTENING */
+    } else {
+        snprintf(c->control_path, sizeof c->control_path, "/tmp/weir-%d.sock", (int)geteuid());
     }
-    return watch_add(c, &c->listen, WATCH_LISTEN, fd);
+    int bad = make_socket(c, &fd);
+    command_socket(c, fd, bad);
+    c->own_socket = c->control_path[0] != 0;
 }
 
 void command_accept(struct control *c)
@@ -83,19 +110,27 @@ static const char *kind_name(const struct weir_conf_pool *o)
 static json_t *pool_json(const struct pool *p)
 {
     json_t *units = json_array();
-    for (const struct unit *u = p->units; u; u = u->next) json_array_append_new(units, unit_json(u));
+    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) json_array_append_new(units, unit_json(WEIR_CONTAINER(l, struct unit, link)));
     json_t *o = json_pack("{s:s, s:s, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "name", p->name, "kind", kind_name(p->conf), "generation",
                           (json_int_t)p->generation, "restarts", (int)p->restarts, "queued", (int)p->queued, "oldest_ms", (int)p->oldest_ms,
                           "requests", (json_int_t)p->started, "refused", (json_int_t)p->refused, "timed_out", (json_int_t)p->timed_out,
                           "cut", (json_int_t)p->cut, "processes", units);
     if (p->why[0]) json_object_set_new(o, "problem", json_string(p->why));
+    else if (p->conf && p->conf->broken) json_object_set_new(o, "problem", json_string(p->conf->broken));
+    if (p->stopped) json_object_set_new(o, "stopped", json_true());
+    if (p->refuses) json_object_set_new(o, "refuses", json_true());
+    if (p->most) { /* until the next reload */
+        char range[32];
+        snprintf(range, sizeof range, p->least == p->most ? "%u" : "%u..%u", p->least, p->most);
+        json_object_set_new(o, "scaled", json_string(range));
+    }
     return o;
 }
 
 static json_t *status_json(const struct control *c)
 {
     json_t *pools = json_array(), *threads = json_array(), *listen = json_array();
-    for (const struct pool *p = c->pools; p; p = p->next) json_array_append_new(pools, pool_json(p));
+    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) json_array_append_new(pools, pool_json(WEIR_CONTAINER(l, struct pool, link)));
     for (size_t i = 0; i < c->thread_count; i++) json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->threads[i]));
     for (size_t i = 0; i < c->conf->listener_count; i++) json_array_append_new(listen, json_string(c->conf->listeners[i].address.text));
     json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o}", "pid", (int)c->gateway_pid, "ready", c->gateway_ready, "restarts",
@@ -112,9 +147,15 @@ static json_t *error_json(const char *text)
     return json_pack("{s:s}", "error", text);
 }
 
-static json_t *restart(struct control *c, const char *what)
+static json_t *no_pool(const char *what)
 {
     char text[160];
+    snprintf(text, sizeof text, what ? "there is no pool %.64s that Weir owns" : "which pool?", what);
+    return error_json(text);
+}
+
+static json_t *restart(struct control *c, const char *what)
+{
     if (!what) return error_json("restart what? name a pool, or gateway");
     if (strcmp(what, "gateway") == 0) {
         if (!c->gateway_pid) return error_json("no gateway runs");
@@ -122,24 +163,35 @@ static json_t *restart(struct control *c, const char *what)
         return json_pack("{s:s}", "ok", "the gateway restarts");
     }
     if (pool_restart(c, what)) return json_pack("{s:s}", "ok", "new processes start; the old ones leave when they are idle");
-    snprintf(text, sizeof text, "there is no pool %.64s that Weir owns", what);
-    return error_json(text);
+    return no_pool(what);
 }
 
-static json_t *answer(struct control *c, json_t *order)
+static json_t *scale(struct control *c, const char *what, json_t *order)
 {
-    char why[4096] = "";
+    json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
+    if (least < 0 || most < 1 || least > most || most > 1000) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
+    if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
+    return json_pack("{s:s}", "ok", "it holds until the next reload");
+}
+
+/* NULL: it comes later. */
+static json_t *answer(struct control *c, struct client *k, json_t *order)
+{
     const char *name = json_string_value(json_object_get(order, "command"));
     if (!name) return error_json("an order without a command");
     if (strcmp(name, "status") == 0) return status_json(c);
     if (strcmp(name, "restart") == 0) return restart(c, json_string_value(json_object_get(order, "name")));
     if (strcmp(name, "reload") == 0) {
-        if (control_reload(c, -1, why, sizeof why)) return json_pack("{s:s}", "ok", "the configuration was read again");
-        return error_json(why);
+        k->waits = true;
+        if (c->o.dir) reload_begin(c, -1, false, false);
+        else root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+        return NULL;
     }
-    if (strcmp(name, "stop") == 0) {
-        root_send(c, &(struct root_msg){.kind = ROOT_STOP}, NULL, 0);
-        return json_pack("{s:s}", "ok", "everything ends");
+    const char *what = json_string_value(json_object_get(order, "name"));
+    if (strcmp(name, "scale") == 0) return scale(c, what, order);
+    if (strcmp(name, "stop") == 0 || strcmp(name, "drain") == 0) {
+        if (!what || !pool_stop(c, what, name[0] == 'd')) return no_pool(what);
+        return json_pack("{s:s}", "ok", "nothing new is taken, what runs may end; weir restart starts it again");
     }
     return error_json("a command that is not known");
 }
@@ -148,12 +200,10 @@ static void reply(struct client *k, json_t *o)
 {
     char *text = json_dumps(o, JSON_COMPACT);
     size_t len = text ? strlen(text) : 0;
-    struct timeval patience = {2, 0};
     if (text) {
         text[len] = '\n'; /* over the NUL */
         int buffer = 4 << 20;
         setsockopt(k->w.fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
-        setsockopt(k->w.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
         for (size_t at = 0; at < len + 1;) {
             ssize_t n = send(k->w.fd, text + at, len + 1 - at, MSG_NOSIGNAL | MSG_DONTWAIT);
             if (n <= 0) break; /* who does not read gets no answer */
@@ -162,6 +212,17 @@ static void reply(struct client *k, json_t *o)
     }
     free(text);
     json_decref(o);
+}
+
+void command_reloaded(struct control *c, const char *why)
+{
+    for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
+        struct watch *w = WEIR_CONTAINER(l, struct watch, link);
+        struct client *k = (struct client *)(void *)w;
+        if (w->kind != WATCH_CLIENT || w->dead || !k->waits) continue;
+        k->waits = false;
+        reply(k, why ? error_json(why) : json_pack("{s:s}", "ok", "the configuration was read again"));
+    }
 }
 
 static void client_end(struct control *c, struct client *k)
@@ -175,6 +236,11 @@ void command_event(struct control *c, struct client *k)
     char *to = weir_buf_room(&k->in, 4096);
     ssize_t n = to ? recv(k->w.fd, to, 4096, MSG_DONTWAIT) : 0;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n == 0 && k->waits) { /* it only has no more orders */
+        struct epoll_event none = {.events = 0, .data.ptr = &k->w};
+        epoll_ctl(c->epoll, EPOLL_CTL_MOD, k->w.fd, &none);
+        return;
+    }
     if (n <= 0 || weir_buf_len(&k->in) > COMMAND_MAX) {
         client_end(c, k);
         return;
@@ -185,7 +251,8 @@ void command_event(struct control *c, struct client *k)
         if (!nl) return;
         json_error_t err;
         json_t *order = json_loadb(p, (size_t)(nl - p), 0, &err);
-        reply(k, order ? answer(c, order) : error_json("this is no JSON"));
+        json_t *o = order ? answer(c, k, order) : error_json("this is no JSON");
+        if (o) reply(k, o);
         json_decref(order);
         weir_buf_consume(&k->in, (size_t)(nl - p) + 1);
     }

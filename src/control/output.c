@@ -24,18 +24,40 @@ int output_watch(struct control *c, int fd, const char *pool, pid_t pid)
     return watch_add(c, &o->w, WATCH_OUTPUT, fd);
 }
 
+/* Length of the printable character at p, 0: none. */
+static size_t printable(const unsigned char *p, size_t len)
+{
+    if (p[0] < 0x80) return p[0] == '\t' || (p[0] >= 0x20 && p[0] != 0x7f);
+    size_t n = p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : 0;
+    if (n == 0 || n > len) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    if ((p[0] == 0xc2 && p[1] < 0xa0) || (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+        (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0; /* C1, overlong, surrogates, beyond Unicode */
+    return n;
+}
+
+size_t output_escape(char *out, size_t room, const char *p, size_t len)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < len && at + 5 < room;) {
+        size_t n = printable((const unsigned char *)p + i, len - i);
+        if (n) memcpy(out + at, p + i, n);
+        at += n ? n : (size_t)snprintf(out + at, 5, "\\x%02x", (unsigned char)p[i]);
+        i += n ? n : 1;
+    }
+    return at;
+}
+
 static void put_line(const struct output *o, const char *p, size_t len)
 {
     char out[LINE_BYTES * 4 + 128];
-    int n = snprintf(out, sizeof out, "[%s %d] ", o->pool, (int)o->pid);
-    for (size_t i = 0; i < len && (size_t)n + 5 < sizeof out; i++) {
-        unsigned char b = (unsigned char)p[i];
-        if (b == '\r' && i + 1 == len) continue;
-        if (b >= 0x20 || b == '\t') out[n++] = (char)b;
-        if ((b < 0x20 && b != '\t') || b == 0x7f) n += snprintf(out + n, 5, "\\x%02x", b);
-    }
+    size_t n = (size_t)snprintf(out, sizeof out, "[%s %d] ", o->pool, (int)o->pid);
+    if (len && p[len - 1] == '\r') len--;
+    n += output_escape(out + n, sizeof out - n - 1, p, len);
     out[n++] = '\n';
-    if (write(STDERR_FILENO, out, (size_t)n) < 0) return; /* a terminal that is gone must not stop us */
+    if (write(STDERR_FILENO, out, n) < 0) return; /* a terminal that is gone must not stop us */
 }
 
 static void take_lines(struct output *o, bool end)

@@ -1,22 +1,57 @@
 /* SPDX-License-Identifier: MIT */
-/* Pools: the wanted state (configuration) and the actual one (units). A unit is one private socket with what serves it: a
- * process, or a php-cgi group. Units of one generation are started together; a new generation is ready before the old one
- * drains. */
+/* How many units a pool should have, by its settings and by what is asked of it, and what follows: starts, drains, ends. A unit
+ * is one private socket with what serves it: a process, a php-fpm master, a php-cgi group. A new generation is ready before the
+ * old one drains. A pool is looked at when something of it changed or a time of it is due; an idle one costs nothing. */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "control/internal.h"
 
-const char *unit_state_name(enum unit_state s)
+void pools_init(struct control *c)
 {
-    static const char *const names[] = {"starting", "probing", "ready", "draining", "ending"};
-    return names[s];
+    weir_list_init(&c->pools);
+    weir_list_init(&c->touched);
+    c->wheel = weir_wheel_new((uint64_t)now_ms());
+    if (!c->wheel) abort();
+}
+
+struct pool *pool_find(const struct control *c, const char *name)
+{
+    for (struct weir_table_node *n = weir_table_find(&c->pool_names, weir_hash(weir_cstr(name))); n; n = weir_table_more(n)) {
+        struct pool *p = WEIR_CONTAINER(n, struct pool, node);
+        if (strcmp(p->name, name) == 0) return p;
+    }
+    return NULL;
+}
+
+struct pool *pool_new(struct control *c, const char *name)
+{
+    struct pool *p = calloc(1, sizeof *p);
+    if (!p || !(p->name = strdup(name)) || weir_table_put(&c->pool_names, &p->node, weir_hash(weir_cstr(name))) < 0) {
+        if (p) free(p->name);
+        free(p);
+        return NULL;
+    }
+    weir_list_init(&p->units);
+    weir_list_init(&p->touch_link);
+    weir_list_push_back(&c->pools, &p->link);
+    return p;
+}
+
+static void pool_free(struct control *c, struct pool *p)
+{
+    weir_timer_clear(&p->timer);
+    weir_list_remove(&p->touch_link);
+    weir_list_remove(&p->link);
+    weir_table_remove(&c->pool_names, &p->node);
+    free(p->name);
+    free(p);
+}
+
+void pool_touch(struct control *c, struct pool *p)
+{
+    if (weir_list_empty(&p->touch_link)) weir_list_push_back(&c->touched, &p->touch_link);
 }
 
 /* ---- what is wanted ---- */
@@ -27,18 +62,27 @@ static uint64_t mix(uint64_t h, const char *s)
     return (h ^ 0xff) * 1099511628211u;
 }
 
-/* Equal settings keep their processes over a reload. */
+static uint64_t mix_pairs(uint64_t h, const struct weir_pair *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) h = mix(mix(h, list[i].name.ptr), list[i].value.ptr);
+    return mix(h, NULL);
+}
+
+/* Of what processes are started with: equal settings keep their processes over a reload. */
 static uint64_t settings_of(const struct weir_conf_pool *o)
 {
-    char numbers[96];
+    char numbers[256];
     uint64_t h = 14695981039346656037u;
-    h = mix(h, o->kind == WEIR_POOL_PHP ? "php" : "run");
+    bool php = o->kind == WEIR_POOL_PHP;
+    h = mix(h, php ? "php" : "run");
     for (size_t i = 0; i < o->argc; i++) h = mix(h, o->argv[i]);
     h = mix(mix(mix(mix(h, o->php_version), o->dir), o->user), o->group);
-    snprintf(numbers, sizeof numbers, "%u %u %u", o->workers, o->requests_per_process, o->keep);
-    h = mix(h, numbers);
-    for (size_t i = 0; i < o->env_count; i++) h = mix(mix(h, o->env[i].name.ptr), o->env[i].value.ptr);
-    return h;
+    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u", php ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
+             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0);
+    h = mix(mix(h, numbers), o->check);
+    h = mix_pairs(h, o->env, o->env_count);
+    h = mix_pairs(h, o->php_values, o->php_value_count);
+    return mix_pairs(h, o->php_admin_values, o->php_admin_value_count);
 }
 
 static bool owned(const struct weir_conf_pool *o)
@@ -46,530 +90,399 @@ static bool owned(const struct weir_conf_pool *o)
     return o->kind == WEIR_POOL_RUN || o->kind == WEIR_POOL_PHP;
 }
 
-static struct pool *find(struct control *c, const char *name)
-{
-    for (struct pool *p = c->pools; p; p = p->next)
-        if (strcmp(p->name, name) == 0) return p;
-    return NULL;
-}
-
-static struct pool *pool_new(struct control *c, const char *name)
-{
-    struct pool *p = calloc(1, sizeof *p), **at = &c->pools;
-    if (!p || !(p->name = strdup(name))) {
-        free(p);
-        return NULL;
-    }
-    while (*at) at = &(*at)->next;
-    *at = p;
-    return p;
-}
-
 void pools_plan(struct control *c)
 {
-    for (struct pool *p = c->pools; p; p = p->next) p->conf = NULL;
+    for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
+        struct pool *p = WEIR_CONTAINER(l, struct pool, link);
+        p->conf = NULL;
+        p->stopped = p->patient = false;
+        p->least = p->most = 0;
+        pool_touch(c, p);
+    }
     for (size_t i = 0; i < c->conf->pool_count; i++) {
         const struct weir_conf_pool *o = &c->conf->pools[i];
         if (!owned(o)) continue;
-        struct pool *p = find(c, o->name);
+        struct pool *p = pool_find(c, o->name);
         if (!p) p = pool_new(c, o->name);
         if (!p) continue;
+        char program[64];
         uint64_t settings = settings_of(o);
         p->conf = o;
-        if (p->settings != settings) {
-            p->settings = settings;
-            p->generation++;
-            p->failures = 0;
-            p->due_ms = 0;
-        }
+        p->php = o->kind == WEIR_POOL_PHP ? weir_config_php(o->php, o->php_version, program, sizeof program) : WEIR_PHP_ANY;
+        pool_touch(c, p);
+        if (p->settings == settings) continue;
+        if (p->settings) p->generation++; /* else it is new; what was adopted before may be just that */
+        p->settings = settings;
+        p->failures = 0;
+        p->due_ms = 0;
+    }
+    c->endpoints_changed = true;
+}
+
+/* The least and the most units that a pool may have. */
+static void bounds(const struct pool *p, uint32_t *least, uint32_t *most)
+{
+    const struct weir_conf_pool *o = p->conf;
+    *least = *most = 0;
+    if (!o || o->broken || p->stopped) return;
+    if (p->most) {
+        *least = p->least;
+        *most = p->most;
+    } else if (o->kind == WEIR_POOL_RUN) {
+        *least = o->processes_min;
+        *most = o->processes;
+    } else if (o->workers_min == o->workers || p->php == WEIR_PHP_FPM) { /* one unit has them all */
+        *least = o->workers_min > 0;
+        *most = 1;
+    } else {
+        *least = o->workers_min;
+        *most = o->workers;
     }
 }
 
-/* ---- starting ---- */
-
-static bool put(struct weir_buf *b, const char *name, const char *value)
-{
-    size_t n = name ? strlen(name) : 0;
-    if (n && (weir_buf_append(b, name, n) < 0 || weir_buf_append(b, "=", 1) < 0)) return false;
-    return weir_buf_append(b, value, strlen(value) + 1) == WEIR_OK;
-}
-
-struct env {
-    const char *name, *value;
+struct count {
+    uint32_t current, ready, starting; /* of this generation, and not to be recycled */
+    uint32_t busy, room;               /* requests that run, also on old ones; what a unit takes at once */
 };
 
-/* The clean base environment, what the kind of program needs, then the pool's own: later ones win. */
-static size_t environment(const struct weir_conf_pool *o, struct env *list, size_t room, const struct passwd *pw, char *children)
+static bool is_old(const struct pool *p, const struct unit *u)
 {
-    size_t n = 0;
-    list[n++] = (struct env){"PATH", "/usr/local/bin:/usr/bin:/bin"};
-    list[n++] = (struct env){"LANG", "C.UTF-8"};
-    list[n++] = (struct env){"HOME", pw ? pw->pw_dir : "/"};
-    list[n++] = (struct env){"USER", pw ? pw->pw_name : "nobody"};
-    list[n++] = (struct env){"LOGNAME", pw ? pw->pw_name : "nobody"};
-    list[n++] = (struct env){"TMPDIR", "/tmp"};
-    list[n++] = (struct env){"WEIR_LISTEN", "private"};
-    if (o->kind == WEIR_POOL_PHP) {
-        list[n++] = (struct env){"PHP_FCGI_CHILDREN", children};
-        list[n++] = (struct env){"PHP_FCGI_MAX_REQUESTS", "0"}; /* Weir recycles: a worker that leaves by itself loses requests */
-    }
-    for (size_t i = 0; i < o->env_count; i++) {
-        size_t k = 0;
-        while (k < n && strcmp(list[k].name, o->env[i].name.ptr) != 0) k++;
-        if (k == room) continue;
-        if (k == n) n++;
-        list[k] = (struct env){o->env[i].name.ptr, o->env[i].value.ptr};
+    return u->generation != p->generation || u->settings != p->settings || u->recycle;
+}
+
+static struct count count_units(const struct pool *p)
+{
+    struct count n = {0};
+    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
+        const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        n.busy += u->busy;
+        if (u->state >= UNIT_DRAINING || is_old(p, u)) continue;
+        n.current++;
+        n.ready += u->state == UNIT_READY;
+        n.starting += u->state < UNIT_READY;
+        uint32_t room = u->flow && u->requests ? u->requests : u->workers ? u->workers : 1;
+        if (room > n.room) n.room = room;
     }
     return n;
 }
 
-static int spec_memfd(const struct weir_conf_pool *o, const struct passwd *pw)
+/* How many units there should be now: enough for what runs and waits, and the spare ones. */
+static uint32_t wanted(const struct pool *p, const struct count *n)
 {
-    struct env env[256];
-    char children[16], program[64];
-    const char *php[] = {program};
-    const char *const *argv = o->argv;
-    size_t argc = o->argc;
-    struct weir_buf b = {0};
-    snprintf(children, sizeof children, "%u", o->workers);
-    if (o->kind == WEIR_POOL_PHP) {
-        if (!weir_config_php(o->php_version, program, sizeof program)) {
-            errno = ENOENT;
-            return -1;
-        }
-        argv = php;
-        argc = 1;
-    }
-    size_t envc = environment(o, env, WEIR_COUNT(env), pw, children);
-    struct root_spec head = {.version = ROOT_PROTO_VERSION, .argc = (uint32_t)argc, .envc = (uint32_t)envc, .files = 1024};
-    bool fine = weir_buf_append(&b, &head, sizeof head) == WEIR_OK && put(&b, NULL, o->dir);
-    for (size_t i = 0; fine && i < argc; i++) fine = put(&b, NULL, argv[i]);
-    for (size_t i = 0; fine && i < envc; i++) fine = put(&b, env[i].name, env[i].value);
-    int fd = fine ? weir_link_memfd("weir-start", weir_buf_ptr(&b), weir_buf_len(&b)) : -1;
-    weir_buf_fini(&b);
-    return fd;
+    uint32_t least, most;
+    bounds(p, &least, &most);
+    if (!most) return 0;
+    uint64_t room = n->room ? n->room : 1, need = ((uint64_t)n->busy + p->queued + room - 1) / room;
+    if (need || least) need += p->conf->spare;
+    return need < least ? least : need > most ? most : (uint32_t)need;
 }
 
-static void close_pair(int *p)
+/* ---- trouble ---- */
+
+static void set_refuses(struct control *c, struct pool *p)
 {
-    for (int i = 0; i < 2; i++)
-        if (p[i] >= 0) close(p[i]);
+    bool refuses = p->stopped || (p->failures >= BREAKER && count_units(p).ready == 0);
+    if (refuses == p->refuses) return;
+    p->refuses = refuses;
+    c->endpoints_changed = true;
 }
 
-static void start_failed(struct pool *p, const char *why)
+void pool_trouble(struct control *c, struct pool *p, const char *why)
 {
+    bool news = strcmp(p->why, why) != 0 || p->failures < BREAKER;
     snprintf(p->why, sizeof p->why, "%s", why);
     if (p->failures < 16) p->failures++;
-    int64_t wait = (int64_t)BACKOFF_MS << (p->failures < 7 ? p->failures - 1 : 6);
+    int64_t wait = (int64_t)BACKOFF_MS << (p->failures < 7 ? p->failures - 1 : 6), now = now_ms();
     if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
-    p->due_ms = now_ms() + wait;
-    say("pool %s: %s; tried again in %lld ms", p->name, why, (long long)wait);
-}
-
-/* What a later control has to know of a unit; the root part keeps it for us. */
-static void write_tag(char tag[ROOT_TAG_MAX], const char *name, uint64_t generation, uint64_t settings, const struct unit *ready)
-{
-    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %u", name, (unsigned long long)generation, (unsigned long long)settings, ready != NULL,
-             ready && ready->flow, ready ? ready->requests : 0);
-}
-
-static void start_unit(struct control *c, struct pool *p)
-{
-    const struct weir_conf_pool *o = p->conf;
-    struct root_msg m = {.kind = ROOT_START, .unit = c->next_unit++};
-    struct passwd *pw = o->user ? getpwnam(o->user) : getpwuid(geteuid());
-    int out[2] = {-1, -1};
-    int memfd = spec_memfd(o, pw);
-    struct unit *u = calloc(1, sizeof *u);
-    if (memfd < 0 || !u || pipe2(out, O_CLOEXEC) < 0) {
-        start_failed(p, memfd < 0 && errno == ENOENT ? "php-cgi is not installed" : "out of descriptors or memory");
-        if (memfd >= 0) close(memfd);
-        close_pair(out);
-        free(u);
-        return;
+    p->due_ms = now + wait;
+    if (news || now - p->said_ms >= SAY_AGAIN_MS) {
+        p->said_ms = now;
+        say("pool %s: %s; tried again in %lld ms%s", p->name, why, (long long)wait, p->failures == BREAKER ? ", and every request is answered 503 until it starts" : "");
     }
-    snprintf(m.name, sizeof m.name, "%.40s.%llu", p->name, (unsigned long long)m.unit);
-    if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
-    if (c->o.privileged && o->group) snprintf(m.group, sizeof m.group, "%s", o->group);
-    write_tag(m.tag, p->name, p->generation, p->settings, NULL);
-    const int fds[] = {memfd, out[1], out[1], out[0]};
-    root_send(c, &m, fds, 4);
-    close(memfd);
-    close(out[1]);
-    u->pool = p;
-    u->id = m.unit;
-    u->generation = p->generation;
-    u->state = UNIT_STARTING;
-    u->started_ms = now_ms();
-    u->deadline_ms = u->started_ms + START_MS;
-    u->workers = o->kind == WEIR_POOL_PHP ? o->workers : 1;
-    u->next = p->units;
-    p->units = u;
-    fcntl(out[0], F_SETFL, O_NONBLOCK);
-    u->log_fd = out[0];
-}
-
-/* ---- what the root part tells ---- */
-
-static struct unit *find_unit(struct control *c, uint64_t id)
-{
-    for (struct pool *p = c->pools; p; p = p->next)
-        for (struct unit *u = p->units; u; u = u->next)
-            if (u->id == id) return u;
-    return NULL;
-}
-
-static void drop_unit(struct control *c, struct unit *u)
-{
-    struct unit **at = &u->pool->units;
-    probe_end(c, u);
-    while (*at != u) at = &(*at)->next;
-    *at = u->next;
-    if (u->log_fd >= 0) close(u->log_fd);
-    free(u);
-}
-
-static void end_unit(struct control *c, struct unit *u, uint32_t ms)
-{
-    struct root_msg m = {.kind = ROOT_END, .unit = u->id, .ms = ms};
-    if (u->state == UNIT_ENDING) return;
-    probe_end(c, u);
-    u->state = UNIT_ENDING;
-    root_send(c, &m, NULL, 0);
-}
-
-void unit_failed(struct control *c, struct unit *u, const char *why)
-{
-    start_failed(u->pool, why);
-    end_unit(c, u, 500);
-}
-
-void unit_ready(struct control *c, struct unit *u, bool flow, uint32_t requests)
-{
-    struct root_msg m = {.kind = ROOT_TAG, .unit = u->id};
-    u->state = UNIT_READY;
-    u->flow = flow;
-    u->requests = requests;
-    u->pool->failures = 0;
-    u->pool->why[0] = 0;
-    write_tag(m.tag, u->pool->name, u->generation, u->pool->settings, u);
-    root_send(c, &m, NULL, 0);
-}
-
-static void unit_exited(struct control *c, struct unit *u, int status)
-{
-    struct pool *p = u->pool;
-    char why[128];
-    bool early = u->state == UNIT_STARTING || u->state == UNIT_PROBING;
-    bool meant = u->state == UNIT_DRAINING || u->state == UNIT_ENDING;
-    if (WIFSIGNALED(status)) snprintf(why, sizeof why, "process %d was ended by signal %d", (int)u->pid, WTERMSIG(status));
-    else snprintf(why, sizeof why, "process %d ended with status %d", (int)u->pid, WEXITSTATUS(status));
-    if (u->log_fd >= 0) { /* its last lines */
-        output_watch(c, u->log_fd, p->name, u->pid);
-        u->log_fd = -1;
-    }
-    drop_unit(c, u);
-    if (c->ending || meant) return;
-    p->restarts++;
-    if (early) {
-        char text[160];
-        snprintf(text, sizeof text, "%s before it was ready", why);
-        start_failed(p, text);
-    } else {
-        say("pool %s: %s; a new one starts", p->name, why);
-    }
-}
-
-void pools_root(struct control *c, const struct root_msg *m)
-{
-    struct unit *u = find_unit(c, m->unit);
-    char why[256];
-    if (!u) return;
-    switch (m->kind) {
-    case ROOT_STARTED:
-        u->pid = m->pid;
-        u->start_time = m->start_time;
-        snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
-        if (u->log_fd >= 0) output_watch(c, u->log_fd, u->pool->name, u->pid);
-        u->log_fd = -1;
-        if (u->state == UNIT_STARTING) {
-            u->state = UNIT_PROBING;
-            probe_start(c, u);
-        }
-        break;
-    case ROOT_FAILED:
-        snprintf(why, sizeof why, "cannot %.100s: %s", m->text, strerror(m->code));
-        if (u->pool->conf && u->pool->conf->kind == WEIR_POOL_RUN && u->pool->conf->argc && strstr(m->text, "program"))
-            snprintf(why, sizeof why, "cannot start %.100s: %s", u->pool->conf->argv[0], strerror(m->code));
-        start_failed(u->pool, why);
-        drop_unit(c, u);
-        break;
-    case ROOT_EXITED: unit_exited(c, u, m->code); break;
-    default: break;
-    }
-}
-
-void pools_adopt(struct control *c, const struct root_msg *m, int log)
-{
-    char name[ROOT_TAG_MAX];
-    unsigned long long generation, settings;
-    int ready, flow;
-    unsigned requests;
-    struct unit *u = calloc(1, sizeof *u);
-    if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
-    if (!u || sscanf(m->tag, "%159s %llu %llu %d %d %u", name, &generation, &settings, &ready, &flow, &requests) != 6) {
-        free(u);
-        if (log >= 0) close(log);
-        return;
-    }
-    struct pool *p = find(c, name);
-    if (!p) p = pool_new(c, name);
-    if (!p) {
-        free(u);
-        return;
-    }
-    bool same = p->settings == settings;
-    if (same && generation > p->generation) p->generation = generation;
-    u->pool = p;
-    u->id = m->unit;
-    u->pid = m->pid;
-    u->start_time = m->start_time;
-    u->generation = same ? generation : 0; /* else of settings that are no more */
-    u->log_fd = -1;
-    u->started_ms = now_ms();
-    u->deadline_ms = u->started_ms + START_MS;
-    u->state = ready ? UNIT_READY : UNIT_PROBING;
-    u->flow = flow != 0;
-    u->requests = requests;
-    snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
-    u->next = p->units;
-    p->units = u;
-    if (log >= 0) output_watch(c, log, name, u->pid);
-}
-
-/* ---- what the gateway tells ---- */
-
-void pools_use(struct control *c, const struct weir_link_message *m)
-{
-    if (m->part == 0)
-        for (struct pool *p = c->pools; p; p = p->next)
-            for (struct unit *u = p->units; u; u = u->next) u->seen = false;
-    for (size_t i = 0; i < m->use_count; i++) {
-        struct unit *u = find_unit(c, m->uses[i].id);
-        if (!u) continue;
-        u->seen = true;
-        u->busy = m->uses[i].busy;
-        u->unproven = m->uses[i].unproven;
-        u->done = m->uses[i].done;
-        u->failed = m->uses[i].failed;
-    }
-    for (size_t i = 0; i < m->pool_count; i++) {
-        struct pool *p = find(c, m->pools[i].pool);
-        if (!p) continue;
-        p->queued = m->pools[i].queued;
-        p->oldest_ms = m->pools[i].oldest_ms;
-        p->started = m->pools[i].started;
-        p->refused = m->pools[i].refused;
-        p->timed_out = m->pools[i].timed_out;
-    }
-    if (m->part == 0) {
-        c->thread_count = m->thread_count;
-        memcpy(c->threads, m->threads, sizeof c->threads);
-        c->connections = m->connections;
-    }
-    if (m->part + 1 != m->of || m->version != c->endpoint_version) return;
-    for (struct pool *p = c->pools; p; p = p->next) /* drained and not named any more: released */
-        for (struct unit *u = p->units; u; u = u->next)
-            if (u->state == UNIT_DRAINING && !u->seen) u->released = true;
-}
-
-void pools_forget_gateway(struct control *c)
-{
-    for (struct pool *p = c->pools; p; p = p->next)
-        for (struct unit *u = p->units; u; u = u->next) {
-            u->busy = u->unproven = 0;
-            if (u->state == UNIT_DRAINING) u->released = true;
-        }
-    c->endpoint_sum = 0;
-}
-
-/* ---- endpoints to the gateway ---- */
-
-static bool told(const struct unit *u)
-{
-    return u->state == UNIT_READY || u->state == UNIT_DRAINING;
-}
-
-static void send_endpoints(struct control *c, const struct weir_link_endpoint *list, size_t count)
-{
-    size_t parts = count / 200 + 1;
-    c->endpoint_version++;
-    for (size_t i = 0; i < parts; i++) {
-        size_t from = i * 200, n = count - from < 200 ? count - from : 200;
-        struct weir_link_message m = {.type = WEIR_LINK_ENDPOINTS, .version = c->endpoint_version, .part = (uint16_t)i,
-                                      .of = (uint16_t)parts, .endpoint_count = n};
-        m.endpoints = (struct weir_link_endpoint *)(uintptr_t)(list + from);
-        if (weir_link_send(c->link.fd, &m, NULL, 0) < 0) c->endpoint_sum = 0; /* told again */
-    }
-}
-
-static uint32_t workers_of(const struct unit *u)
-{
-    if (u->workers) return u->workers;
-    const struct weir_conf_pool *o = u->pool->conf; /* adopted: as the settings say that it was started with */
-    return o && o->kind == WEIR_POOL_PHP ? o->workers : 1;
-}
-
-void pools_send(struct control *c)
-{
-    size_t count = 0, n = 0;
-    uint64_t sum = 1;
-    if (c->link.fd < 0 || !c->gateway_ready) return;
-    for (struct pool *p = c->pools; p; p = p->next)
-        for (struct unit *u = p->units; u; u = u->next) {
-            if (!told(u)) continue;
-            count++;
-            sum = (sum * 31 + u->id) * 31 + u->state;
-        }
-    if (sum == c->endpoint_sum) return;
-    struct weir_link_endpoint *list = calloc(count + 1, sizeof *list);
-    if (!list) return;
-    for (struct pool *p = c->pools; p; p = p->next)
-        for (struct unit *u = p->units; u; u = u->next) {
-            if (!told(u)) continue;
-            struct weir_link_endpoint *e = &list[n++];
-            const struct weir_conf_pool *o = p->conf;
-            *e = (struct weir_link_endpoint){.id = u->id, .pid = (uint32_t)u->pid, .start_time = u->start_time, .workers = workers_of(u),
-                                             .requests = o && o->requests_per_process ? o->requests_per_process : u->requests,
-                                             .flow = u->flow, .keep = !o || o->keep, .drain = u->state == UNIT_DRAINING};
-            snprintf(e->pool, sizeof e->pool, "%s", p->name);
-            snprintf(e->address, sizeof e->address, "%.111s", u->address);
-        }
-    c->endpoint_sum = sum;
-    send_endpoints(c, list, count);
-    free(list);
+    pool_touch(c, p);
 }
 
 /* ---- the turn ---- */
 
-static uint32_t wanted_units(const struct pool *p)
+/* All pools together are at their limit: one idle process of another pool makes room, the one that was used longest ago. */
+static bool make_room(struct control *c, const struct pool *for_whom)
 {
-    if (!p->conf || p->conf->broken) return 0;
-    return p->conf->kind == WEIR_POOL_PHP ? 1 : p->conf->processes;
+    struct unit *oldest = NULL;
+    for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
+        struct pool *p = WEIR_CONTAINER(l, struct pool, link);
+        struct count n = count_units(p);
+        uint32_t least, most;
+        bounds(p, &least, &most);
+        for (struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
+            struct unit *u = WEIR_CONTAINER(k, struct unit, link);
+            if (u->state == UNIT_DRAINING || u->state == UNIT_ENDING) return true; /* one is leaving already */
+            if (p == for_whom || u->state != UNIT_READY || u->busy || n.current <= least) continue;
+            if (!oldest || u->used_ms < oldest->used_ms) oldest = u;
+        }
+    }
+    if (oldest) unit_drain(c, oldest);
+    return oldest != NULL;
 }
 
-static void drain(struct control *c, struct unit *u, const struct pool *p)
+/* How much one more unit would count. */
+static uint32_t processes_of(const struct pool *p)
 {
-    if (u->state == UNIT_STARTING) return; /* its keeper answers first */
-    if (u->state == UNIT_PROBING) {
-        end_unit(c, u, 500);
-        return;
+    const struct weir_conf_pool *o = p->conf;
+    return o->kind == WEIR_POOL_PHP && (o->workers_min == o->workers || p->php == WEIR_PHP_FPM) ? o->workers + 1 : 1;
+}
+
+/* May a unit be started now, or does the pool wait for others? */
+static bool may_start(struct control *c, struct pool *p)
+{
+    p->waits = true;
+    if (c->starting_count >= c->conf->starting) return false;
+    if (c->process_count + processes_of(p) > c->conf->processes) {
+        if (!make_room(c, p) && now_ms() - p->said_ms >= SAY_AGAIN_MS) {
+            p->said_ms = now_ms();
+            say("pool %s: all pools together have %u processes, as many as weir { processes } allows, and none is idle", p->name, c->process_count);
+        }
+        return false;
     }
-    u->state = UNIT_DRAINING;
-    u->released = c->link.fd < 0;
-    u->deadline_ms = now_ms() + (p->conf ? p->conf->drain_ms : 30000);
+    p->waits = false;
+    return true;
+}
+
+static void start_some(struct control *c, struct pool *p, struct count *n, uint32_t want)
+{
+    /* As many at a time as run already: a burst doubles, it does not explode. A fixed number is started at once. */
+    uint32_t least, most;
+    bounds(p, &least, &most);
+    uint32_t at_once = n->ready > 1 ? n->ready : 1;
+    if (at_once < least) at_once = least;
+    if (p->failures) at_once = 1;
+    p->waits = false;
+    while (n->current < want && n->starting < at_once && now_ms() >= p->due_ms) {
+        if (!may_start(c, p) || !unit_start(c, p)) return;
+        n->current++;
+        n->starting++;
+    }
+}
+
+static bool outlived(const struct pool *p, const struct unit *u, int64_t now)
+{
+    const struct weir_conf_pool *o = p->conf;
+    if (!o || u->state != UNIT_READY) return false;
+    if (o->recycle_ms && now - u->started_ms >= (int64_t)o->recycle_ms) return true;
+    /* not all at once: up to a tenth more, by its id */
+    uint64_t limit = o->recycle_requests + (uint64_t)o->recycle_requests * (weir_hash_u64(u->id) % 100) / 1000;
+    return o->kind == WEIR_POOL_RUN && limit && u->done >= limit;
+}
+
+/* Resident bytes of a process and, for a group, of its workers: the largest one. */
+static uint64_t memory_of(pid_t pid)
+{
+    char path[64];
+    unsigned long long pages = 0;
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f && fscanf(f, "%*u %llu", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    return pages * 4096;
+}
+
+static uint64_t largest_of(const struct unit *u)
+{
+    char path[96], list[4096];
+    uint64_t most = memory_of(u->pid);
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)u->pid, (int)u->pid);
+    FILE *f = u->processes > 1 ? fopen(path, "re") : NULL;
+    size_t n = f ? fread(list, 1, sizeof list - 1, f) : 0;
+    if (f) fclose(f);
+    list[n] = 0;
+    for (char *p = list, *end; *p; p = end) {
+        uint64_t bytes = memory_of((pid_t)strtol(p, &end, 10));
+        if (end == p) break;
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+static void look_at_memory(struct pool *p, int64_t now)
+{
+    uint64_t limit = p->conf ? p->conf->recycle_bytes : 0;
+    if (!limit || now - p->memory_ms < MEMORY_MS) return;
+    p->memory_ms = now;
+    for (struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
+        struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        uint64_t bytes = u->state == UNIT_READY && !u->recycle ? largest_of(u) : 0;
+        if (bytes <= limit) continue;
+        say("pool %s: process %d has grown to %llu MiB: replaced", p->name, (int)u->pid, (unsigned long long)(bytes >> 20));
+        u->recycle = true;
+    }
+}
+
+static void recycle_some(struct pool *p, int64_t now)
+{
+    for (struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
+        struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        if (!u->recycle && outlived(p, u, now)) u->recycle = true;
+    }
+    look_at_memory(p, now);
+}
+
+/* Of this generation, more than are wanted, and unused for a while: the newest first, the old ones are warm. */
+static void shrink(struct control *c, struct pool *p, struct count *n, uint32_t want, int64_t now)
+{
+    uint32_t least, most;
+    bounds(p, &least, &most);
+    for (struct weir_list *l = p->units.prev, *prev; l != &p->units && n->current > want; l = prev) {
+        struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        prev = l->prev;
+        if (u->state > UNIT_READY || is_old(p, u)) continue;
+        bool at_once = n->current > most; /* scaled down, stopped, removed */
+        bool idle = p->conf && u->state == UNIT_READY && !u->busy && now - u->used_ms >= (int64_t)p->conf->idle_ms;
+        if (!at_once && !idle) continue;
+        unit_drain(c, u);
+        n->current--;
+    }
+}
+
+static void look_at_unit(struct control *c, struct pool *p, struct unit *u, bool complete, int64_t now)
+{
+    if (u->state < UNIT_DRAINING && is_old(p, u) && complete) unit_drain(c, u);
+    if (u->state == UNIT_DRAINING && (u->released || (now >= u->deadline_ms && !p->patient))) {
+        if (!u->released && u->busy) {
+            p->cut += u->busy;
+            say("pool %s: process %d did not finish in time: %u requests were cut", p->name, (int)u->pid, u->busy);
+        }
+        unit_end(c, u, 5000);
+    } else if (u->state == UNIT_PROBING) {
+        if (now >= u->deadline_ms) unit_failed(c, u, "it was not ready in time");
+        else probe_clock(c, u);
+    }
+}
+
+/* When time alone changes something of the pool; INT64_MAX: never. */
+static int64_t next_look(const struct pool *p, const struct count *n, uint32_t want, int64_t now)
+{
+    int64_t at = INT64_MAX;
+#define SOONER(t) do { if ((t) < at) at = (t); } while (0)
+    if (n->current < want && p->due_ms > now) SOONER(p->due_ms);
+    if (p->waits) SOONER(now + 100);
+    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
+        const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        if (u->state == UNIT_PROBING) SOONER(now + 20);
+        if (u->state == UNIT_DRAINING && !u->released && !p->patient) SOONER(u->deadline_ms);
+        if (u->state != UNIT_READY || !p->conf) continue;
+        if (p->failures) SOONER(u->started_ms + EARLY_MS);
+        if (n->current > want && !u->busy) SOONER(u->used_ms + (int64_t)p->conf->idle_ms);
+        if (p->conf->recycle_ms && !u->recycle) SOONER(u->started_ms + (int64_t)p->conf->recycle_ms);
+        if (p->conf->recycle_bytes && !u->recycle && u->used_ms > p->memory_ms) SOONER(p->memory_ms + MEMORY_MS);
+    }
+#undef SOONER
+    return at;
+}
+
+/* It serves, or stays: the trouble is over. */
+static void forget_trouble(struct pool *p, int64_t now)
+{
+    for (const struct weir_list *l = p->units.next; l != &p->units && p->failures; l = l->next) {
+        const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        if (u->state != UNIT_READY || (!u->done && now - u->started_ms < EARLY_MS)) continue;
+        p->failures = 0;
+        p->due_ms = 0;
+        p->why[0] = 0;
+    }
 }
 
 static void pool_turn(struct control *c, struct pool *p)
 {
-    uint32_t current = 0, ready = 0, want = wanted_units(p);
-    for (struct unit *u = p->units; u; u = u->next) {
-        if (u->generation != p->generation || u->state >= UNIT_DRAINING) continue;
-        current++;
-        ready += u->state == UNIT_READY;
+    int64_t now = now_ms();
+    forget_trouble(p, now);
+    recycle_some(p, now);
+    struct count n = count_units(p);
+    uint32_t want = wanted(p, &n);
+    bool complete = n.ready >= want; /* what replaces the old ones is there */
+    for (struct weir_list *l = p->units.next, *next; l != &p->units; l = next) {
+        next = l->next;
+        look_at_unit(c, p, WEIR_CONTAINER(l, struct unit, link), complete, now);
     }
-    bool complete = ready >= want;
-    for (struct unit *u = p->units, *next; u; u = next) {
-        next = u->next;
-        bool old = u->generation != p->generation;
-        if (u->state < UNIT_DRAINING && ((old && complete) || want == 0 || (!old && current > want))) {
-            if (!old) current--;
-            drain(c, u, p);
-        } else if (u->state == UNIT_DRAINING && (u->released || now_ms() >= u->deadline_ms)) {
-            if (!u->released) {
-                p->cut += u->busy;
-                say("pool %s: process %d did not finish in time: %u requests were cut", p->name, (int)u->pid, u->busy);
-            }
-            end_unit(c, u, 5000);
-        } else if (u->state == UNIT_PROBING) {
-            if (now_ms() >= u->deadline_ms) unit_failed(c, u, "it was not ready in time");
-            else probe_clock(c, u);
-        }
-    }
-    while (current < want && now_ms() >= p->due_ms) {
-        uint32_t failures = p->failures;
-        start_unit(c, p);
-        if (p->failures != failures) break;
-        current++;
-        if (p->failures) break; /* after a failure one at a time */
-    }
+    if (n.current > want) shrink(c, p, &n, want, now);
+    if (n.current < want) start_some(c, p, &n, want);
+    set_refuses(c, p);
+    int64_t at = next_look(p, &n, want, now);
+    if (at == INT64_MAX) weir_timer_clear(&p->timer);
+    else weir_wheel_set(c->wheel, &p->timer, (struct weir_ident){0}, (uint64_t)(at > now ? at : now + 1));
 }
 
 void pools_turn(struct control *c)
 {
+    struct weir_event due[32];
     if (c->ending || !c->conf) return;
-    for (struct pool **at = &c->pools; *at;) {
-        struct pool *p = *at;
+    for (int n; (n = weir_wheel_expire(c->wheel, (uint64_t)now_ms(), due, (int)WEIR_COUNT(due))) > 0;)
+        for (int i = 0; i < n; i++) pool_touch(c, WEIR_CONTAINER(due[i].ptr, struct pool, timer));
+    while (!weir_list_empty(&c->touched)) {
+        struct pool *p = WEIR_CONTAINER(c->touched.next, struct pool, touch_link);
+        weir_list_remove(&p->touch_link);
         pool_turn(c, p);
-        if (!p->conf && !p->units) {
-            *at = p->next;
-            free(p->name);
-            free(p);
-            continue;
-        }
-        at = &p->next;
+        if (!p->conf && weir_list_empty(&p->units)) pool_free(c, p);
     }
-    pools_send(c);
+    state_send(c);
 }
 
 int64_t pools_next_ms(const struct control *c)
 {
-    int64_t best = INT64_MAX, now = now_ms();
-    for (const struct pool *p = c->pools; p; p = p->next) {
-        uint32_t current = 0;
-        for (const struct unit *u = p->units; u; u = u->next) {
-            if (u->state == UNIT_PROBING && now + 20 < best) best = now + 20;
-            if (u->state == UNIT_DRAINING && u->deadline_ms < best) best = u->deadline_ms;
-            current += u->generation == p->generation && u->state < UNIT_DRAINING;
-        }
-        if (current < wanted_units(p) && p->due_ms < best) best = p->due_ms;
-    }
-    if (best == INT64_MAX) return -1;
-    return best <= now ? 0 : best - now;
+    return weir_list_empty(&c->touched) ? weir_wheel_next_ms(c->wheel, (uint64_t)now_ms()) : 0;
 }
+
+/* ---- orders ---- */
 
 bool pool_restart(struct control *c, const char *name)
 {
-    struct pool *p = find(c, name);
+    struct pool *p = pool_find(c, name);
     if (!p || !p->conf) return false;
     p->generation++;
     p->failures = 0;
     p->due_ms = 0;
+    p->stopped = p->patient = false;
+    pool_touch(c, p);
+    return true;
+}
+
+bool pool_stop(struct control *c, const char *name, bool patient)
+{
+    struct pool *p = pool_find(c, name);
+    if (!p || !p->conf) return false;
+    p->stopped = true;
+    p->patient = patient;
+    pool_touch(c, p);
+    return true;
+}
+
+bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t most)
+{
+    struct pool *p = pool_find(c, name);
+    if (!p || !p->conf) return false;
+    p->least = least;
+    p->most = most;
+    pool_touch(c, p);
     return true;
 }
 
 bool pools_all_ready(const struct control *c)
 {
-    for (const struct pool *p = c->pools; p; p = p->next) {
-        uint32_t ready = 0;
-        for (const struct unit *u = p->units; u; u = u->next) ready += u->state == UNIT_READY;
-        if (ready < wanted_units(p) && !p->failures) return false;
+    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
+        const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
+        uint32_t least, most;
+        bounds(p, &least, &most);
+        if (count_units(p).ready < least && !p->failures) return false;
     }
     return true;
 }
 
 void pools_free(struct control *c)
 {
-    while (c->pools) {
-        struct pool *p = c->pools;
-        c->pools = p->next;
-        while (p->units) {
-            struct unit *u = p->units;
-            p->units = u->next;
-            if (u->log_fd >= 0) close(u->log_fd);
-            free(u);
-        }
-        free(p->name);
-        free(p);
+    while (!weir_list_empty(&c->pools)) {
+        struct pool *p = WEIR_CONTAINER(c->pools.next, struct pool, link);
+        while (!weir_list_empty(&p->units)) unit_drop(c, WEIR_CONTAINER(p->units.next, struct unit, link));
+        pool_free(c, p);
     }
+    weir_table_fini(&c->pool_names);
+    weir_table_fini(&c->unit_ids);
+    weir_wheel_free(c->wheel);
 }

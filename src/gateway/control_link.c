@@ -18,10 +18,11 @@ struct gateway_link {
     struct weir_link_endpoint *gathered; /* parts of the coming endpoint state */
     size_t gathered_count;
     uint64_t gathering, version, config_version;
-    uint64_t sent_at_us, sum;            /* of the last state message */
-    uint32_t queued;                     /* pools that had a queue then */
-    bool has_first;
-    uint64_t conf_version;
+    uint64_t sent_at_us;                 /* the last state message */
+    uint64_t connections;                /* told then */
+    bool all;                            /* tell of all pools, and at once */
+    struct weir_link_use *gone;          /* endpoints of no pool of ours; told with the next state */
+    size_t gone_count;
 };
 
 static struct weir_ident link_ident(uint32_t index)
@@ -85,19 +86,62 @@ static int on_config(struct gateway *gw, const struct weir_link_message *m, int 
 
 /* ---- endpoints ---- */
 
+/* Endpoints of one pool, which follow each other. */
 static void apply_pool(struct gateway_pool *gp, const struct weir_link_endpoint *all, size_t count)
 {
     struct weir_endpoint_options *list = calloc(count + 1, sizeof *list);
-    size_t n = 0;
     if (!list) return;
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(all[i].pool, weir_pool_name(gp->pool)) != 0) continue;
-        list[n++] = (struct weir_endpoint_options){.id = all[i].id, .address = all[i].address, .workers = all[i].workers,
-                                                   .requests = all[i].requests, .keep = all[i].keep, .flow = all[i].flow,
-                                                   .drain = all[i].drain};
-    }
-    if (weir_pool_set(gp->pool, list, n) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", weir_pool_name(gp->pool));
+    for (size_t i = 0; i < count; i++)
+        list[i] = (struct weir_endpoint_options){.id = all[i].id, .address = all[i].address, .workers = all[i].workers,
+                                                 .requests = all[i].requests, .keep = all[i].keep, .flow = all[i].flow,
+                                                 .prove = all[i].prove, .pid = all[i].pid, .drain = all[i].drain};
+    if (weir_pool_set(gp->pool, list, count) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", weir_pool_name(gp->pool));
     free(list);
+}
+
+/* Endpoints of a pool that is not here: what drains is gone already. */
+static void forget_unknown(struct gateway_link *l, const struct weir_link_endpoint *all, size_t count)
+{
+    struct weir_link_use *grown = realloc(l->gone, (l->gone_count + count) * sizeof *grown);
+    if (!grown) return;
+    l->gone = grown;
+    for (size_t i = 0; i < count; i++)
+        if (all[i].drain) l->gone[l->gone_count++] = (struct weir_link_use){.id = all[i].id, .gone = true};
+}
+
+static void apply_endpoints(struct gateway *gw, const struct weir_link_endpoint *all, size_t count)
+{
+    struct gateway_link *l = gw->link;
+    for (size_t i = 0, n; i < count; i += n) {
+        for (n = 1; i + n < count && strcmp(all[i].pool, all[i + n].pool) == 0; n++) {}
+        struct gateway_pool *gp = gateway_find_pool(gw, all[i].pool, true);
+        if (!gp) {
+            forget_unknown(l, all + i, n);
+            continue;
+        }
+        gp->told = l->version;
+        apply_pool(gp, all + i, n);
+    }
+    for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next)
+        if (gp->owned && gp->told != l->version) {
+            if (gp->told) apply_pool(gp, NULL, 0);
+            gp->told = 0;
+        }
+}
+
+static void apply_refusals(struct gateway *gw, const struct weir_link_message *m)
+{
+    if (m->part == 0)
+        for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) gp->refused = false;
+    for (size_t i = 0; i < m->refusal_count; i++) {
+        struct gateway_pool *gp = gateway_find_pool(gw, m->refusals[i].pool, true);
+        if (gp) gp->refused = true;
+    }
+    if (m->part + 1 != m->of) return;
+    for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) {
+        if (gp->refused != gp->refuses) weir_pool_refuse(gp->pool, gp->refused);
+        gp->refuses = gp->refused;
+    }
 }
 
 static void on_endpoints(struct gateway *gw, const struct weir_link_message *m)
@@ -110,13 +154,12 @@ static void on_endpoints(struct gateway *gw, const struct weir_link_message *m)
     l->gathered = all;
     if (m->endpoint_count) memcpy(all + l->gathered_count, m->endpoints, m->endpoint_count * sizeof *all);
     l->gathered_count += m->endpoint_count;
+    apply_refusals(gw, m);
     if (m->part + 1 != m->of) return;
-    for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next)
-        if (gp->owned) apply_pool(gp, all, l->gathered_count);
     l->version = m->version;
+    apply_endpoints(gw, all, l->gathered_count);
     l->gathered_count = 0;
-    l->sum = 0; /* answer soon */
-    l->sent_at_us = 0;
+    l->all = true;
 }
 
 /* ---- receiving ---- */
@@ -182,7 +225,7 @@ static void receive_root(struct gateway *gw)
     memcpy(&l->fd, CMSG_DATA(c), sizeof l->fd);
     if (weir_loop_add(gw->workers[0].loop, l->fd, link_ident(0), false) < 0) lose(gw);
     say_ready(gw, l->config_version, NULL);
-    l->sum = 0;
+    l->all = true;
 }
 
 void gateway_main_event(struct gateway *gw, const struct weir_event *ev)
@@ -198,16 +241,11 @@ struct gathered {
     struct weir_link_use *uses;
     struct weir_link_pool *pools;
     size_t use_count, pool_count;
-    uint64_t sum;
-    uint32_t queued;
 };
 
-static bool gather_pool(struct gateway_pool *gp, struct gathered *g, uint64_t now_us)
+static bool put_pool(struct gathered *g, const struct weir_pool *p, const struct weir_pool_stats *s, const struct weir_endpoint_stats *eps,
+                     size_t n, uint64_t now_us)
 {
-    struct weir_endpoint_stats eps[128];
-    struct weir_pool_stats s;
-    weir_pool_stats(gp->pool, &s, eps, WEIR_COUNT(eps));
-    size_t n = s.endpoint_count < WEIR_COUNT(eps) ? s.endpoint_count : WEIR_COUNT(eps);
     struct weir_link_pool *pools = realloc(g->pools, (g->pool_count + 1) * sizeof *pools);
     if (!pools) return false;
     g->pools = pools;
@@ -215,20 +253,33 @@ static bool gather_pool(struct gateway_pool *gp, struct gathered *g, uint64_t no
     if (!uses) return false;
     g->uses = uses;
     struct weir_link_pool *o = &pools[g->pool_count++];
-    *o = (struct weir_link_pool){.queued = s.queued, .started = s.started, .refused = s.refused, .timed_out = s.timed_out,
-                                 .oldest_ms = s.oldest_us ? (uint32_t)((now_us - s.oldest_us) / 1000) : 0};
-    snprintf(o->pool, sizeof o->pool, "%s", weir_pool_name(gp->pool));
-    g->sum = g->sum * 31 + s.queued + s.started * 7 + s.endpoint_count;
-    g->queued += s.queued > 0;
-    for (size_t i = 0; i < n; i++) {
-        uses[g->use_count++] = (struct weir_link_use){.id = eps[i].id, .done = eps[i].done, .failed = eps[i].failed,
+    *o = (struct weir_link_pool){.queued = s->queued, .started = s->started, .refused = s->refused, .timed_out = s->timed_out,
+                                 .oldest_ms = s->oldest_us && s->oldest_us < now_us ? (uint32_t)((now_us - s->oldest_us) / 1000) : 0};
+    snprintf(o->pool, sizeof o->pool, "%s", weir_pool_name(p));
+    for (size_t i = 0; i < n; i++)
+        uses[g->use_count++] = (struct weir_link_use){.id = eps[i].id, .done = eps[i].done, .failed = eps[i].failed, .gone = eps[i].gone,
                                                       .busy = eps[i].busy, .unproven = eps[i].opening};
-        g->sum = g->sum * 31 + eps[i].id + eps[i].busy * 3 + eps[i].opening * 5 + eps[i].done;
-    }
     return true;
 }
 
-static void send_state(struct gateway *gw, const struct gathered *g)
+static bool gather_pool(struct weir_pool *p, struct gathered *g, uint64_t now_us)
+{
+    struct weir_endpoint_stats few[64], *eps = few;
+    struct weir_pool_stats s;
+    size_t room = WEIR_COUNT(few), n;
+    weir_pool_stats(p, &s, eps, room);
+    while ((n = s.endpoint_count) > room) { /* rarely so many, and now there may be one more */
+        if (eps != few) free(eps);
+        room = n + 8;
+        eps = malloc(room * sizeof *eps);
+        if (!eps) return false;
+        weir_pool_stats(p, &s, eps, room);
+    }
+    bool fine = put_pool(g, p, &s, eps, n, now_us);
+    if (eps != few) free(eps);
+    return fine;
+}
+static bool send_state(struct gateway *gw, const struct gathered *g)
 {
     struct gateway_link *l = gw->link;
     size_t parts = (g->use_count + PART_MAX - 1) / PART_MAX, pool_parts = (g->pool_count + PART_MAX - 1) / PART_MAX;
@@ -246,7 +297,68 @@ static void send_state(struct gateway *gw, const struct gathered *g)
         if (m.pool_count > PART_MAX) m.pool_count = PART_MAX;
         for (; i == 0 && m.thread_count < gw->thread_count; m.thread_count++)
             m.threads[m.thread_count] = atomic_load_explicit(&gw->workers[m.thread_count].requests, memory_order_relaxed);
-        if (weir_link_send(l->fd, &m, NULL, 0) == WEIR_AGAIN) return; /* control is slow: the next one tells all again */
+        if (weir_link_send(l->fd, &m, NULL, 0) < 0) return false;
+    }
+    return true;
+}
+
+/* What changed since the last time; when control did not hear that, all. */
+static void tell_state(struct gateway *gw)
+{
+    struct gateway_link *l = gw->link;
+    struct gathered g = {.uses = l->gone, .use_count = l->gone_count};
+    struct weir_pool *p;
+    bool fine = true;
+    uint64_t now = gw->workers[0].loop->now_us, connections = atomic_load(&gw->conn_count);
+    while ((p = weir_client_group_changed(gw->group)))
+        if (!l->all) fine = gather_pool(p, &g, now) && fine;
+    for (struct gateway_pool *gp = gw->pools; gp && l->all; gp = gp->next) fine = gather_pool(gp->pool, &g, now) && fine;
+    l->gone = NULL;
+    l->gone_count = 0;
+    if (!g.pool_count && !g.use_count && connections == l->connections && !l->all) {
+        free(g.uses);
+        return;
+    }
+    l->connections = connections;
+    l->sent_at_us = now;
+    l->all = !send_state(gw, &g) || !fine;
+    free(g.uses);
+    free(g.pools);
+}
+
+/* ---- requests that are late ---- */
+
+void gateway_late(struct gateway *gw, const struct exchange *ex, const struct weir_client_result *r, bool given_up)
+{
+    struct late o = {.unit = r->endpoint_id, .inode = r->peer, .given_up = given_up};
+    char seconds[32];
+    if (!gw->link || !r->endpoint_id) return;
+    struct weir_str method = ex->req->method, target = ex->req->target;
+    snprintf(seconds, sizeof seconds, "%llu.%llu", (unsigned long long)(r->total_us / 1000000), (unsigned long long)(r->total_us / 100000 % 10));
+    snprintf(o.text, sizeof o.text, "%.*s %.*s (%s s)", (int)(method.len < 16 ? method.len : 16), method.ptr,
+             (int)(target.len < 180 ? target.len : 180), target.ptr, seconds);
+    pthread_mutex_lock(&gw->late_lock);
+    if (gw->late_count < WEIR_COUNT(gw->late)) gw->late[gw->late_count++] = o; /* more at once say nothing new */
+    pthread_mutex_unlock(&gw->late_lock);
+    weir_loop_wake(gw->workers[0].loop);
+}
+
+static void tell_late(struct gateway *gw)
+{
+    for (;;) {
+        struct weir_link_message m = {.type = WEIR_LINK_LATE};
+        pthread_mutex_lock(&gw->late_lock);
+        bool some = gw->late_count > 0;
+        if (some) {
+            const struct late *o = &gw->late[--gw->late_count];
+            m.unit = o->unit;
+            m.inode = o->inode;
+            m.flags = o->given_up ? WEIR_LINK_GIVEN_UP : 0;
+            memcpy(m.text, o->text, sizeof m.text);
+        }
+        pthread_mutex_unlock(&gw->late_lock);
+        if (!some) return;
+        if (weir_link_send(gw->link->fd, &m, NULL, 0) < 0) return; /* a control that does not listen looks after nothing */
     }
 }
 
@@ -254,17 +366,10 @@ void gateway_link_turn(struct gateway *gw)
 {
     struct gateway_link *l = gw->link;
     uint64_t now = gw->workers[0].loop->now_us;
-    if (!l || l->fd < 0 || now - l->sent_at_us < STATE_GAP_US) return;
-    struct gathered g = {0};
-    bool fine = true;
-    l->sent_at_us = now;
-    for (struct gateway_pool *gp = gw->pools; gp && fine; gp = gp->next) fine = gather_pool(gp, &g, now);
-    if (fine && g.sum != l->sum) {
-        l->sum = g.sum;
-        send_state(gw, &g);
-    }
-    free(g.uses);
-    free(g.pools);
+    if (!l || l->fd < 0) return;
+    tell_late(gw);
+    bool urgent = weir_client_group_urgent(gw->group);
+    if (l->all || urgent || now - l->sent_at_us >= STATE_GAP_US) tell_state(gw);
 }
 
 /* ---- life ---- */

@@ -51,7 +51,6 @@ static void recycle(struct exchange *ex)
 
 void exchange_gone(struct exchange *ex)
 {
-    ex->http = NULL;
     if (ex->app) {
         weir_client_req_free(ex->app);
         ex->app = NULL;
@@ -60,6 +59,7 @@ void exchange_gone(struct exchange *ex)
         if (!ex->head_written) ex->status = 499; /* the client left before an answer */
         log_access(ex);
     }
+    ex->http = NULL;
     if (!ex->job_runs) recycle(ex); /* else the job's end does it */
 }
 
@@ -70,8 +70,9 @@ void exchange_finish(struct exchange *ex)
     log_access(ex);
     atomic_fetch_add_explicit(&ex->worker->requests, 1, memory_order_relaxed);
     if (!ex->keep_alive) h->close_after = true;
-    http_arm(h, 0);
-    recycle(ex);
+    if (!h->sending) http_arm(h, 0);
+    ex->http = NULL;
+    if (!ex->job_runs) recycle(ex); /* else the job's end does it */
     http_next(h);
 }
 
@@ -118,7 +119,8 @@ static bool no_content(const struct exchange *ex)
 void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
 {
     struct http_conn *h = ex->http;
-    bool tell = why && (status < 500 || (ex->site && ex->site->conf->debug));
+    bool client_erred = status < 500 || status == 501 || status == 505;
+    bool tell = why && (client_erred || (ex->site && ex->site->conf->debug));
     const char *text = weir_http_status_text(status);
     char page[768];
     int len = snprintf(page, sizeof page,
@@ -167,7 +169,7 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
         return;
     }
     if (status == 400) ex->keep_alive = false; /* whoever sends that is not to be trusted with a second message */
-    if (status >= 500)
+    if (status >= 500 && status != 501 && status != 505)
         log_error(ex->worker, "%s: %d for %.*s: %s", ex->route && ex->route->pool ? weir_pool_name(ex->route->pool) : "-",
                   status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
                   ex->req ? ex->req->target.ptr : "", why);
@@ -216,6 +218,14 @@ static bool streams_request(const struct exchange *ex)
     return ex->route->conf->stream_request && reads_app(ex) && ex->req->content_length > 0;
 }
 
+/* Is the answer known without the body? A small one is read all the same, so that the connection stays. */
+static bool decides_at_head(const struct exchange *ex)
+{
+    const struct weir_http_request *req = ex->req;
+    bool small = !req->expect_continue && req->content_length >= 0 && req->content_length <= (int64_t)BODY_MEMORY;
+    return !small && (!reads_app(ex) || !ex->route->pool || is_method(ex, "TRACE"));
+}
+
 void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex)
 {
     const char *why;
@@ -224,11 +234,13 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
     ex->body_done = !req->has_body;
     ex->snap = h->worker->snap;
     snapshot_hold(ex->snap);
-    if (h->listener >= ex->snap->conf->listener_count) { /* a reload took its listener away */
+    ex->listener = snapshot_listener(ex->snap, h->listener);
+    if (!ex->listener) { /* a reload took its listener away */
+        ex->keep_alive = false;
         exchange_fail(ex, 503, "this listener is not configured any more");
         return;
     }
-    ex->site = snapshot_site(ex->snap, h->listener, without_port(req->host));
+    ex->site = snapshot_site(ex->snap, ex->listener, without_port(req->host));
     if (!ex->site) {
         exchange_fail(ex, 404, "no site of that name is here");
         return;
@@ -251,6 +263,10 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
     if (!req->has_body) return; /* exchange_body_end follows at once */
     if (req->content_length >= 0 && (uint64_t)req->content_length > conf->body_max) {
         exchange_fail(ex, 413, "the request body is larger than this site takes");
+        return;
+    }
+    if (decides_at_head(ex)) {
+        dispatch(ex);
         return;
     }
     weir_http1_limit_body(h->parser, conf->body_max);
@@ -359,7 +375,7 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
     struct sockaddr_storage peer = {0};
     memcpy(&peer, &h->peer, sizeof h->peer);
     r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
-    const struct listener *l = &ex->snap->listeners[h->listener];
+    const struct listener *l = ex->listener;
     r->server_addr = l->server_addr;
     r->server_port = l->server_port;
     if (!l->any_address) return;
@@ -384,7 +400,7 @@ static int start_app(struct exchange *ex, const struct script *s)
         .server_name = host.len ? host : WEIR_STR("_"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
         .content_length = ex->body ? (int64_t)(ex->body_done ? weir_spill_size(ex->body)
                                                              : (uint64_t)req->content_length) : -1,
-        .headers = req->headers, .header_count = req->header_count,
+        .headers = req->headers, .header_count = req->header_count, .host = req->host,
         .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, &r);
     struct weir_client_begin b = {.role = WEIR_RESPONDER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms,
@@ -395,6 +411,7 @@ static int start_app(struct exchange *ex, const struct script *s)
     if (status < 0) return status;
     b.params = pairs;
     b.body_kept = !streams_request(ex);
+    b.slow_ms = conf->slow_ms;
     ex->answer = ANSWER_APP;
     ex->head_done = ex->app_done = false;
     ex->head = weir_cgi_head_new(&ex->arena, NULL);
@@ -412,6 +429,8 @@ static void run_app(struct exchange *ex, const struct script *s)
     int status = start_app(ex, s);
     if (status == WEIR_LIMIT) {
         exchange_fail(ex, 503, "the pool's queue is full");
+    } else if (status == WEIR_REFUSED) {
+        exchange_fail(ex, 503, WEIR_POOL_REFUSES);
     } else if (status == WEIR_INVALID) {
         exchange_fail(ex, 431, "a parameter of the request is too large for FastCGI");
     } else if (status < 0) {
@@ -481,12 +500,6 @@ static void redirect_to_folder(struct exchange *ex)
     redirect(ex, 301, weir_str(p, len + raw.len - n));
 }
 
-static bool runs_scripts(const struct route *r)
-{
-    return r->conf->action == WEIR_ACTION_PHP ||
-           (r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_PHP);
-}
-
 static void run_script(struct exchange *ex)
 {
     struct lookup *l = &ex->lookup;
@@ -515,7 +528,7 @@ static void looked_up(struct exchange *ex)
     case LOOKUP_DENIED: exchange_fail(ex, 403, "this file may not be read"); break;
     case LOOKUP_FAILED: exchange_fail(ex, 500, "the file could not be opened"); break;
     case LOOKUP_NONE:
-        exchange_fail(ex, 404, runs_scripts(ex->route) ? "no such file, and no index.php answers for it" : "no such file");
+        exchange_fail(ex, 404, ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
         break;
     }
 }
@@ -572,7 +585,7 @@ static void dispatch(struct exchange *ex)
     case WEIR_ACTION_FILES:
     case WEIR_ACTION_PHP: find_file(ex); return;
     case WEIR_ACTION_POOL:
-        if (runs_scripts(ex->route)) {
+        if (ex->route->scripts) {
             find_file(ex);
             return;
         }
@@ -591,7 +604,8 @@ static void local_redirect(struct exchange *ex)
     const char *why;
     weir_client_req_free(ex->app);
     ex->app = NULL;
-    ex->redirecting = ex->started = false;
+    ex->redirecting = ex->started = ex->head_done = false;
+    ex->answer = ANSWER_NONE;
     weir_spill_free(ex->body);
     ex->body = NULL;
     ex->method_override = ex->req->head ? "HEAD" : "GET";
@@ -739,6 +753,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
     struct weir_client_result r;
     weir_client_req_result(req, &r);
     if (r.status != WEIR_OK) {
+        if (r.status == WEIR_TIMEOUT && r.stage == WEIR_STAGE_RUN) gateway_late(ex->worker->gw, ex, &r, true);
         ex->head_done = ex->head_written;
         exchange_fail(ex, status_of(&r), r.reason);
         return;
@@ -778,6 +793,12 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         else if (ev->bytes.len) app_output(ex, ev->bytes.ptr, ev->bytes.len, ev->req);
         else pull(ex);
         break;
+    case WEIR_CLIENT_SLOW: {
+        struct weir_client_result r;
+        weir_client_req_result(ev->req, &r);
+        gateway_late(w->gw, ex, &r, false);
+        break;
+    }
     case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
     }
 }

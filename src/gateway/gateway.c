@@ -26,29 +26,41 @@ static void on_signal(int sig)
 
 static void set_connect_endpoints(struct weir_pool *p, const struct weir_conf_pool *conf)
 {
-    struct weir_endpoint_options list[64] = {0};
-    size_t n = 0;
-    for (; n < conf->endpoint_count && n < WEIR_COUNT(list); n++) {
-        const struct weir_conf_endpoint *e = &conf->endpoints[n];
-        uint64_t id = 14695981039346656037u; /* by address: a reload keeps what did not change */
-        for (const char *c = e->address; *c; c++) id = (id ^ (unsigned char)*c) * 1099511628211u;
-        list[n] = (struct weir_endpoint_options){.id = id, .address = e->address, .workers = e->workers,
-                                                 .requests = e->flow ? 0 : e->requests, .keep = e->keep,
-                                                 .flow = e->flow, .plain_mpx = conf->multiplex_plain};
+    struct weir_endpoint_options *list = calloc(conf->endpoint_count + 1, sizeof *list);
+    if (!list) return;
+    for (size_t i = 0; i < conf->endpoint_count; i++) {
+        const struct weir_conf_endpoint *e = &conf->endpoints[i];
+        list[i] = (struct weir_endpoint_options){.id = weir_hash(weir_cstr(e->address)), /* by address: a reload keeps what did not change */
+                                                 .address = e->address, .workers = e->workers, .requests = e->flow ? 0 : e->requests,
+                                                 .keep = e->keep, .flow = e->flow, .plain_mpx = conf->multiplex_plain};
     }
-    if (weir_pool_set(p, list, n) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
+    if (weir_pool_set(p, list, conf->endpoint_count) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
+    free(list);
+}
+
+struct gateway_pool *gateway_find_pool(struct gateway *gw, const char *name, bool owned)
+{
+    for (struct weir_table_node *n = weir_table_find(&gw->pool_names, weir_hash(weir_cstr(name))); n; n = weir_table_more(n)) {
+        struct gateway_pool *gp = WEIR_CONTAINER(n, struct gateway_pool, node);
+        if (gp->owned == owned && strcmp(weir_pool_name(gp->pool), name) == 0) return gp;
+    }
+    return NULL;
 }
 
 struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_pool *conf)
 {
     bool owned = conf->kind != WEIR_POOL_CONNECT;
-    struct gateway_pool *gp = gw->pools;
-    while (gp && (strcmp(weir_pool_name(gp->pool), conf->name) != 0 || gp->owned != owned)) gp = gp->next;
+    struct gateway_pool *gp = gateway_find_pool(gw, conf->name, owned);
     if (!gp) {
         struct weir_pool_options o = {.name = conf->name, .queue_count = conf->queue_count, .queue_ms = conf->queue_ms,
                                       .owned = owned};
         gp = calloc(1, sizeof *gp);
         if (!gp || weir_pool_new(&gp->pool, gw->group, &o) < 0) {
+            free(gp);
+            return NULL;
+        }
+        if (weir_table_put(&gw->pool_names, &gp->node, weir_hash(weir_cstr(conf->name))) < 0) {
+            weir_pool_free(gp->pool);
             free(gp);
             return NULL;
         }
@@ -79,6 +91,7 @@ void gateway_tick(struct gateway *gw)
             at = &gp->next;
         } else if (weir_pool_retire(gp->pool)) {
             *at = gp->next;
+            weir_table_remove(&gw->pool_names, &gp->node);
             free(gp);
         } else {
             left = true;
@@ -90,14 +103,26 @@ void gateway_tick(struct gateway *gw)
 
 /* ---- snapshots ---- */
 
+/* Connections that the descriptors allow; some are kept for apps, files and logs. */
+static uint32_t connections_for(uint32_t wanted)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur == RLIM_INFINITY) return wanted;
+    uint64_t files = r.rlim_cur, kept = files / 8 < 1024 ? files / 8 : 1024;
+    if (wanted <= files - kept) return wanted;
+    fprintf(stderr, "weir gateway: %llu open files are allowed: at most %llu connections, not %u\n", (unsigned long long)files,
+            (unsigned long long)(files - kept), wanted);
+    return (uint32_t)(files - kept);
+}
+
 void gateway_publish(struct gateway *gw, struct snapshot *s)
 {
     pthread_mutex_lock(&gw->lock);
     struct snapshot *old = gw->snap;
     gw->snap = s;
     pthread_mutex_unlock(&gw->lock);
-    atomic_store(&gw->conn_max, s->conf->connections);
-    gw->quota.max = s->conf->temp_bytes;
+    atomic_store(&gw->conn_max, connections_for(s->conf->connections));
+    atomic_store(&gw->quota.max, s->conf->temp_bytes);
     if (old) snapshot_drop(old);
     for (unsigned i = 0; i < gw->thread_count; i++)
         if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
@@ -125,6 +150,20 @@ static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
     return fd;
 }
 
+/* What is not built, and pools that need a supervisor, are refused: a setting that does nothing is worse than none. */
+static bool may_serve(const struct weir_config *conf, const struct weir_config_report *report)
+{
+    bool fine = report->later == 0;
+    for (size_t i = 0; i < conf->pool_count; i++) {
+        const struct weir_conf_pool *o = &conf->pools[i];
+        if (o->kind == WEIR_POOL_CONNECT) continue;
+        fprintf(stderr, "weir: %s:%u:%u: the gateway alone runs no processes: use connect ADDRESS, or start weir serve\n", o->place.file,
+                o->place.line, o->place.column);
+        fine = false;
+    }
+    return fine;
+}
+
 static int load_file(struct gateway *gw)
 {
     struct weir_config_sources src = {0};
@@ -133,7 +172,7 @@ static int load_file(struct gateway *gw)
     struct snapshot *s = NULL;
     int status = WEIR_INVALID;
     weir_config_report_init(&report);
-    if (weir_config_read(gw->o.config_path, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK) {
+    if (weir_config_read(gw->o.config_path, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK && may_serve(conf, &report)) {
         int *fds = gateway_threads(gw, conf->threads) == WEIR_OK ? calloc(conf->listener_count + 1, sizeof *fds) : NULL;
         size_t n = 0;
         for (; fds && n < conf->listener_count; n++)
@@ -232,6 +271,7 @@ int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, vo
     gw->loop_new = loop_new;
     gw->loop_arg = loop_arg;
     pthread_mutex_init(&gw->lock, NULL);
+    pthread_mutex_init(&gw->late_lock, NULL);
     *out = gw;
     return WEIR_OK;
 }
@@ -257,7 +297,10 @@ void gateway_free(struct gateway *gw)
     weir_client_group_free(gw->group);
     free((void *)(uintptr_t)gw->quota.dir);
     log_sink_drop(gw->access_log);
+    log_sink_drop(gw->error_log);
+    weir_table_fini(&gw->pool_names);
     pthread_mutex_destroy(&gw->lock);
+    pthread_mutex_destroy(&gw->late_lock);
     free(gw);
 }
 
@@ -273,10 +316,12 @@ int gateway_start(struct gateway *gw)
     gw->quota.dir = temp_dir(conf);
     if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path) < 0)
         fprintf(stderr, "weir gateway: cannot open the access log %s: %s\n", conf->log_path, strerror(errno));
+    if (log_sink_new(&gw->error_log, "stderr") < 0) return WEIR_SYSTEM;
     for (unsigned i = 0; i < gw->thread_count; i++) {
         int status = worker_init(&gw->workers[i], gw, i);
         if (status < 0) return status;
     }
+    weir_client_group_watch(gw->group, gw->workers[0].loop);
     return WEIR_OK;
 }
 

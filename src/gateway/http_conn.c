@@ -15,10 +15,11 @@ static struct weir_ident ident(const struct http_conn *h)
 /* Time-outs that hold before a route is known: those of the listener's default site. */
 static const struct weir_conf_route *first_limits(const struct http_conn *h)
 {
+    static const struct weir_conf_route none = {.header_ms = 15000, .body_ms = 60000, .idle_ms = 1000, .send_ms = 60000};
     const struct snapshot *s = h->worker->snap;
-    int site = h->listener < s->conf->listener_count ? s->listeners[h->listener].default_site : -1;
-    if (site < 0) site = 0;
-    const struct weir_conf_site *conf = s->sites[site].conf;
+    const struct listener *l = snapshot_listener(s, h->listener);
+    if (!l || l->default_site < 0) return &none;
+    const struct weir_conf_site *conf = s->sites[l->default_site].conf;
     return &conf->routes[conf->route_count - 1];
 }
 
@@ -70,7 +71,7 @@ static void uncount(struct worker *w)
     atomic_fetch_sub(&w->gw->conn_count, 1);
 }
 
-void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener)
+void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener)
 {
     struct http_conn *h = conn_new(w);
     if (!h) {
@@ -81,7 +82,7 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
     uint32_t index = h->index, epoch = (h->epoch + 1) & 0xffffff;
     struct weir_http1 *parser = h->parser;
     *h = (struct http_conn){.worker = w, .index = index, .epoch = epoch, .parser = parser, .fd = fd,
-                            .listener = (uint16_t)listener, .in_use = true, .state = HTTP_IDLE};
+                            .listener = listener, .in_use = true, .state = HTTP_IDLE};
     weir_list_init(&h->dirty_link);
     weir_http1_reset(parser);
     if (peer->ss_family == AF_INET) memcpy(&h->peer.v4, peer, sizeof h->peer.v4);
@@ -202,8 +203,8 @@ static void pump(struct http_conn *h)
 {
     struct worker *w = h->worker;
     uint32_t epoch = h->epoch;
-    if (h->flushing) return; /* on the stack already */
-    h->flushing = true;
+    if (h->pumping) return; /* on the stack already */
+    h->pumping = true;
     while (h->epoch == epoch && may_read(h)) {
         if (weir_buf_len(&h->in)) {
             struct weir_buf held = h->in;
@@ -227,7 +228,7 @@ static void pump(struct http_conn *h)
         if (n < SCRATCH && !h->peer_closed) h->readable = false;
         input(h, w->scratch, (size_t)n);
     }
-    if (h->epoch == epoch) h->flushing = false;
+    if (h->epoch == epoch) h->pumping = false;
 }
 
 void http_event(struct worker *w, const struct weir_event *ev)
@@ -298,7 +299,7 @@ void http_next(struct http_conn *h)
     http_dirty(h);
     if (h->worker->draining) h->close_after = true;
     if (h->close_after) return; /* the flush ends it */
-    http_arm(h, first_limits(h)->idle_ms);
+    if (!h->sending) http_arm(h, first_limits(h)->idle_ms); /* else when all is sent */
     pump(h);
 }
 
@@ -315,7 +316,13 @@ static bool write_out(struct http_conn *h)
     }
     weir_buf_consume(&h->out, (size_t)n);
     bool want = (size_t)n < len;
-    if (n > 0 && want && h->ex) http_arm(h, h->ex->route ? h->ex->route->conf->send_ms : 60000);
+    if (want && (n > 0 || !h->sending)) { /* it takes something, or begins to wait */
+        h->sending = true;
+        http_arm(h, h->ex && h->ex->route ? h->ex->route->conf->send_ms : first_limits(h)->send_ms);
+    } else if (!want && h->sending) { /* all is taken: what follows has its own time */
+        h->sending = false;
+        http_arm(h, h->state == HTTP_IDLE ? first_limits(h)->idle_ms : 0);
+    }
     if (want != h->want_write && weir_loop_want_write(h->worker->loop, h->fd, ident(h), want) == WEIR_OK)
         h->want_write = want;
     return true;
@@ -348,7 +355,5 @@ void http_flush(struct http_conn *h)
         } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable)) {
             pump(h);
         }
-    } else if (h->state == HTTP_IDLE && !h->due_ms) {
-        http_arm(h, first_limits(h)->send_ms);
     }
 }

@@ -46,9 +46,9 @@ enum kind {
 struct route {
     const struct weir_conf_route *conf;
     int root_fd;              /* O_PATH of root; -1: none, or it cannot be opened */
-    int root_errno;
     struct weir_pool *pool;   /* NULL: none */
     const struct weir_conf_pool *pool_conf;
+    bool scripts;             /* only files that exist here (or are named by `only`) are run */
 };
 struct site {
     const struct weir_conf_site *conf;
@@ -57,7 +57,8 @@ struct site {
 struct listener {
     const struct weir_conf_listener *conf;
     int fd;                   /* owned by the snapshot */
-    int default_site;         /* -1: none */
+    uint64_t id;              /* of its address: the same in the next snapshot */
+    int default_site;         /* -1: no site is here: nobody is accepted */
     struct host_entry *hosts; /* open addressing, power of two */
     uint32_t host_mask;
     char address[64], port[8];
@@ -84,7 +85,8 @@ struct snapshot {
 WEIR_CHECK int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *conf, const int *fds);
 void snapshot_hold(struct snapshot *s);
 void snapshot_drop(struct snapshot *s);
-const struct site *snapshot_site(const struct snapshot *s, int listener, struct weir_str host);
+const struct listener *snapshot_listener(const struct snapshot *s, uint64_t id); /* NULL: not in this one */
+const struct site *snapshot_site(const struct snapshot *s, const struct listener *l, struct weir_str host);
 const struct route *site_route(const struct site *s, struct weir_str path);
 
 /* ---- HTTP connections ---- */
@@ -109,15 +111,15 @@ struct http_conn {
         struct sockaddr_in6 v6;
         sa_family_t family;
     } peer;
+    uint64_t listener;           /* id */
     uint32_t index, epoch;
     int fd;
     uint32_t lingered;
-    uint16_t listener;
     uint8_t state;
-    bool want_write, readable, peer_closed, close_after, in_use, flushing;
+    bool want_write, readable, peer_closed, close_after, in_use, pumping, sending;
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */
-void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint32_t listener);
+void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
 void http_event(struct worker *w, const struct weir_event *ev);
 void http_timer(struct http_conn *h);
 void http_close(struct http_conn *h);
@@ -156,6 +158,7 @@ struct exchange {
     struct http_conn *http;           /* NULL: the client is gone, a job still runs */
     struct worker *worker;
     struct snapshot *snap;
+    const struct listener *listener;
     const struct site *site;
     const struct route *route;
     const struct weir_http_request *req;
@@ -207,7 +210,7 @@ void exchange_refuse(struct http_conn *h, int status, const char *why);
 /* ---- logs ---- */
 
 struct log_sink;
-int log_sink_new(struct log_sink **out, const char *path); /* "-": standard output */
+int log_sink_new(struct log_sink **out, const char *path); /* "-": standard output; "stderr" */
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
 void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes);
@@ -220,7 +223,7 @@ struct accepted {
     int fd;
     uint32_t peer_len;
     struct sockaddr_storage peer;
-    uint32_t listener;
+    uint64_t listener;
 };
 struct worker {
     struct gateway *gw;
@@ -270,21 +273,32 @@ struct gateway {
     struct weir_spill_quota quota;
     pthread_mutex_t lock;             /* snapshot pointer, pools */
     struct snapshot *snap;
+    struct weir_table pool_names;     /* of gateway_pool; the first thread's */
     struct gateway_pool {
+        struct weir_table_node node;
         struct weir_pool *pool;
         struct gateway_pool *next;
         _Atomic unsigned refs;        /* of snapshots */
         bool owned;                   /* by Weir: control tells its endpoints */
+        uint64_t told;                /* endpoint state that named it last */
+        bool refused, refuses;        /* control says so; the pool does so */
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
     _Atomic bool reload_asked, end_asked, pools_unused;
     _Atomic unsigned running;
-    struct log_sink *access_log;
+    struct log_sink *access_log, *error_log;
     uint64_t version;
     _Atomic uint64_t drain_until_ms;
     struct gateway_link *link;
+    pthread_mutex_t late_lock;
+    struct late {                     /* requests that are slow or were given up, for control */
+        uint64_t unit, inode;
+        bool given_up;
+        char text[256];
+    } late[64];
+    unsigned late_count;
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */
@@ -301,4 +315,6 @@ WEIR_CHECK int gateway_link_first(struct gateway *gw);         /* waits for the 
 WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
+void gateway_late(struct gateway *gw, const struct exchange *ex, const struct weir_client_result *r, bool given_up); /* any thread */
+struct gateway_pool *gateway_find_pool(struct gateway *gw, const char *name, bool owned);
 #endif

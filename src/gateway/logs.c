@@ -26,7 +26,7 @@ int log_sink_new(struct log_sink **out, const char *path)
     struct log_sink *s = calloc(1, sizeof *s);
     if (!s) return WEIR_NOMEM;
     s->refs = 1;
-    s->fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : weir_open_append(path, 0640);
+    s->fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : strcmp(path, "stderr") == 0 ? dup(STDERR_FILENO) : weir_open_append(path, 0640);
     if (s->fd < 0) {
         int saved = errno;
         free(s);
@@ -48,7 +48,7 @@ void log_sink_drop(struct log_sink *s)
 
 struct write_job {
     struct weir_job job;
-    struct log_sink *sink; /* NULL: standard error */
+    struct log_sink *sink;
     struct weir_buf bytes;
 };
 
@@ -66,8 +66,8 @@ static void write_all(int fd, const char *p, size_t len)
 static void run_write(struct weir_job *job)
 {
     struct write_job *w = WEIR_CONTAINER(job, struct write_job, job);
-    write_all(w->sink ? w->sink->fd : STDERR_FILENO, weir_buf_ptr(&w->bytes), weir_buf_len(&w->bytes));
-    if (w->sink) atomic_fetch_sub(&w->sink->behind, (uint32_t)weir_buf_len(&w->bytes));
+    write_all(w->sink->fd, weir_buf_ptr(&w->bytes), weir_buf_len(&w->bytes));
+    atomic_fetch_sub(&w->sink->behind, (uint32_t)weir_buf_len(&w->bytes));
 }
 
 static void free_write(struct weir_job *job)
@@ -83,7 +83,7 @@ static void hand_over(struct worker *w, struct weir_buf *b, struct log_sink *sin
     size_t len = weir_buf_len(b);
     if (!len) return;
     struct write_job *j = NULL;
-    if (!sink || atomic_load(&sink->behind) < BEHIND_MAX) j = calloc(1, sizeof *j);
+    if (sink && atomic_load(&sink->behind) < BEHIND_MAX) j = calloc(1, sizeof *j);
     if (!j) {
         uint64_t lines = 0;
         for (size_t i = 0; i < len; i++) lines += weir_buf_ptr(b)[i] == '\n';
@@ -91,28 +91,31 @@ static void hand_over(struct worker *w, struct weir_buf *b, struct log_sink *sin
         weir_buf_reset(b, GATHER * 2);
         return;
     }
-    if (sink) {
-        atomic_fetch_add(&sink->behind, (uint32_t)len);
-        atomic_fetch_add(&sink->refs, 1);
-    }
+    atomic_fetch_add(&sink->behind, (uint32_t)len);
+    atomic_fetch_add(&sink->refs, 1);
     j->sink = sink;
     j->bytes = *b;
     *b = (struct weir_buf){0};
     j->job.run = run_write;
     j->job.done = free_write;
+    j->job.apart = true;
     weir_loop_job(w->loop, &j->job);
 }
 
 void log_flush(struct worker *w)
 {
-    struct log_sink *sink = w->gw->access_log;
+    struct log_sink *sink = w->gw->access_log, *errors = w->gw->error_log;
     weir_timer_clear(&w->log_timer);
     if (sink) {
         uint64_t lost = atomic_exchange(&sink->lost, 0);
         if (lost) log_error(w, "the access log is too slow: %llu lines were lost", (unsigned long long)lost);
         hand_over(w, &w->log_buf, sink);
     }
-    hand_over(w, &w->err_buf, NULL);
+    if (errors && atomic_load(&errors->behind) < BEHIND_MAX / 2) {
+        uint64_t lost = atomic_exchange(&errors->lost, 0);
+        if (lost) log_error(w, "whoever reads this is too slow: %llu lines were lost", (unsigned long long)lost);
+    }
+    hand_over(w, &w->err_buf, errors);
 }
 
 static void arm(struct worker *w)
@@ -241,10 +244,9 @@ static void error_line(struct worker *w, struct weir_str head, struct weir_str l
 
 void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes)
 {
-    char head[160];
-    struct weir_client_result r = {0};
-    if (ex->app) weir_client_req_result(ex->app, &r);
-    int n = snprintf(head, sizeof head, "[%s %s] ", pool, r.address[0] ? r.address : "-");
+    char head[240], where[128] = "";
+    if (ex->app) weir_client_req_where(ex->app, where, sizeof where);
+    int n = snprintf(head, sizeof head, "[%s %s] ", pool, where[0] ? where : "-");
     struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
     if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;
     while (bytes.len) { /* a line each */

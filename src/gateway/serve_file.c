@@ -43,13 +43,6 @@ static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
     return S_ISREG(l->st.st_mode) ? KNOWN_YES : KNOWN_NO;
 }
 
-static bool runs_scripts(const struct lookup *l)
-{
-    const struct route *r = l->route;
-    return r->conf->action == WEIR_ACTION_PHP ||
-           (r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_PHP);
-}
-
 static bool set_script(struct lookup *l, struct weir_str base, const char *name)
 {
     while (*name == '/') name++;
@@ -111,7 +104,7 @@ static int find_index(struct lookup *l)
     for (size_t i = 0; i < conf->index_count && l->kind == LOOKUP_NONE; i++) {
         bool is_dir, listed;
         bool script = weir_str_suffix(weir_cstr(conf->index[i]), WEIR_STR(".php"));
-        if (script && !runs_scripts(l)) continue;
+        if (script && !l->route->scripts) continue;
         if (!set_script(l, l->path, conf->index[i])) continue;
         struct weir_str path = weir_cstr(l->script);
         if (script) {
@@ -133,7 +126,7 @@ static int front_controller(struct lookup *l)
 {
     const struct weir_conf_route *conf = l->route->conf;
     bool is_dir;
-    if (!runs_scripts(l)) return 0;
+    if (!l->route->scripts) return 0;
     if (!set_script(l, WEIR_STR("/"), conf->only_count ? conf->only[0] : "index.php")) return 0;
     int known = conf->only_count ? KNOWN_YES : stat_path(l, weir_cstr(l->script), &is_dir);
     if (known == UNKNOWN) return LOOKUP_AGAIN;
@@ -148,7 +141,7 @@ int lookup_run(struct lookup *l)
     int again = 0;
     l->kind = LOOKUP_NONE;
     l->script[0] = 0;
-    if (runs_scripts(l)) again = find_script(l);
+    if (l->route->scripts) again = find_script(l);
     if (again || l->kind != LOOKUP_NONE) return again;
     bool slash = l->path.ptr[l->path.len - 1] == '/';
     if (!slash) again = open_file(l, l->path);

@@ -38,6 +38,7 @@ static int listener_init(struct listener *l, const struct weir_config *conf, int
     size_t names = 0;
     l->conf = &conf->listeners[index];
     l->fd = fd;
+    l->id = weir_hash(weir_cstr(l->conf->address.socket));
     l->default_site = -1;
     struct sockaddr_storage at = {0};
     socklen_t len = sizeof at;
@@ -77,11 +78,13 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
             r->pool = s->pools[r->conf->pool].in->pool;
             r->pool_conf = s->pools[r->conf->pool].conf;
         }
+        r->scripts = r->conf->action == WEIR_ACTION_PHP || (r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_PHP);
+        for (size_t k = 0; k < r->conf->pattern_count && r->conf->action == WEIR_ACTION_POOL && r->conf->root && !r->conf->app_root; k++)
+            if (weir_str_eq(r->conf->patterns[k].text, WEIR_STR(".php"))) r->scripts = true; /* never a file that only looks like one */
         if (!r->conf->root) continue;
         for (size_t k = 0; k < i && r->root_fd < 0; k++) /* routes share their site's root */
             if (site->routes[k].conf->root == r->conf->root) r->root_fd = site->routes[k].root_fd;
         if (r->root_fd < 0) r->root_fd = weir_open_dir(r->conf->root);
-        if (r->root_fd < 0) r->root_errno = errno;
     }
     return WEIR_OK;
 }
@@ -155,19 +158,32 @@ void snapshot_drop(struct snapshot *s)
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1) snapshot_free(s);
 }
 
-const struct site *snapshot_site(const struct snapshot *s, int listener, struct weir_str host)
+const struct listener *snapshot_listener(const struct snapshot *s, uint64_t id)
 {
-    const struct listener *l = &s->listeners[listener];
+    for (size_t i = 0; i < s->conf->listener_count; i++)
+        if (s->listeners[i].id == id) return &s->listeners[i];
+    return NULL;
+}
+
+const struct site *snapshot_site(const struct snapshot *s, const struct listener *l, struct weir_str host)
+{
     uint32_t i = hash_name(host) & l->host_mask;
     for (; l->hosts[i].name.ptr; i = (i + 1) & l->host_mask)
         if (weir_str_ieq(l->hosts[i].name, host)) return &s->sites[l->hosts[i].site];
     return l->default_site < 0 ? NULL : &s->sites[l->default_site];
 }
 
+/* One path; of a script also what stands behind it: PATH_INFO does not make it another one. */
+static bool exact(struct weir_str path, struct weir_str text)
+{
+    if (weir_str_eq(path, text)) return true;
+    return weir_str_suffix(text, WEIR_STR(".php")) && weir_str_prefix(path, text) && path.ptr[text.len] == '/';
+}
+
 static bool matches(const struct weir_conf_pattern *m, struct weir_str path)
 {
     switch (m->match) {
-    case WEIR_MATCH_EXACT: return weir_str_eq(path, m->text);
+    case WEIR_MATCH_EXACT: return exact(path, m->text);
     case WEIR_MATCH_SUFFIX: return weir_cgi_split_next(path, m->text, 0) > 0;
     case WEIR_MATCH_PREFIX: /* whole segments: "/api/" matches "/api", too */
         return weir_str_prefix(path, m->text) ||

@@ -82,6 +82,7 @@ static void set_accepting(struct worker *w, bool on)
     w->accepting = on;
     for (uint32_t i = 0; i < w->snap->conf->listener_count; i++) {
         struct weir_ident id = {.kind = KIND_LISTENER, .index = i, .epoch = (uint32_t)w->snap->version & 0xffffff};
+        if (w->snap->listeners[i].default_site < 0) continue;
         if (on) {
             if (weir_loop_add(w->loop, w->snap->listeners[i].fd, id, true) < 0)
                 log_error(w, "cannot watch the listener %s", w->snap->listeners[i].conf->address.text);
@@ -110,7 +111,7 @@ static struct worker *choose_worker(struct worker *w)
 }
 
 /* False: it has enough to do. */
-static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len, uint32_t listener)
+static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len, uint64_t listener)
 {
     pthread_mutex_lock(&to->inbox_lock);
     bool room = to->inbox_count < WEIR_COUNT(to->inbox);
@@ -133,7 +134,8 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
             set_accepting(w, false); /* the tick looks again */
             return;
         }
-        int fd = weir_loop_accept(w->loop, w->snap->listeners[ev->ident.index].fd, &peer, &peer_len);
+        const struct listener *l = &w->snap->listeners[ev->ident.index];
+        int fd = weir_loop_accept(w->loop, l->fd, &peer, &peer_len);
         if (fd == WEIR_AGAIN) return;
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) set_accepting(w, false);
@@ -141,12 +143,12 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
         }
         if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
         struct worker *to = choose_worker(w);
-        if (to != w && !hand_over(to, fd, &peer, peer_len, ev->ident.index)) { /* it has enough to do */
+        if (to != w && !hand_over(to, fd, &peer, peer_len, l->id)) { /* it has enough to do */
             atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
             atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
             to = w;
         }
-        if (to == w) http_accepted(w, fd, &peer, ev->ident.index);
+        if (to == w) http_accepted(w, fd, &peer, l->id);
     }
 }
 
@@ -263,7 +265,7 @@ static void end_turn(struct worker *w)
             http_flush(h);
         }
         weir_client_flush(w->client);
-    } while (weir_client_next_us(w->client) == 0);
+    } while (weir_client_busy(w->client));
 }
 
 void worker_begin(struct worker *w)
@@ -276,6 +278,7 @@ void worker_turn(struct worker *w)
 {
     struct weir_event ev[64]; /* a small batch: what it touches stays in the cache */
     int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_client_next_us(w->client));
+    weir_client_turn(w->client);
     for (int i = 0; i < n; i++) {
         dispatch(w, &ev[i]);
         if (ev[i].ident.kind >= KIND_CLIENT) client_events(w);

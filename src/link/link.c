@@ -30,7 +30,7 @@ static int put_text(struct weir_buf *b, const char *s)
 
 static int put_endpoint(struct weir_buf *b, const struct weir_link_endpoint *e)
 {
-    uint64_t flags = (uint64_t)e->flow | (uint64_t)e->keep << 1 | (uint64_t)e->drain << 2;
+    uint64_t flags = (uint64_t)e->flow | (uint64_t)e->keep << 1 | (uint64_t)e->drain << 2 | (uint64_t)e->prove << 3;
     const uint64_t v[] = {e->id, e->start_time, e->pid, e->workers, e->requests, flags};
     if (put(b, v, sizeof v) < 0 || put_text(b, e->pool) < 0) return WEIR_NOMEM;
     return put_text(b, e->address);
@@ -39,13 +39,14 @@ static int put_endpoint(struct weir_buf *b, const struct weir_link_endpoint *e)
 int weir_link_encode(const struct weir_link_message *m, struct weir_buf *b)
 {
     const uint64_t head[] = {m->type, m->version, (uint64_t)m->part | (uint64_t)m->of << 16 | (uint64_t)m->drain_ms << 32,
-                             m->endpoint_count, m->use_count, m->pool_count, m->thread_count, m->connections};
+                             m->endpoint_count, m->use_count, m->pool_count, m->refusal_count, m->thread_count, m->connections,
+                             m->unit, m->inode, m->flags};
     if (put(b, head, sizeof head) < 0 || put_text(b, m->text) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->endpoint_count; i++)
         if (put_endpoint(b, &m->endpoints[i]) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->use_count; i++) {
         const struct weir_link_use *u = &m->uses[i];
-        const uint64_t v[] = {u->id, u->done, u->failed, u->busy, u->unproven};
+        const uint64_t v[] = {u->id, u->done, u->failed, (uint64_t)u->busy | (uint64_t)u->gone << 32, u->unproven};
         if (put(b, v, sizeof v) < 0) return WEIR_NOMEM;
     }
     for (size_t i = 0; i < m->pool_count; i++) {
@@ -53,6 +54,8 @@ int weir_link_encode(const struct weir_link_message *m, struct weir_buf *b)
         const uint64_t v[] = {o->queued, o->oldest_ms, o->started, o->refused, o->timed_out};
         if (put_text(b, o->pool) < 0 || put(b, v, sizeof v) < 0) return WEIR_NOMEM;
     }
+    for (size_t i = 0; i < m->refusal_count; i++)
+        if (put_text(b, m->refusals[i].pool) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->thread_count; i++)
         if (put_u64(b, m->threads[i]) < 0) return WEIR_NOMEM;
     return weir_buf_len(b) <= WEIR_LINK_MAX ? WEIR_OK : WEIR_LIMIT;
@@ -111,7 +114,7 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
         uint64_t v[6];
         get(c, v, sizeof v);
         *e = (struct weir_link_endpoint){.id = v[0], .start_time = v[1], .pid = (uint32_t)v[2], .workers = (uint32_t)v[3],
-                                         .requests = (uint32_t)v[4], .flow = v[5] & 1, .keep = v[5] >> 1 & 1, .drain = v[5] >> 2 & 1};
+                                         .requests = (uint32_t)v[4], .flow = v[5] & 1, .keep = v[5] >> 1 & 1, .drain = v[5] >> 2 & 1, .prove = v[5] >> 3 & 1};
         get_text(c, e->pool, sizeof e->pool);
         get_text(c, e->address, sizeof e->address);
     }
@@ -119,7 +122,7 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
     for (; !c->bad && m->use_count < counts[1]; m->use_count++) {
         uint64_t v[5];
         get(c, v, sizeof v);
-        m->uses[m->use_count] = (struct weir_link_use){.id = v[0], .done = v[1], .failed = v[2], .busy = (uint32_t)v[3], .unproven = (uint32_t)v[4]};
+        m->uses[m->use_count] = (struct weir_link_use){.id = v[0], .done = v[1], .failed = v[2], .busy = (uint32_t)v[3], .gone = v[3] >> 32 & 1, .unproven = (uint32_t)v[4]};
     }
     m->pools = list(c, a, counts[2], 41, sizeof *m->pools);
     for (; !c->bad && m->pool_count < counts[2]; m->pool_count++) {
@@ -133,24 +136,29 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
         o->refused = v[3];
         o->timed_out = v[4];
     }
-    if (counts[3] > WEIR_COUNT(m->threads)) c->bad = true;
-    for (; !c->bad && m->thread_count < counts[3]; m->thread_count++) get(c, &m->threads[m->thread_count], 8);
+    m->refusals = list(c, a, counts[3], 1, sizeof *m->refusals);
+    for (; !c->bad && m->refusal_count < counts[3]; m->refusal_count++) get_text(c, m->refusals[m->refusal_count].pool, sizeof m->refusals->pool);
+    if (counts[4] > WEIR_COUNT(m->threads)) c->bad = true;
+    for (; !c->bad && m->thread_count < counts[4]; m->thread_count++) get(c, &m->threads[m->thread_count], 8);
 }
 
 int weir_link_decode(const void *p, size_t len, struct weir_arena *a, struct weir_link_message *m)
 {
     struct cursor c = {p, (const char *)p + len, false};
-    uint64_t head[8];
+    uint64_t head[12];
     memset(m, 0, sizeof *m);
     get(&c, head, sizeof head);
     get_text(&c, m->text, sizeof m->text);
-    if (c.bad || head[0] < WEIR_LINK_CONFIG || head[0] > WEIR_LINK_STATE) return WEIR_PROTOCOL;
+    if (c.bad || head[0] < WEIR_LINK_CONFIG || head[0] > WEIR_LINK_LATE) return WEIR_PROTOCOL;
     m->type = (enum weir_link_type)head[0];
     m->version = head[1];
     m->part = (uint16_t)head[2];
     m->of = (uint16_t)(head[2] >> 16);
     m->drain_ms = (uint32_t)(head[2] >> 32);
-    m->connections = head[7];
+    m->connections = head[8];
+    m->unit = head[9];
+    m->inode = head[10];
+    m->flags = (uint32_t)head[11];
     get_lists(&c, a, m, head + 3);
     return c.bad || c.p != c.end ? WEIR_PROTOCOL : WEIR_OK;
 }

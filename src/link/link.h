@@ -11,20 +11,28 @@
 
 enum weir_link_type {
     WEIR_LINK_CONFIG = 1, /* down: version; fds: memfd with packed sources, then a listening socket for each listener */
-    WEIR_LINK_ENDPOINTS,  /* down: version, part, of, endpoints; applied when all parts came */
+    WEIR_LINK_ENDPOINTS,  /* down: version, part, of, endpoints, pools that refuse; applied when all parts came */
     WEIR_LINK_DRAIN,      /* down: accept nothing new, finish, exit; drain_ms */
     WEIR_LINK_READY,      /* up: version applied; error text if it was not */
-    WEIR_LINK_STATE       /* up: version applied, part, of, endpoints' use, pools' queues, threads' requests */
+    WEIR_LINK_STATE,      /* up: version applied; use of endpoints and queues of pools, those that changed; threads' requests */
+    WEIR_LINK_LATE        /* up: a request of unit `unit` is slow, or was given up; text tells which; inode: the peer's end of
+                             its connection (0: shared, or not known); flags */
 };
+#define WEIR_LINK_GIVEN_UP 1u /* LATE: answered 504: end the process that hangs */
 struct weir_link_endpoint {
     uint64_t id, start_time; /* start_time: of /proc/PID/stat */
     uint32_t pid, workers, requests;
     bool flow, keep, drain;
+    bool prove;       /* END_REQUEST does not prove that a worker is free: ask (php-fpm, fastcgi_finish_request) */
     char pool[65], address[112];
 };
 struct weir_link_use { /* of an endpoint, up */
     uint64_t id, done, failed;
     uint32_t busy, unproven;
+    bool gone;        /* drained, and no connection to it is left */
+};
+struct weir_link_refusal { /* a pool whose requests are answered 503 at once */
+    char pool[65];
 };
 struct weir_link_pool {
     char pool[65];
@@ -33,15 +41,16 @@ struct weir_link_pool {
 };
 struct weir_link_message {
     enum weir_link_type type;
-    uint64_t version;
-    uint32_t drain_ms;
+    uint64_t version, unit, inode;
+    uint32_t drain_ms, flags;
     uint16_t part, of;
     char text[256];
     struct weir_link_endpoint *endpoints;
     struct weir_link_use *uses;
     struct weir_link_pool *pools;
+    struct weir_link_refusal *refusals;
     uint64_t threads[64];
-    size_t endpoint_count, use_count, pool_count, thread_count;
+    size_t endpoint_count, use_count, pool_count, refusal_count, thread_count;
     uint64_t connections;
 };
 /* A message's bytes; lists beyond what fits are cut at *_count of what was written (send the rest as another part). */

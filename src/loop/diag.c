@@ -33,8 +33,8 @@ static int send_question(int netlink, uint32_t inode)
     return n == (ssize_t)sizeof q ? WEIR_OK : WEIR_SYSTEM;
 }
 
-/* 1, 0, or WEIR_INVALID from one answer. */
-static int read_answer(char *buf, size_t len, uint32_t inode)
+/* From one answer. */
+static int64_t read_answer(char *buf, size_t len, uint32_t inode)
 {
     struct nlmsghdr *head = (void *)buf;
     if (!NLMSG_OK(head, len) || head->nlmsg_type != SOCK_DIAG_BY_FAMILY) return WEIR_INVALID;
@@ -46,12 +46,12 @@ static int read_answer(char *buf, size_t len, uint32_t inode)
         uint32_t peer;
         if (attr->rta_type != UNIX_DIAG_PEER || RTA_PAYLOAD(attr) < sizeof peer) continue;
         memcpy(&peer, RTA_DATA(attr), sizeof peer);
-        return peer != 0;
+        return peer;
     }
-    return 1; /* no peer any more: it was accepted, or refused; reading tells */
+    return WEIR_CLOSED; /* reading tells how */
 }
 
-int weir_unix_diag_accepted(int netlink, int fd)
+int64_t weir_unix_diag_peer(int netlink, int fd)
 {
     struct stat st;
     struct sockaddr_storage name;

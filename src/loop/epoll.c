@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The loop on epoll, with its helper thread for files. Edge-triggered; the wake-up eventfd is never read.
+/* The loop on epoll, with its helper threads. Edge-triggered; the wake-up eventfd is never read.
  * A wake-up costs a system call only while the owner sleeps. */
 #include <errno.h>
 #include <netinet/in.h>
@@ -19,12 +19,12 @@
 #define BATCH    512
 #define KIND_WAKE 255u
 
-struct helper {
+struct lane { /* a helper thread and what it has to do, in order */
+    struct epoll_loop *loop;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t more;
-    struct weir_job *first, **last; /* to do */
-    struct weir_job *done_first, **done_last;
+    struct weir_job *first, **last;
     bool started, stop;
 };
 
@@ -33,7 +33,9 @@ struct epoll_loop {
     int epoll, event, diag;
     atomic_int pending, sleeping;
     atomic_bool jobs_done;
-    struct helper helper;
+    struct lane lanes[2]; /* files; what may wait for somebody else */
+    pthread_mutex_t done_lock;
+    struct weir_job *done_first, **done_last;
     struct epoll_event fetched[BATCH];
 };
 
@@ -69,12 +71,26 @@ static void sample_clock(struct weir_loop *l)
     l->unix_seconds = ts.tv_sec;
 }
 
-/* ---- helper thread ---- */
+/* ---- helper threads ---- */
 
-static void *helper_main(void *arg)
+static void finish(struct epoll_loop *e, struct weir_job *job)
 {
-    struct epoll_loop *e = arg;
-    struct helper *h = &e->helper;
+    if (job->ident.kind == 0) {
+        if (job->done) job->done(job);
+        return;
+    }
+    pthread_mutex_lock(&e->done_lock);
+    job->next = NULL;
+    *e->done_last = job;
+    e->done_last = &job->next;
+    atomic_store(&e->jobs_done, true);
+    pthread_mutex_unlock(&e->done_lock);
+    weir_loop_wake(&e->base);
+}
+
+static void *lane_main(void *arg)
+{
+    struct lane *h = arg;
     pthread_mutex_lock(&h->lock);
     for (;;) {
         while (!h->first && !h->stop) pthread_cond_wait(&h->more, &h->lock);
@@ -83,17 +99,9 @@ static void *helper_main(void *arg)
         h->first = job->next;
         if (!h->first) h->last = &h->first;
         pthread_mutex_unlock(&h->lock);
-        bool answer = job->ident.kind != 0;
         job->run(job);
-        if (!answer && job->done) job->done(job);
+        finish(h->loop, job);
         pthread_mutex_lock(&h->lock);
-        if (answer) {
-            job->next = NULL;
-            *h->done_last = job;
-            h->done_last = &job->next;
-            atomic_store(&e->jobs_done, true);
-            weir_loop_wake(&e->base);
-        }
     }
     pthread_mutex_unlock(&h->lock);
     return NULL;
@@ -102,53 +110,59 @@ static void *helper_main(void *arg)
 static void ep_job(struct weir_loop *l, struct weir_job *job)
 {
     struct epoll_loop *e = self(l);
-    struct helper *h = &e->helper;
+    struct lane *h = &e->lanes[job->apart];
     pthread_mutex_lock(&h->lock);
-    if (!h->started) {
-        if (pthread_create(&h->thread, NULL, helper_main, e) == 0) h->started = true;
+    if (!h->started) h->started = pthread_create(&h->thread, NULL, lane_main, h) == 0;
+    bool started = h->started;
+    if (started) {
+        job->next = NULL;
+        *h->last = job;
+        h->last = &job->next;
+        pthread_cond_signal(&h->more);
     }
-    job->next = NULL;
-    *h->last = job;
-    h->last = &job->next;
-    bool inline_run = !h->started;
-    pthread_cond_signal(&h->more);
     pthread_mutex_unlock(&h->lock);
-    if (!inline_run) return;
-    /* No thread is to be had: do it here; slow, but nothing is lost. */
-    pthread_mutex_lock(&h->lock);
-    h->first = NULL;
+    if (started) return;
+    job->run(job); /* no thread is to be had: here; slow, but nothing is lost */
+    finish(e, job);
+}
+
+static void lane_init(struct lane *h, struct epoll_loop *e)
+{
+    h->loop = e;
     h->last = &h->first;
-    pthread_mutex_unlock(&h->lock);
-    bool answer = job->ident.kind != 0;
-    job->run(job);
-    if (!answer) {
-        if (job->done) job->done(job);
-        return;
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_cond_init(&h->more, NULL);
+}
+
+/* Behind its last job. */
+static void lane_fini(struct lane *h)
+{
+    if (h->started) {
+        pthread_mutex_lock(&h->lock);
+        h->stop = true;
+        pthread_cond_signal(&h->more);
+        pthread_mutex_unlock(&h->lock);
+        pthread_join(h->thread, NULL);
     }
-    pthread_mutex_lock(&h->lock);
-    *h->done_last = job;
-    h->done_last = &job->next;
-    pthread_mutex_unlock(&h->lock);
-    atomic_store(&e->jobs_done, true);
-    weir_loop_wake(l);
+    pthread_mutex_destroy(&h->lock);
+    pthread_cond_destroy(&h->more);
 }
 
 static int take_done(struct epoll_loop *e, struct weir_event *ev, int max)
 {
-    struct helper *h = &e->helper;
     int n = 0;
     if (!atomic_load_explicit(&e->jobs_done, memory_order_relaxed)) return 0;
-    pthread_mutex_lock(&h->lock);
-    while (n < max && h->done_first) {
-        struct weir_job *job = h->done_first;
-        h->done_first = job->next;
+    pthread_mutex_lock(&e->done_lock);
+    while (n < max && e->done_first) {
+        struct weir_job *job = e->done_first;
+        e->done_first = job->next;
         ev[n++] = (struct weir_event){.ident = job->ident, .ready = WEIR_READY_JOB, .ptr = job};
     }
-    if (!h->done_first) {
-        h->done_last = &h->done_first;
+    if (!e->done_first) {
+        e->done_last = &e->done_first;
         atomic_store(&e->jobs_done, false);
     }
-    pthread_mutex_unlock(&h->lock);
+    pthread_mutex_unlock(&e->done_lock);
     return n;
 }
 
@@ -318,9 +332,9 @@ static int ep_error(struct weir_loop *l, int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 ? err : errno;
 }
 
-static int ep_accepted(struct weir_loop *l, int fd)
+static int64_t ep_peer(struct weir_loop *l, int fd)
 {
-    return weir_unix_diag_accepted(self(l)->diag, fd);
+    return weir_unix_diag_peer(self(l)->diag, fd);
 }
 
 static void ep_shutdown_write(struct weir_loop *l, int fd)
@@ -338,16 +352,8 @@ static void ep_close(struct weir_loop *l, int fd)
 static void ep_free(struct weir_loop *l)
 {
     struct epoll_loop *e = self(l);
-    struct helper *h = &e->helper;
-    if (h->started) {
-        pthread_mutex_lock(&h->lock);
-        h->stop = true;
-        pthread_cond_signal(&h->more);
-        pthread_mutex_unlock(&h->lock);
-        pthread_join(h->thread, NULL);
-    }
-    pthread_mutex_destroy(&h->lock);
-    pthread_cond_destroy(&h->more);
+    for (size_t i = 0; i < WEIR_COUNT(e->lanes); i++) lane_fini(&e->lanes[i]);
+    pthread_mutex_destroy(&e->done_lock);
     if (e->epoll >= 0) close(e->epoll);
     if (e->event >= 0) close(e->event);
     if (e->diag >= 0) close(e->diag);
@@ -358,7 +364,7 @@ static void ep_free(struct weir_loop *l)
 static const struct weir_loop_ops ops = {
     .free = ep_free, .wait = ep_wait, .wake = ep_wake, .clock_us = ep_clock_us, .add = ep_add, .want_write = ep_want_write, .del = ep_del,
     .read = ep_read, .write = ep_write, .sendfile = ep_sendfile, .accept = ep_accept, .connect = ep_connect,
-    .error = ep_error, .accepted = ep_accepted, .shutdown_write = ep_shutdown_write, .close = ep_close, .job = ep_job,
+    .error = ep_error, .peer = ep_peer, .shutdown_write = ep_shutdown_write, .close = ep_close, .job = ep_job,
 };
 
 int weir_loop_epoll_new(struct weir_loop **out)
@@ -366,10 +372,9 @@ int weir_loop_epoll_new(struct weir_loop **out)
     struct epoll_loop *e = calloc(1, sizeof *e);
     if (!e) return WEIR_NOMEM;
     e->base.ops = &ops;
-    pthread_mutex_init(&e->helper.lock, NULL);
-    pthread_cond_init(&e->helper.more, NULL);
-    e->helper.last = &e->helper.first;
-    e->helper.done_last = &e->helper.done_first;
+    for (size_t i = 0; i < WEIR_COUNT(e->lanes); i++) lane_init(&e->lanes[i], e);
+    pthread_mutex_init(&e->done_lock, NULL);
+    e->done_last = &e->done_first;
     sample_clock(&e->base);
     e->base.wheel = weir_wheel_new(e->base.now_us / 1000);
     e->epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -44,13 +44,14 @@ struct weir_timer {
     struct weir_ident ident;
 };
 
-/* Work for the file helper thread: run() there, then a JOB event here (none when ident.kind is 0: then done() is called on
+/* Work for a helper thread: run() there, then a JOB event here (none when ident.kind is 0: then done() is called on
  * the helper, which must free the job). */
 struct weir_job {
     void (*run)(struct weir_job *job);
     void (*done)(struct weir_job *job); /* only for ident.kind == 0; may be NULL */
     struct weir_ident ident;
     struct weir_job *next;
+    bool apart; /* it may wait for somebody else (a log's reader): on a thread of its own, files do not wait for it */
 };
 
 struct weir_loop;
@@ -68,7 +69,7 @@ struct weir_loop_ops {
     int (*accept)(struct weir_loop *l, int fd, struct sockaddr_storage *peer, uint32_t *peer_len);
     int (*connect)(struct weir_loop *l, const struct sockaddr_storage *to, uint32_t len);
     int (*error)(struct weir_loop *l, int fd);
-    int (*accepted)(struct weir_loop *l, int fd);
+    int64_t (*peer)(struct weir_loop *l, int fd);
     void (*shutdown_write)(struct weir_loop *l, int fd);
     void (*close)(struct weir_loop *l, int fd);
     void (*job)(struct weir_loop *l, struct weir_job *job);
@@ -131,9 +132,10 @@ WEIR_CHECK static inline int weir_loop_connect(struct weir_loop *l, const struct
 }
 /* SO_ERROR of a connect under way: 0 or an errno; clears it. */
 static inline int weir_loop_error(struct weir_loop *l, int fd) { return l->ops->error(l, fd); }
-/* Was our unix connection accepted by the peer, or does it wait in a backlog? 1 accepted, 0 not yet, WEIR_INVALID: cannot
- * be told here (TCP, no unix_diag). DESIGN section 4, "Slots tell the truth". */
-static inline int weir_loop_accepted(struct weir_loop *l, int fd) { return l->ops->accepted(l, fd); }
+/* The inode of the other end of our unix connection, once somebody accepted it (it names the process that holds it); 0: it
+ * waits in a backlog; WEIR_CLOSED: the other end is gone; WEIR_INVALID: cannot be told here (TCP, no unix_diag). DESIGN
+ * section 4, "Slots tell the truth". */
+static inline int64_t weir_loop_peer(struct weir_loop *l, int fd) { return l->ops->peer(l, fd); }
 static inline void weir_loop_shutdown_write(struct weir_loop *l, int fd) { l->ops->shutdown_write(l, fd); }
 static inline void weir_loop_close(struct weir_loop *l, int fd) { l->ops->close(l, fd); }
 /* Hands work to the helper thread; never blocks. The job is the caller's memory until its event. */
@@ -146,7 +148,8 @@ static inline uint64_t weir_loop_now_ms(const struct weir_loop *l) { return l->n
 void weir_timer_set(struct weir_loop *l, struct weir_timer *t, struct weir_ident id, uint64_t due_ms);
 void weir_timer_clear(struct weir_timer *t);
 static inline bool weir_timer_is_set(const struct weir_timer *t) { return t->node.next != NULL; }
-/* For implementations of the loop. */
+/* The wheel by itself: for implementations of the loop, and for whoever has no loop but timers. */
+void weir_wheel_set(struct weir_wheel *w, struct weir_timer *t, struct weir_ident id, uint64_t due_ms);
 struct weir_wheel *weir_wheel_new(uint64_t now_ms);
 void weir_wheel_free(struct weir_wheel *w);
 /* Takes up to max due timers (cleared) as events; the rest at the next call. */

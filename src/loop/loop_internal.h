@@ -5,6 +5,6 @@
 
 #include "loop/loop.h"
 
-/* weir_loop_accepted by a netlink socket from weir_open_unix_diag; one question at a time. */
-int weir_unix_diag_accepted(int netlink, int fd);
+/* weir_loop_peer by a netlink socket from weir_open_unix_diag; one question at a time. */
+int64_t weir_unix_diag_peer(int netlink, int fd);
 #endif

@@ -21,11 +21,12 @@ struct weir_spill {
     struct weir_buf tail, writing, chunk;
     uint64_t tail_at;          /* offset of the first byte of tail */
     uint64_t flushed, size, at;
+    uint64_t read_at;          /* of the READ that runs */
     uint64_t chunk_at;         /* offset of chunk's first byte */
     uint64_t charged;          /* of the quota */
     int file;                  /* -1: none yet */
     enum job_kind running;
-    int error;                 /* errno of a failed job */
+    _Atomic int error;         /* set by the helper */                 /* errno of a failed job */
     bool dead, to_file;
     void *user;
 };
@@ -89,14 +90,14 @@ static void run_write(struct weir_job *job)
 static void run_read(struct weir_job *job)
 {
     struct weir_spill *s = WEIR_CONTAINER(job, struct weir_spill, job);
-    uint64_t want = s->flushed - s->at;
+    uint64_t want = s->flushed - s->read_at;
     if (want > READ_STEP) want = READ_STEP;
     weir_buf_reset(&s->chunk, READ_STEP);
     char *to = weir_buf_room(&s->chunk, (size_t)want);
     ssize_t n = -1;
     if (to) {
         do {
-            n = pread(s->file, to, (size_t)want, (off_t)s->at);
+            n = pread(s->file, to, (size_t)want, (off_t)s->read_at);
         } while (n < 0 && errno == EINTR);
     } else {
         errno = ENOMEM;
@@ -106,7 +107,7 @@ static void run_read(struct weir_job *job)
         return;
     }
     weir_buf_added(&s->chunk, (size_t)n);
-    s->chunk_at = s->at;
+    s->chunk_at = s->read_at;
 }
 
 /* ---- on the owner's thread ---- */
@@ -114,6 +115,7 @@ static void run_read(struct weir_job *job)
 static void start(struct weir_spill *s, enum job_kind kind)
 {
     s->running = kind;
+    s->read_at = s->at; /* the owner may move on meanwhile */
     s->job.run = kind == WRITE ? run_write : run_read;
     weir_loop_job(s->loop, &s->job);
 }

@@ -12,7 +12,7 @@
 /* What all spills of a gateway share; outlives them. */
 struct weir_spill_quota {
     const char *dir;
-    uint64_t max;             /* bytes in temp files together */
+    _Atomic uint64_t max;     /* bytes in temp files together */
     _Atomic uint64_t used;
 };
 

@@ -66,12 +66,17 @@ static void place(struct weir_wheel *w, struct weir_timer *t)
     weir_list_push_back(&w->slot[level][i], &t->node);
 }
 
-void weir_timer_set(struct weir_loop *l, struct weir_timer *t, struct weir_ident id, uint64_t due_ms)
+void weir_wheel_set(struct weir_wheel *w, struct weir_timer *t, struct weir_ident id, uint64_t due_ms)
 {
     weir_timer_clear(t);
     t->ident = id;
     t->due_ms = due_ms;
-    place(l->wheel, t);
+    place(w, t);
+}
+
+void weir_timer_set(struct weir_loop *l, struct weir_timer *t, struct weir_ident id, uint64_t due_ms)
+{
+    weir_wheel_set(l->wheel, t, id, due_ms);
 }
 
 void weir_timer_clear(struct weir_timer *t)

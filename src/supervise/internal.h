@@ -32,6 +32,8 @@ struct unit {
 int identity_of(const char *user, const char *group, struct identity *out); /* 0, or an errno */
 /* A private listening socket at path, reachable by the gateway's group: a descriptor, or -errno. */
 int private_socket(const char *path, const struct identity *owner, gid_t gateway);
+/* The control socket: a descriptor, or -errno; -EADDRINUSE: another weir answers there. */
+int control_socket(const char *path, const struct identity *owner);
 /* Becomes this identity for good; 0, or an errno and *step. */
 int become(const struct identity *who, const char **step);
 void close_from(int first);
@@ -42,7 +44,7 @@ struct spec {
     char *bytes;
     const char *dir;
     char **argv, **envp;
-    uint32_t files;
+    uint32_t files, flags;
 };
 int spec_read(int memfd, struct spec *out); /* 0, or an errno */
 void spec_free(struct spec *s);
@@ -52,17 +54,30 @@ struct keeper_msg { /* keeper -> root, and root -> keeper */
     uint32_t kind;  /* KEEPER_* */
     int32_t pid, code;
     uint32_t ms;
-    uint64_t start_time;
-    char text[64];
+    uint64_t start_time, inode;
+    char text[128], tag[ROOT_TAG_MAX];
 };
-enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END };
+enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK, KEEPER_KILL, KEEPER_LOOKED };
 struct keeper_start {
     int channel, listener, out, err;
+    int file; /* -1: none */
     struct spec spec;
     struct identity who;
 };
 /* Runs in a fork of the root part; never returns. */
 _Noreturn void keeper_run(const struct keeper_start *s);
+/* ---- look.c ---- */
+struct process {
+    pid_t pid, parent;
+    bool below;
+};
+size_t read_below(pid_t top, struct process **out); /* all descendants of top; *out is the caller's to free */
+/* The descendant of this process that holds this socket; 0: none. */
+pid_t holder_of(uint64_t inode);
+/* What it does, as far as the kernel tells: state, system call, where it waits. */
+void describe_process(pid_t pid, char *out, size_t len);
+
+/* ---- keeper.c ---- */
 /* Kills every descendant of this process (children and, by reparenting, theirs) until none is left; sig first. */
 void kill_descendants(int sig, unsigned ms);
 #endif

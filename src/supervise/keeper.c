@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The keeper of a unit: child subreaper, asleep until its process ends, the root part orders the end, or the root part is
  * gone. Whatever way: nothing that came out of the unit is left behind it, however it forked. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,65 +18,25 @@
 
 #include "supervise/internal.h"
 
-/* ---- who is below us ---- */
+/* ---- ending everything below us ---- */
 
-struct process {
-    pid_t pid, parent;
-};
-
-static size_t read_processes(struct process **out)
-{
-    size_t n = 0, cap = 0;
-    struct process *list = NULL;
-    DIR *d = opendir("/proc");
-    if (!d) return 0;
-    for (struct dirent *e; (e = readdir(d));) {
-        char path[300], buf[512];
-        int pid = atoi(e->d_name), parent;
-        if (pid <= 0) continue;
-        snprintf(path, sizeof path, "/proc/%d/stat", pid);
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        ssize_t len = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
-        if (fd >= 0) close(fd);
-        if (len <= 0) continue;
-        buf[len] = 0;
-        char *end = strrchr(buf, ')'); /* the name may hold anything */
-        if (!end || sscanf(end + 1, " %*c %d", &parent) != 1) continue;
-        if (n == cap) {
-            cap = cap ? cap * 2 : 256;
-            struct process *grown = realloc(list, cap * sizeof *grown);
-            if (!grown) break;
-            list = grown;
-        }
-        list[n++] = (struct process){pid, parent};
-    }
-    closedir(d);
-    *out = list;
-    return n;
-}
-
-static bool below(const struct process *list, size_t n, pid_t pid, pid_t top)
-{
-    for (int depth = 0; depth < 512 && pid > 1; depth++) {
-        size_t i = 0;
-        while (i < n && list[i].pid != pid) i++;
-        if (i == n) return false;
-        if (list[i].parent == top) return true;
-        pid = list[i].parent;
-    }
-    return false;
-}
-
-/* Signals all of them once: how many there were. */
+/* Signals all of them once: how many there were. A pid is ours to signal as long as it has not been reaped, and who is below us
+ * is reaped by us, or by a parent that is below us, too. */
 static size_t signal_all(int sig)
 {
     struct process *list = NULL;
-    size_t n = read_processes(&list), hit = 0;
-    pid_t self = getpid();
+    size_t n = read_below(getpid(), &list), hit = 0;
     for (size_t i = 0; i < n; i++)
-        if (below(list, n, list[i].pid, self) && kill(list[i].pid, sig) == 0) hit++;
+        if (kill(list[i].pid, sig) == 0) hit++;
     free(list);
     return hit;
+}
+
+/* Stops everything, until nothing new appears: what is stopped cannot fork. */
+static void stop_all(void)
+{
+    size_t before = 0, now;
+    for (int round = 0; round < 100 && (now = signal_all(SIGSTOP)) > before; round++) before = now;
 }
 
 static int64_t now_ms(void)
@@ -115,7 +74,8 @@ static void wait_children(pid_t first, int *status, int64_t until)
 static void end_all(int sig, unsigned ms, pid_t first, int *status)
 {
     if (sig && signal_all(sig)) wait_children(first, status, now_ms() + (int64_t)ms);
-    for (int round = 0; round < 1000 && !reap(first, status); round++) { /* forks may outrun a round */
+    for (int round = 0; !reap(first, status); round++) { /* forks may outrun a round */
+        if (round > 0) stop_all();
         signal_all(SIGKILL);
         wait_children(first, status, now_ms() + 20);
     }
@@ -141,6 +101,24 @@ static void limit_files(uint32_t files)
     setrlimit(RLIMIT_NOFILE, &r);
 }
 
+/* 0-2, what the program is given above them, and the report behind that; nothing else stays open. */
+static int arrange_descriptors(const struct keeper_start *s, int *report)
+{
+    bool fpm = s->spec.flags & ROOT_SPEC_FPM;
+    int in = fpm ? open("/dev/null", O_RDWR) : s->listener;
+    const int from[] = {in, s->out, s->err, s->listener, s->file};
+    const int count = fpm ? 5 : 3;
+    int high[5];
+    for (int i = 0; i < count; i++)
+        if ((high[i] = fcntl(from[i], F_DUPFD, 20)) < 0) return errno;
+    for (int i = 0; i < count; i++)
+        if (dup2(high[i], i) < 0) return errno;
+    if (dup2(*report, count) < 0 || fcntl(count, F_SETFD, FD_CLOEXEC) < 0) return errno;
+    *report = count;
+    close_from(count + 1);
+    return 0;
+}
+
 /* In the child: never returns. What goes wrong is written to `report`. */
 static _Noreturn void run_process(const struct keeper_start *s, int report, pid_t keeper)
 {
@@ -153,16 +131,9 @@ static _Noreturn void run_process(const struct keeper_start *s, int report, pid_
     limit_files(s->spec.files);
     /* O_NONBLOCK is a property of the socket that all who have it share; stock programs end on it */
     if (flags >= 0) fcntl(s->listener, F_SETFL, flags & ~O_NONBLOCK);
-    int high_report = fcntl(report, F_DUPFD_CLOEXEC, 10), l = fcntl(s->listener, F_DUPFD, 10);
-    int out = fcntl(s->out, F_DUPFD, 10), err = fcntl(s->err, F_DUPFD, 10);
-    int code = 0;
-    if (high_report < 0 || l < 0 || out < 0 || err < 0 || dup2(l, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) code = errno;
-    if (!code) {
-        int kept = dup2(high_report, 3) == 3 && fcntl(3, F_SETFD, FD_CLOEXEC) == 0 ? 3 : high_report;
-        close_from(4);
-        high_report = kept;
-        code = become(&s->who, &step);
-    }
+    int high_report = fcntl(report, F_DUPFD_CLOEXEC, 10);
+    int code = high_report < 0 ? errno : arrange_descriptors(s, &high_report);
+    if (!code) code = become(&s->who, &step);
     if (!code) {
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* the second line only: the keeper is the first */
         if (getppid() != keeper) _exit(1);
@@ -207,13 +178,63 @@ static pid_t start_process(const struct keeper_start *s)
     return -1;
 }
 
+/* ---- a process that hangs ---- */
+
+#define DOOMED_MAX  32
+#define DOOMED_MS   1000 /* between TERM and KILL */
+static struct doomed {
+    uint64_t inode;
+    int64_t at_ms;
+} doomed[DOOMED_MAX];
+static size_t doomed_count;
+
+/* It was told to end, and still holds the connection of the request that was given up. */
+static void kill_doomed(void)
+{
+    for (size_t i = 0; i < doomed_count;) {
+        if (doomed[i].at_ms > now_ms()) {
+            i++;
+            continue;
+        }
+        pid_t pid = holder_of(doomed[i].inode);
+        if (pid > 0) kill(pid, SIGKILL);
+        doomed[i] = doomed[--doomed_count];
+    }
+}
+
+static int doomed_wait(void)
+{
+    int64_t first = INT64_MAX;
+    for (size_t i = 0; i < doomed_count; i++)
+        if (doomed[i].at_ms < first) first = doomed[i].at_ms;
+    if (!doomed_count) return -1;
+    return first > now_ms() ? (int)(first - now_ms()) : 0;
+}
+
+static void look(const struct keeper_start *s, const struct keeper_msg *m, pid_t first)
+{
+    struct keeper_msg answer = {.kind = KEEPER_LOOKED};
+    bool ends = m->kind == KEEPER_KILL;
+    pid_t pid = m->inode ? holder_of(m->inode) : ends ? 0 : first;
+    memcpy(answer.tag, m->tag, sizeof answer.tag);
+    answer.pid = pid;
+    if (pid > 0) describe_process(pid, answer.text, sizeof answer.text);
+    if (pid > 0 && ends && doomed_count < DOOMED_MAX) {
+        answer.code = 1;
+        kill(pid, SIGTERM);
+        doomed[doomed_count++] = (struct doomed){m->inode, now_ms() + DOOMED_MS};
+    }
+    say(s->channel, answer);
+}
+
 /* Until it ends or has to: the grace time (ms) if it was told, -1: the root part is gone, -2: it ended by itself. */
 static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int signals)
 {
     bool gone = false;
     for (;;) {
         struct pollfd p[2] = {{.fd = s->channel, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
-        if (poll(p, 2, -1) < 0 && errno != EINTR) return -1;
+        if (poll(p, 2, doomed_wait()) < 0 && errno != EINTR) return -1;
+        kill_doomed();
         if (p[1].revents) {
             struct signalfd_siginfo si;
             while (read(signals, &si, sizeof si) > 0) {}
@@ -233,6 +254,7 @@ static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int s
             if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
             if (n != (ssize_t)sizeof m) return -1;
             if (m.kind == KEEPER_END) return m.ms;
+            if (m.kind == KEEPER_LOOK || m.kind == KEEPER_KILL) look(s, &m, pid);
         }
     }
 }
@@ -254,6 +276,7 @@ _Noreturn void keeper_run(const struct keeper_start *s)
     pid_t pid = start_process(s);
     close(s->out);
     close(s->err);
+    if (s->file >= 0) close(s->file);
     if (pid < 0) _exit(1);
     int64_t grace = watch(s, pid, &status, signals);
     /* Nobody is served any more: connect is refused at once, whoever still holds the socket. */

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define ROOT_PROTO_VERSION 2
+#define ROOT_PROTO_VERSION 3
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
 #define ROOT_UNITS_MAX     4096
@@ -15,30 +15,38 @@
 enum root_kind {
     /* control -> root */
     ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor */
-    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, log to read; answer STARTED or FAILED */
+    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, log to read, a file for the program
+                        (ROOT_SPEC_FPM); answer STARTED or FAILED */
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
     ROOT_GATEWAY,    /* start the gateway; answer GATEWAY_UP with its link */
     ROOT_GATEWAY_KILL,
     ROOT_TAG,        /* unit, tag: control's new note about it */
     ROOT_STOP,       /* end everything; code: the exit status */
+    ROOT_READ,       /* open the configuration file (it may be root's alone); answer READ_AGAIN */
+    ROOT_KEEP,       /* fd: the configuration that is in use now, as control packed it; given back in HELLO */
+    ROOT_CONTROL_SOCKET, /* the control socket at its usual place, below a folder that only root changes; answer LISTENING, unit 0 */
+    ROOT_LOOK,       /* unit, inode, tag: what does the process do that holds this socket (0: the first one)? answer LOOKED */
+    ROOT_KILL,       /* unit, inode, tag: end the process that holds this socket, if one of the unit still does; answer LOOKED */
     ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed */
     /* root -> control */
-    ROOT_HELLO,      /* flags: 1: has root's rights; code: how many ROOT_UNIT follow; fds: the configuration file if there is one. First message */
+    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept; code: how many ROOT_UNIT follow; fd: else the
+                        configuration file, if there is one. First message */
     ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */
     ROOT_LISTENING,
     ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
     ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
     ROOT_EXITED,     /* unit, code: wait status of its first process; nothing of it is left */
+    ROOT_LOOKED,     /* unit, pid (0: none), text, tag as it was asked, flags: 1: it was told to end */
     ROOT_GATEWAY_UP, /* pid; fd: control's end of the link */
     ROOT_GATEWAY_DOWN,
-    ROOT_READ_AGAIN, /* SIGHUP; fd: the configuration file, opened again */
+    ROOT_READ_AGAIN, /* flags: 1: by SIGHUP; fd: the configuration file, opened again */
     ROOT_ENDING      /* everything ends now */
 };
 
 struct root_msg {
     uint32_t version, kind;
     uint64_t unit;
-    uint64_t start_time;
+    uint64_t start_time, inode;
     int32_t pid, code;
     uint32_t ms, flags;
     char name[72];  /* of the unit's socket: pool and number; [A-Za-z0-9._-] */
@@ -50,8 +58,10 @@ struct root_msg {
     uint32_t zero;
 };
 
-/* The memfd of ROOT_START: three counts, then NUL-terminated strings: folder, arguments, environment. */
+/* The memfd of ROOT_START: this, then NUL-terminated strings: folder, arguments, environment. */
 struct root_spec {
     uint32_t version, argc, envc, files; /* files: soft RLIMIT_NOFILE */
+    uint32_t flags;
 };
+#define ROOT_SPEC_FPM 1u /* the listening socket is fd 3, the program's file fd 4; fd 0 is /dev/null */
 #endif

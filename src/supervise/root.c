@@ -24,7 +24,9 @@
 
 #define END_MS         1000 /* what apps have after TERM when everything ends */
 #define GATEWAY_END_MS 600
-#define MAX_MSG_FDS    4
+#define MAX_MSG_FDS    5
+#define CONTROL_SOCKET "/run/weir/control.sock"
+#define WAITING_MAX    20000 /* messages that control has not taken */
 
 struct held { /* a listening socket for HTTP */
     int fd;
@@ -32,13 +34,22 @@ struct held { /* a listening socket for HTTP */
     unsigned char address[128];
 };
 
+struct waiting { /* a message that control has not taken yet */
+    struct waiting *next;
+    struct root_msg m;
+    int fd;
+};
+
 struct root {
     const char *weir, *config;
     char **control_args;
     struct identity control_who, gateway_who;
     gid_t gateway_gid;
-    char dir[64];
-    int signals, control, gateway_channel;
+    char dir[64], name[24]; /* of our sockets; its last part */
+    int base;               /* the folder above it */
+    int signals, control, gateway_channel, control_socket, kept;
+    struct waiting *first_waiting, **last_waiting;
+    size_t waiting_count;
     pid_t control_pid, gateway_pid;
     struct unit *units[ROOT_UNITS_MAX];
     size_t unit_count;
@@ -59,7 +70,8 @@ static int64_t now_ms(void)
 
 /* ---- messages ---- */
 
-static void send_fd(int to, const void *p, size_t len, int fd)
+/* Never waits: 0, or an errno. */
+static int send_fd(int to, const void *p, size_t len, int fd)
 {
     union {
         struct cmsghdr head;
@@ -76,13 +88,61 @@ static void send_fd(int to, const void *p, size_t len, int fd)
         CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), &fd, sizeof fd);
     }
-    if (sendmsg(to, &h, MSG_NOSIGNAL) < 0) return; /* its end is noticed by reading */
+    ssize_t n;
+    do {
+        n = sendmsg(to, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? errno : 0;
+}
+
+static void forget_waiting(struct root *r)
+{
+    while (r->first_waiting) {
+        struct waiting *w = r->first_waiting;
+        r->first_waiting = w->next;
+        if (w->fd >= 0) close(w->fd);
+        free(w);
+    }
+    r->last_waiting = &r->first_waiting;
+    r->waiting_count = 0;
+}
+
+/* Control is behind: its message waits, in order. One that never reads is of no use: a new one is told everything again. */
+static void wait_for_control(struct root *r, const struct root_msg *m, int fd)
+{
+    struct waiting *w = r->waiting_count < WAITING_MAX ? malloc(sizeof *w) : NULL;
+    int copy = w && fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (!w || (fd >= 0 && copy < 0)) {
+        free(w);
+        if (r->control_pid > 0) kill(r->control_pid, SIGKILL);
+        return;
+    }
+    *w = (struct waiting){.m = *m, .fd = copy};
+    *r->last_waiting = w;
+    r->last_waiting = &w->next;
+    r->waiting_count++;
 }
 
 static void tell(struct root *r, struct root_msg m, int fd)
 {
     m.version = ROOT_PROTO_VERSION;
-    if (r->control >= 0) send_fd(r->control, &m, sizeof m, fd);
+    if (r->control < 0) return;
+    int bad = r->first_waiting ? EAGAIN : send_fd(r->control, &m, sizeof m, fd);
+    if (bad == EAGAIN || bad == ENOBUFS) wait_for_control(r, &m, fd); /* anything else is noticed by reading */
+}
+
+static void tell_waiting(struct root *r)
+{
+    while (r->first_waiting) {
+        struct waiting *w = r->first_waiting;
+        int bad = send_fd(r->control, &w->m, sizeof w->m, w->fd);
+        if (bad == EAGAIN || bad == ENOBUFS) return;
+        r->first_waiting = w->next;
+        if (!w->next) r->last_waiting = &r->first_waiting;
+        r->waiting_count--;
+        if (w->fd >= 0) close(w->fd);
+        free(w);
+    }
 }
 
 static void failed(struct root *r, uint64_t unit, int code, const char *what)
@@ -102,7 +162,7 @@ static int open_config(const struct root *r)
 /* In a fork: these descriptors become 3, 4, ...; everything else above 2 is closed. */
 static bool arrange(const int *fds, int count)
 {
-    int high[4];
+    int high[MAX_MSG_FDS];
     for (int i = 0; i < count; i++)
         if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0) return false;
     for (int i = 0; i < count; i++)
@@ -153,11 +213,11 @@ static void start_control(struct root *r)
         return;
     }
     r->control = pair[0];
-    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root, .code = (int32_t)r->unit_count}, config);
+    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u), .code = (int32_t)r->unit_count}, r->kept >= 0 ? r->kept : config);
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
-        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time};
+        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time, .flags = u->ending};
         memcpy(m.tag, u->tag, sizeof m.tag);
         memcpy(m.name, u->name, sizeof m.name);
         snprintf(m.text, sizeof m.text, "%s", u->path);
@@ -233,21 +293,23 @@ static bool valid_text(const char *s, size_t room, bool name)
 
 static _Noreturn void fork_keeper(const struct keeper_start *k)
 {
-    const int fds[4] = {k->channel, k->listener, k->out, k->err};
+    const int fds[5] = {k->channel, k->listener, k->out, k->err, k->file};
     struct keeper_start s = *k;
-    if (!arrange(fds, 4)) _exit(1);
+    int count = k->file >= 0 ? 5 : 4;
+    if (!arrange(fds, count)) _exit(1);
     s.channel = 3;
     s.listener = 4;
     s.out = 5;
     s.err = 6;
-    for (int i = 3; i <= 6; i++) fcntl(i, F_SETFD, FD_CLOEXEC);
+    if (s.file >= 0) s.file = 7;
+    for (int i = 3; i < 3 + count; i++) fcntl(i, F_SETFD, FD_CLOEXEC);
     keeper_run(&s);
 }
 
-/* fds: memfd, stdout, stderr, log. All are the caller's to close. */
+/* fds: memfd, stdout, stderr, log, and perhaps a file. All are the caller's to close. */
 static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
 {
-    struct keeper_start k = {.out = fds[1], .err = fds[2]};
+    struct keeper_start k = {.out = fds[1], .err = fds[2], .file = fds[4]};
     int pair[2];
     struct unit *u = calloc(1, sizeof *u);
     if (!u || r->unit_count >= ROOT_UNITS_MAX || find_unit(r, m->unit) || m->unit == 0) {
@@ -262,6 +324,7 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
         return;
     }
     bad = spec_read(fds[0], &k.spec);
+    if (!bad && ((k.spec.flags & ROOT_SPEC_FPM) != 0) != (k.file >= 0)) bad = EINVAL;
     if (bad) {
         spec_free(&k.spec);
         free(u);
@@ -281,9 +344,17 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
     k.channel = pair[1];
     u->keeper = fork();
     if (u->keeper == 0) fork_keeper(&k);
+    bad = u->keeper < 0 ? errno : 0;
     close(pair[1]);
     close(k.listener);
     spec_free(&k.spec);
+    if (bad) {
+        close(pair[0]);
+        unlink(u->path);
+        free(u);
+        failed(r, m->unit, bad, "fork");
+        return;
+    }
     u->id = m->unit;
     u->channel = pair[0];
     u->log = fcntl(fds[3], F_DUPFD_CLOEXEC, 3);
@@ -310,6 +381,13 @@ static void end_unit(struct unit *u, uint32_t ms)
     if (u->channel >= 0 && send(u->channel, &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return; /* it ended already */
 }
 
+static void ask_keeper(const struct unit *u, const struct root_msg *m)
+{
+    struct keeper_msg k = {.kind = m->kind == ROOT_KILL ? KEEPER_KILL : KEEPER_LOOK, .inode = m->inode};
+    memcpy(k.tag, m->tag, sizeof k.tag);
+    if (u->channel >= 0 && send(u->channel, &k, sizeof k, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return; /* it ends anyway */
+}
+
 static void from_keeper(struct root *r, struct unit *u)
 {
     struct keeper_msg k;
@@ -332,6 +410,12 @@ static void from_keeper(struct root *r, struct unit *u)
         failed(r, u->id, k.code, k.text);
     } else if (k.kind == KEEPER_EXITED) {
         u->status = k.code;
+    } else if (k.kind == KEEPER_LOOKED) {
+        struct root_msg m = {.kind = ROOT_LOOKED, .unit = u->id, .pid = k.pid, .flags = (uint32_t)k.code};
+        k.text[sizeof k.text - 1] = k.tag[sizeof k.tag - 1] = 0;
+        memcpy(m.text, k.text, sizeof m.text);
+        memcpy(m.tag, k.tag, sizeof m.tag);
+        tell(r, m, -1);
     }
 }
 
@@ -365,6 +449,18 @@ static void do_listen(struct root *r, const struct root_msg *m)
         answer.code = EINVAL;
     }
     tell(r, answer, fd);
+}
+
+static void do_control_socket(struct root *r)
+{
+    struct root_msg answer = {.kind = ROOT_LISTENING};
+    if (r->control_socket < 0 && r->is_root) {
+        int fd = control_socket(CONTROL_SOCKET, &r->control_who);
+        if (fd >= 0) r->control_socket = fd;
+        else answer.code = -fd;
+    }
+    if (r->control_socket < 0 && !answer.code) answer.code = EPERM;
+    tell(r, answer, r->control_socket);
 }
 
 static void do_unlisten(struct root *r, const struct root_msg *m)
@@ -406,10 +502,17 @@ static void push_end(struct root *r)
 
 /* ---- events ---- */
 
+static void read_again(struct root *r, uint32_t flags)
+{
+    int fd = open_config(r);
+    tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN, .flags = flags}, fd);
+    if (fd >= 0) close(fd);
+}
+
 static void from_control(struct root *r)
 {
     struct root_msg m;
-    int fds[MAX_MSG_FDS] = {-1, -1, -1, -1}, count = 0;
+    int fds[MAX_MSG_FDS] = {-1, -1, -1, -1, -1}, count = 0;
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(sizeof(int) * MAX_MSG_FDS)];
@@ -428,19 +531,32 @@ static void from_control(struct root *r)
     if (n <= 0) {
         close(r->control);
         r->control = -1;
+        forget_waiting(r);
     } else if (!fine) {
         fprintf(stderr, "weir-supervise: control sent what is no order\n");
     } else {
         struct unit *u = find_unit(r, m.unit);
         switch (m.kind) {
+        case ROOT_READ: read_again(r, 0); break;
+        case ROOT_KEEP:
+            if (count < 1) break;
+            if (r->kept >= 0) close(r->kept);
+            r->kept = fds[0];
+            fds[0] = -1;
+            break;
         case ROOT_LISTEN: do_listen(r, &m); break;
+        case ROOT_CONTROL_SOCKET: do_control_socket(r); break;
         case ROOT_UNLISTEN: do_unlisten(r, &m); break;
         case ROOT_START:
-            if (count == 4 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
+            if (count >= 4 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
             else failed(r, m.unit, EINVAL, "understand the order");
             break;
         case ROOT_END:
             if (u) end_unit(u, m.ms > 3600000 ? 3600000 : m.ms);
+            break;
+        case ROOT_LOOK:
+        case ROOT_KILL:
+            if (u) ask_keeper(u, &m);
             break;
         case ROOT_GATEWAY: start_gateway(r); break;
         case ROOT_GATEWAY_KILL:
@@ -453,7 +569,8 @@ static void from_control(struct root *r)
         default: fprintf(stderr, "weir-supervise: control sent an order that is not known\n"); break;
         }
     }
-    for (int i = 0; i < count; i++) close(fds[i]);
+    for (int i = 0; i < count; i++)
+        if (fds[i] >= 0) close(fds[i]);
 }
 
 static void control_ended(struct root *r, int status)
@@ -468,6 +585,7 @@ static void control_ended(struct root *r, int status)
         if (r->control >= 0) close(r->control);
         r->control = -1;
     }
+    forget_waiting(r);
     if (r->ending) return;
     fprintf(stderr, "weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -534,12 +652,7 @@ static void on_signals(struct root *r)
             reap(r);
             kill_strays(r);
             break;
-        case SIGHUP: {
-            int fd = open_config(r);
-            tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN}, fd);
-            if (fd >= 0) close(fd);
-            break;
-        }
+        case SIGHUP: read_again(r, 1); break;
         default:
             if (r->interrupts++) { /* asked again: at once */
                 for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0);
@@ -564,7 +677,7 @@ static void turn(struct root *r)
     static struct unit *of[ROOT_UNITS_MAX + 2];
     nfds_t n = 0;
     p[n++] = (struct pollfd){.fd = r->signals, .events = POLLIN};
-    p[n++] = (struct pollfd){.fd = r->control, .events = POLLIN};
+    p[n++] = (struct pollfd){.fd = r->control, .events = (short)(POLLIN | (r->first_waiting ? POLLOUT : 0))};
     for (size_t i = 0; i < r->unit_count; i++) {
         of[n] = r->units[i];
         p[n++] = (struct pollfd){.fd = r->units[i]->channel, .events = POLLIN};
@@ -572,7 +685,8 @@ static void turn(struct root *r)
     if (poll(p, n, next_wait(r)) < 0 && errno != EINTR) _exit(1);
     for (nfds_t i = 2; i < n; i++)
         if (p[i].revents) from_keeper(r, of[i]);
-    if (p[1].revents && r->control >= 0) from_control(r);
+    if (p[1].revents & POLLOUT && r->control >= 0) tell_waiting(r);
+    if (p[1].revents & ~POLLOUT && r->control >= 0) from_control(r);
     if (p[0].revents) on_signals(r);
     if (r->control_pid == 0 && !r->ending && now_ms() >= r->control_due_ms) {
         start_control(r);
@@ -600,55 +714,109 @@ static bool find_users(struct root *r, const char *control_user, const char *gat
     return true;
 }
 
-/* What a root part that was killed could not remove: folders named by the pid of nobody who lives. */
-static void remove_stale(const char *base)
+/* ---- the folder of our sockets: below /run/weir, which is root's, so that nobody can put a link in the way ---- */
+
+static void remove_all(int dir)
 {
-    DIR *d = opendir(base);
-    if (!d) return;
-    for (struct dirent *e; (e = readdir(d));) {
-        char path[512];
-        int pid = atoi(e->d_name);
-        if (pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH) continue;
-        snprintf(path, sizeof path, "%s/%d/pool", base, pid);
-        DIR *pool = opendir(path);
-        for (struct dirent *s; pool && (s = readdir(pool));)
-            if (s->d_name[0] != '.') unlinkat(dirfd(pool), s->d_name, 0);
-        if (pool) closedir(pool);
-        rmdir(path);
-        snprintf(path, sizeof path, "%s/%d", base, pid);
-        rmdir(path);
+    int copy = fcntl(dir, F_DUPFD_CLOEXEC, 3);
+    DIR *d = copy < 0 ? NULL : fdopendir(copy);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (e->d_name[0] != '.') unlinkat(dir, e->d_name, 0);
+    if (d) closedir(d);
+    else if (copy >= 0) close(copy);
+}
+
+/* A folder of ours below dir: a descriptor, -1. */
+static int open_own(int dir, const char *name)
+{
+    struct stat st;
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid()) return fd;
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+/* What is in `name` below base: sockets in pool, folders of files in control (control's own: only emptied if nothing is odd). */
+static void remove_run(int base, const char *name)
+{
+    int run = open_own(base, name), pool = run < 0 ? -1 : open_own(run, "pool");
+    if (run < 0) return;
+    if (pool >= 0) {
+        remove_all(pool);
+        close(pool);
     }
-    closedir(d);
+    unlinkat(run, "pool", AT_REMOVEDIR);
+    int own = openat(run, "control", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (own >= 0) {
+        int copy = fcntl(own, F_DUPFD_CLOEXEC, 3);
+        DIR *d = copy < 0 ? NULL : fdopendir(copy);
+        for (struct dirent *e; d && (e = readdir(d));) {
+            if (e->d_name[0] == '.') continue;
+            int sub = openat(own, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (sub >= 0) {
+                remove_all(sub);
+                close(sub);
+            }
+            if (unlinkat(own, e->d_name, 0) < 0) unlinkat(own, e->d_name, AT_REMOVEDIR);
+        }
+        if (d) closedir(d);
+        else if (copy >= 0) close(copy);
+        close(own);
+    }
+    unlinkat(run, "control", AT_REMOVEDIR);
+    close(run);
+    unlinkat(base, name, AT_REMOVEDIR);
+}
+
+/* What a root part that was killed could not remove: folders named by the pid of nobody who lives. */
+static void remove_stale(int base, const char *prefix)
+{
+    int copy = fcntl(base, F_DUPFD_CLOEXEC, 3);
+    DIR *d = copy < 0 ? NULL : fdopendir(copy);
+    size_t len = strlen(prefix);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char *end;
+        if (strncmp(e->d_name, prefix, len) != 0) continue;
+        long pid = strtol(e->d_name + len, &end, 10);
+        if (pid > 0 && !*end && kill((pid_t)pid, 0) < 0 && errno == ESRCH) remove_run(base, e->d_name);
+    }
+    if (d) closedir(d);
+    else if (copy >= 0) close(copy);
+}
+
+static int open_base(struct root *r)
+{
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    if (r->is_root) {
+        base = "/run/weir";
+        mkdir(base, 0755);
+    } else if (!base || base[0] != '/' || strlen(base) > 30) {
+        base = "/tmp";
+    }
+    int fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0) return -1;
+    if (r->is_root && st.st_uid != 0 && fchown(fd, 0, 0) < 0) return -1; /* of an older version: was control's */
+    if (r->is_root) fchmod(fd, 0755);
+    snprintf(r->name, sizeof r->name, "%s%d", r->is_root ? "" : "weir-", (int)getpid());
+    snprintf(r->dir, sizeof r->dir, "%.30s/%s", base, r->name);
+    remove_stale(fd, r->is_root ? "" : "weir-");
+    remove_run(fd, r->name); /* of an older process with our pid */
+    return fd;
 }
 
 static bool make_dir(struct root *r)
 {
-    char pool[80];
-    const char *base = getenv("XDG_RUNTIME_DIR");
-    if (r->is_root) {
-        mkdir("/run/weir", 0755);
-        if (chown("/run/weir", r->control_who.uid, r->gateway_gid) < 0) return false;
-        remove_stale("/run/weir");
-        snprintf(r->dir, sizeof r->dir, "/run/weir/%d", (int)getpid());
-    } else {
-        snprintf(r->dir, sizeof r->dir, "%.30s/weir-%d", base && base[0] == '/' && strlen(base) < 30 ? base : "/tmp", (int)getpid());
-    }
-    snprintf(pool, sizeof pool, "%s/pool", r->dir);
-    if (mkdir(r->dir, 0755) < 0 && errno != EEXIST) return false;
-    struct stat st;
-    if (lstat(r->dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) return false;
-    chmod(r->dir, 0711);
-    if (mkdir(pool, 0711) < 0 && errno != EEXIST) return false;
-    chmod(pool, 0711);
-    return true;
-}
-
-static void remove_dir(const struct root *r)
-{
-    char pool[80];
-    snprintf(pool, sizeof pool, "%s/pool", r->dir);
-    rmdir(pool);
-    rmdir(r->dir);
+    r->base = open_base(r);
+    if (r->base < 0 || mkdirat(r->base, r->name, 0711) < 0) return false;
+    int run = open_own(r->base, r->name);
+    bool fine = run >= 0 && fchmod(run, 0711) == 0 && mkdirat(run, "pool", 0711) == 0 && mkdirat(run, "control", 0711) == 0;
+    int own = fine ? open_own(run, "control") : -1; /* for files that control makes for apps, and its socket */
+    if (own < 0 || fchmod(own, 0711) < 0) fine = false;
+    if (fine && r->is_root && fchown(own, r->control_who.uid, r->control_who.gid) < 0) fine = false;
+    if (own >= 0) close(own);
+    if (run >= 0) close(run);
+    return fine;
 }
 
 static int usage(void)
@@ -691,9 +859,12 @@ int main(int argc, char **argv)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r.signals < 0) return 1;
+    r.last_waiting = &r.first_waiting;
+    r.control_socket = r.kept = -1;
     start_control(&r);
     while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_pid > 0) turn(&r);
     kill_descendants(SIGKILL, 100);
-    remove_dir(&r);
+    if (r.control_socket >= 0) unlink(CONTROL_SOCKET);
+    remove_run(r.base, r.name);
     return r.exit_code;
 }

@@ -30,10 +30,17 @@ int identity_of(const char *user, const char *group, struct identity *out)
     if (pw->pw_uid == 0) return EPERM;
     out->uid = pw->pw_uid;
     out->gid = pw->pw_gid;
+    gid_t groups[256];
+    int count = (int)(sizeof groups / sizeof groups[0]);
+    if (getgrouplist(user, pw->pw_gid, groups, &count) < 0) return E2BIG;
+    for (int i = 0; i < count; i++)
+        if (groups[i] == 0) return EPERM; /* root's group is nearly root */
     if (group[0]) {
         struct group *gr = getgrnam(group);
+        bool member = false;
         if (!gr) return ENOENT;
-        if (gr->gr_gid == 0) return EPERM;
+        for (int i = 0; i < count; i++) member |= groups[i] == gr->gr_gid;
+        if (!member) return EPERM;
         out->gid = gr->gr_gid;
     }
     snprintf(out->name, sizeof out->name, "%s", user);
@@ -50,7 +57,8 @@ int become(const struct identity *who, const char **step)
     return 0;
 }
 
-int private_socket(const char *path, const struct identity *owner, gid_t gateway)
+/* A listening socket at path, owned by uid and gid (-1: as we are): a descriptor, or -errno. */
+static int listen_at(const char *path, uid_t uid, gid_t gid, mode_t mode)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof a.sun_path) return -ENAMETOOLONG;
@@ -61,13 +69,29 @@ int private_socket(const char *path, const struct identity *owner, gid_t gateway
     mode_t old = umask(0177); /* nobody else connects before the owner is set */
     int bad = bind(fd, (struct sockaddr *)&a, sizeof a) < 0 ? errno : 0;
     umask(old);
-    if (!bad && owner->change && chown(path, owner->uid, gateway) < 0) bad = errno;
-    if (!bad && chmod(path, owner->change ? 0660 : 0600) < 0) bad = errno;
+    /* the folder is ours alone: the name cannot have become something else */
+    if (!bad && uid != (uid_t)-1 && lchown(path, uid, gid) < 0) bad = errno;
+    if (!bad && chmod(path, mode) < 0) bad = errno;
     if (!bad && listen(fd, 511) < 0) bad = errno;
     if (!bad) return fd;
     close(fd);
     unlink(path);
     return -bad;
+}
+
+int private_socket(const char *path, const struct identity *owner, gid_t gateway)
+{
+    return owner->change ? listen_at(path, owner->uid, gateway, 0660) : listen_at(path, (uid_t)-1, (gid_t)-1, 0600);
+}
+
+int control_socket(const char *path, const struct identity *owner)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool taken = fd >= 0 && (connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN);
+    if (fd >= 0) close(fd);
+    return taken ? -EADDRINUSE : listen_at(path, owner->uid, owner->gid, 0600);
 }
 
 void close_from(int first)
@@ -138,6 +162,7 @@ int spec_read(int memfd, struct spec *out)
         if (!(out->envp[i] = next_string(&p, end))) return EINVAL;
     if (out->argv[0][0] != '/' || out->dir[0] != '/') return EINVAL;
     out->files = head.files;
+    out->flags = head.flags;
     return 0;
 }
 

@@ -357,6 +357,7 @@ static int answer_values(struct weir_wire_app *w)
     uint8_t content[512];
     size_t len = 0, pos = 0;
     unsigned seen = 0;
+    bool was_agreed = w->agreed;
     struct weir_pair p;
     while (weir_wire_pair_next(asked, &pos, &p) == WEIR_OK) {
         for (unsigned i = 0; i < WEIR_COUNT(names); i++) {
@@ -385,7 +386,10 @@ static int answer_values(struct weir_wire_app *w)
         }
     }
     weir_buf_reset(&w->values, 4096);
-    return weir_record_write(&w->out, WEIR_WIRE_GET_VALUES_RESULT, 0, content, len, 0) < 0 ? fail(w, "out of memory") : WEIR_OK;
+    int status = weir_record_write(&w->out, WEIR_WIRE_GET_VALUES_RESULT, 0, content, len, 0);
+    if (status == WEIR_OK && w->agreed && !was_agreed && w->drained) /* it began to drain before it was asked */
+        status = weir_credit_write(&w->out, 0, WEIR_WIRE_BEGIN_REQUEST, CREDIT_FINAL, 0);
+    return status < 0 ? fail(w, "out of memory") : WEIR_OK;
 }
 
 static int on_management_end(struct weir_wire_app *w)

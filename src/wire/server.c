@@ -98,7 +98,7 @@ static int get_values(struct weir_wire_server *w, const char *name, enum asked a
 {
     uint8_t content[64];
     if (w->error) return WEIR_CLOSED;
-    if (w->active || w->asked != ASK_NONE) return WEIR_INVALID;
+    if ((w->active && asked == ASK_FLOW) || w->asked != ASK_NONE) return WEIR_INVALID;
     size_t len = weir_wire_pair(content, weir_cstr(name), WEIR_STR(""));
     int status = weir_record_write(&w->out, WEIR_WIRE_GET_VALUES, 0, content, len, 8); /* FC 2.1: padded for libfcgi */
     if (status == WEIR_OK) w->asked = asked;

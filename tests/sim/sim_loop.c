@@ -207,9 +207,9 @@ static int sm_error(struct weir_loop *l, int fd)
     return 0;
 }
 
-static int sm_accepted(struct weir_loop *l, int fd)
+static int64_t sm_peer(struct weir_loop *l, int fd)
 {
-    return sock(l, fd)->accepted;
+    return sock(l, fd)->accepted ? sock(l, fd)->peer + 1 : 0;
 }
 
 static void cut(struct sim *w, int fd)
@@ -264,7 +264,7 @@ static void sm_job(struct weir_loop *l, struct weir_job *job)
 static const struct weir_loop_ops ops = {
     .free = sm_free, .wait = sm_wait, .wake = sm_wake, .clock_us = sm_clock, .add = sm_add, .want_write = sm_want_write, .del = sm_del,
     .read = sm_read, .write = sm_write, .sendfile = sm_sendfile, .accept = sm_accept, .connect = sm_connect, .error = sm_error,
-    .accepted = sm_accepted, .shutdown_write = sm_shutdown, .close = sm_close, .job = sm_job,
+    .peer = sm_peer, .shutdown_write = sm_shutdown, .close = sm_close, .job = sm_job,
 };
 
 struct weir_loop *sim_loop_new(struct sim *w)

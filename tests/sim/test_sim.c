@@ -15,7 +15,7 @@ struct task {
     struct weir_client_req *req;
     uint64_t body_sent, answer_got, unread;
     unsigned ends;
-    bool begun, gone;
+    bool begun, gone, refused;
 };
 struct world {
     struct sim net;
@@ -26,6 +26,7 @@ struct world {
     struct weir_client *client;
     struct weir_spill_quota quota;
     struct task t[REQUESTS];
+    struct weir_endpoint_options endpoint;
     uint64_t seed;
     bool flow, disturbed;
 };
@@ -70,7 +71,8 @@ static void give_body(struct world *w, struct task *t)
 static size_t check_answer(struct world *w, struct task *t, const char *p, size_t len)
 {
     size_t id = (size_t)(t - w->t);
-    for (size_t k = 0; k < len; k++) {
+    if (t->app.runs == 0 && w->endpoint.id > 1) t->refused = true; /* a plain connection is told of overload in words */
+    for (size_t k = 0; k < len && !t->refused; k++) {
         if (t->unread < 2) { /* newlines in a row, CR looked over */
             if (p[k] == '\n') t->unread++;
             else if (p[k] != '\r') t->unread = 0;
@@ -88,8 +90,9 @@ static void finished(struct world *w, struct task *t)
     size_t id = (size_t)(t - w->t);
     weir_client_req_result(t->req, &r);
     t->ends++;
-    if (r.status == WEIR_OK && t->answer_got != t->app.answer) fail(w, "complete, but not all of the answer came", id);
-    if (r.status != WEIR_OK && !w->disturbed) fail(w, r.reason, id);
+    if (r.status == WEIR_OK && !t->refused && t->answer_got != t->app.answer) fail(w, "complete, but not all of the answer came", id);
+    if (r.status == WEIR_REFUSED && w->endpoint.id > 1) t->refused = true; /* two generations are one app here: it may be too much */
+    if (r.status != WEIR_OK && !w->disturbed && !t->refused) fail(w, r.reason, id);
     if (r.not_run && r.status != WEIR_OK && t->app.runs) fail(w, "told that it did not run, but it did", id);
     weir_client_req_free(t->req);
     t->req = NULL;
@@ -117,6 +120,7 @@ static void client_events(struct world *w)
                 weir_client_consume(t->req, check_answer(w, t, p, len));
             }
             break;
+        case WEIR_CLIENT_SLOW: break;
         case WEIR_CLIENT_END: finished(w, t); break;
         }
     }
@@ -126,6 +130,7 @@ static void client_turn(struct world *w)
 {
     struct weir_event ev[64];
     int n = weir_loop_wait(w->client_loop, ev, 64, 0);
+    weir_client_turn(w->client);
     for (int i = 0; i < n; i++) {
         if (ev[i].ready & WEIR_READY_WAKE) weir_client_woken(w->client);
         else weir_client_ready(w->client, &ev[i]);
@@ -176,6 +181,7 @@ static void start(struct world *w, uint64_t seed)
     if (weir_client_new(&w->client, w->group, w->client_loop, &co) < 0) abort();
     struct weir_endpoint_options eo = {.id = 1, .address = "unix:/sim", .workers = 4, .keep = weir_random_next(r) % 4 != 0, .flow = w->flow,
                                        .plain_mpx = weir_random_next(r) % 2, .requests = 16};
+    w->endpoint = eo;
     if (weir_pool_set(w->pool, &eo, 1) < 0) abort();
     for (size_t i = 0; i < REQUESTS; i++) {
         struct task *t = &w->t[i];
@@ -184,6 +190,15 @@ static void start(struct world *w, uint64_t seed)
         t->app.delay = weir_random_next(r) % 4 == 0;
         t->app.early = t->app.body && weir_random_next(r) % 6 == 0;
     }
+}
+
+/* As a restart of the app does it: another process at the same address, the old one drains. */
+static void next_generation(struct world *w)
+{
+    struct weir_endpoint_options both[2] = {w->endpoint, w->endpoint};
+    both[0].drain = true;
+    both[1].id = ++w->endpoint.id;
+    if (weir_pool_set(w->pool, both, 2) < 0) abort();
 }
 
 static bool all_over(const struct world *w)
@@ -199,7 +214,7 @@ static void finish(struct world *w)
         const struct task *t = &w->t[i];
         if (t->ends + t->gone != 1) fail(w, "it did not end exactly once", i);
         if (t->app.runs > 1) fail(w, "it ran twice", i);
-        if (!w->disturbed && t->app.runs != 1) fail(w, "it did not run", i);
+        if (!w->disturbed && t->app.runs != !t->refused) fail(w, "it did not run", i);
     }
     for (int i = 0; i < 20000 && !(sim_quiet(&w->net) && i > 300); i++) { /* aborted ones end in the app, too */
         sim_move(&w->net);
@@ -207,10 +222,12 @@ static void finish(struct world *w)
         sim_app_turn(&w->app);
         client_turn(w);
     }
-    struct weir_endpoint_stats eps;
+    static struct weir_endpoint_stats eps[10000];
     struct weir_pool_stats s;
-    weir_pool_stats(w->pool, &s, &eps, 1);
-    if (eps.busy || s.queued) fail(w, "a slot was lost", 0);
+    weir_pool_stats(w->pool, &s, eps, 10000);
+    for (size_t i = 0; i < s.endpoint_count; i++)
+        if (!eps[i].gone && (eps[i].busy || eps[i].opening || (eps[i].draining && eps[i].conns))) fail(w, "a slot was lost", i);
+    if (s.queued) fail(w, "a request waits for ever", 0);
     if (sim_app_busy(&w->app)) fail(w, "the app still has a request", 0);
     weir_client_free(w->client);
     weir_pool_free(w->pool);
@@ -243,6 +260,7 @@ static uint64_t run(uint64_t seed)
         case 2: client_turn(&w); break;
         case 3: sim_clock(&w.net, weir_random_next(r) % 3000); break;
         case 4:
+            if (weir_random_next(r) % 500 == 0) next_generation(&w);
             if (w.disturbed && weir_random_next(r) % 400 == 0) sim_reset(&w.net);
             if (w.disturbed && weir_random_next(r) % 60 == 0) { /* a client leaves */
                 struct task *t = &w.t[weir_random_next(r) % REQUESTS];

@@ -52,8 +52,8 @@ def test_a_thousand_slow_requests_share_one_process_and_a_connection_for_each_th
 
 @pytest.mark.nosan
 def test_a_thousand_requests_wait_for_four_php_workers_and_none_fails():
-    with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }}\npool p {{ php; workers 4; queue 1000 60s; {USER} }}",
-              {"public/s.php": "<?php usleep(20000); echo 1;"}) as w:
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }}\npool p {{ php cgi; workers 4; queue 1000 60s; {USER} }}",
+              {"public/s.php": "<?php usleep(100000); echo 1;"}) as w:
         peak = [0]
         address = w.pool("p")["processes"][0]["address"][5:]
 

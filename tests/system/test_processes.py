@@ -239,13 +239,52 @@ def test_a_program_that_dies_at_once_is_started_with_growing_pauses():
         assert w.get("/").status == 503
 
 
-def test_a_missing_program_and_an_unknown_user_are_told_with_their_place():
-    w = Weir("site a { listen http://127.0.0.1:PORT; pool p }\npool p { run ./nothing; user nobody-here }\n", wait=False)
-    assert w.process.wait(20 * SLOW) == 1
-    log = w.stop()
-    assert "there is no program" in log and "weir.conf:3:1" in log
-    if IS_ROOT:
-        assert "there is no user nobody-here" in log
+def test_a_missing_program_and_an_unknown_user_stop_their_pool_alone():
+    more = "route /bad/ { pool bad }\n"
+    with Weir(CONFIG.replace("debug yes", "debug yes\n" + more) + "pool bad { run ./nothing; user nobody-here }\n", FILES) as w:
+        assert "there is no program" in w.log() and "weir.conf:" in w.log()
+        if IS_ROOT:
+            assert "there is no user nobody-here" in w.log()
+        assert w.get("/app/hello").status == 200
+        wait_for(lambda: w.get("/bad/").status == 503)
+        assert w.pool("bad")["problem"]
+
+
+def test_a_reload_with_a_port_in_use_keeps_the_old_configuration(weir):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        weir.configure(CONFIG.replace("listen ", f"listen http://127.0.0.1:{s.getsockname()[1]} ").replace("processes 2", "processes 1"))
+        r = weir.command("reload")
+        assert r.returncode == 1 and "the port is in use" in r.stderr
+    assert weir.status()["configuration"] == 1 and len(weir.pids("demo")) == 2
+    weir.configure(CONFIG)
+    assert weir.command("reload").returncode == 0 and weir.get("/app/hello").status == 200
+
+
+def test_an_included_file_with_a_mistake_stops_only_itself(weir):
+    weir.write("more/a.conf", f"pool one {{ run ../hello; {USER} }}\n")
+    weir.configure(CONFIG + "include more/*.conf\n")
+    assert weir.command("reload").returncode == 0
+    pid = wait_for(lambda: weir.pids("one"))
+    weir.write("more/a.conf", "pool one { rum ../hello }\n")
+    weir.write("more/b.conf", "pool two {\n")
+    weir.write("more/c.conf", f"pool three {{ run ../hello; {USER} }}\n")
+    assert weir.command("reload").returncode == 0
+    wait_for(lambda: weir.pids("three"))
+    assert weir.pids("one") == pid and not weir.pool("two")
+    assert "did you mean" in weir.log() and "its last good version stays in use" in weir.log()
+
+
+def test_control_that_was_killed_goes_on_with_what_was_in_use(weir):
+    demo, php, gateway = weir.pids("demo"), weir.pids("php"), weir.gateway()
+    weir.configure("this is no configuration\n")
+    control = weir.status()["control_pid"]
+    os.kill(control, signal.SIGKILL)
+    wait_for(lambda: (weir.status() or {"control_pid": control})["control_pid"] != control)
+    wait_for(lambda: weir.gateway() == gateway)
+    assert (weir.pids("demo"), weir.pids("php")) == (demo, php)
+    assert weir.get("/pid.php").status == 200
 
 
 def test_a_port_in_use_is_told():

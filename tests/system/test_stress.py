@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+import pytest
 from weirlib import BUILD
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stress")
@@ -18,5 +19,6 @@ def test_no_request_runs_twice_or_after_it_was_given_up():
     run("once.py", "--rounds", "60" if "san" not in os.path.basename(BUILD) else "15")
 
 
-def test_the_capacity_of_a_group_is_never_exceeded_and_no_request_is_forgotten():
-    run("exact.py", "--requests", "2000" if "san" not in os.path.basename(BUILD) else "800")
+@pytest.mark.parametrize("php", ["cgi", "fpm"])
+def test_the_capacity_of_a_group_is_never_exceeded_and_no_request_is_forgotten(php):
+    run("exact.py", "--php", php, "--requests", "2000" if "san" not in os.path.basename(BUILD) else "800")

@@ -185,7 +185,7 @@ class Weir:
         assert not left, f"processes were left: {left}\n{log}"
         assert not sockets, f"files were left: {sockets}"
         assert took < 2.5 * SLOW, f"the end took {took:.1f} s"
-        for word in ("AddressSanitizer", "ThreadSanitizer", "runtime error:", "internal check failed", "LeakSanitizer"):
+        for word in ("control ended (signal 11", "control ended (signal 6", "process 0 ", "AddressSanitizer", "ThreadSanitizer", "runtime error:", "internal check failed", "LeakSanitizer"):
             assert word not in log, log
         return log
 

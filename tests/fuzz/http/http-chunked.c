@@ -48,10 +48,12 @@ static int plain_reading(const char *p, size_t len, struct weir_buf *content, si
     for (size_t i = 0;;) {
         uint64_t size = 0;
         size_t digits = 0;
+        bool large = false;
         for (; i < len && ((p[i] >= '0' && p[i] <= '9') || ((p[i] | 0x20) >= 'a' && (p[i] | 0x20) <= 'f')); i++, digits++) {
-            if (digits == 15) return -1;
+            large = large || digits == 15;
             size = size * 16 + (uint64_t)(p[i] <= '9' ? p[i] - '0' : (p[i] | 0x20) - 'a' + 10);
         }
+        if (large) return i + 1 < len && p[i] == '\r' && p[i + 1] == '\n' ? -1 : 2; /* refused when its line is complete */
         if (i < len && p[i] == ';') return 2;
         if (i < len && (p[i] != '\r' || digits == 0)) return 2; /* where it is refused differs, not whether */
         if (i + 1 < len && p[i + 1] != '\n') return -1;

@@ -41,9 +41,9 @@ static const struct {
     {"pool p { php; php }", "1:15: \"php\" stands twice in one block: the first one is in line 1; keep one"},
     {"pool p { php }\npool p { php }", "2:6: \"p\" is defined twice: it was defined in w.conf:1:1; choose another name"},
     {OK_SITE "site a { listen http://*:1; root /r }", "2:6: \"a\" is defined twice: it was defined in w.conf:1:1; choose another name"},
-    {"pool p { php; workers x }", "1:23: \"x\" is no count from 1 to 10000: write digits only"},
-    {"pool p { php; workers 0 }", "1:23: \"0\" is no count from 1 to 10000: write digits only"},
-    {"pool p { php; workers 010x }", "1:23: \"010x\" is no count from 1 to 10000: write digits only"},
+    {"pool p { php; workers x }", "1:23: \"x\" is no count from 1 to 1000: write digits only"},
+    {"pool p { php; workers 0 }", "1:23: \"0\" is no count from 1 to 1000: write digits only"},
+    {"pool p { php; workers 010x }", "1:23: \"010x\" is no count from 1 to 1000: write digits only"},
     {"pool p { php; queue 5 3 }", "1:23: \"3\" is no time: write digits and a unit: 500ms, 30s, 5m, 1h"},
     {"pool p { php; queue 5 0s }", "1:23: \"0s\" is no time: write digits and a unit: 500ms, 30s, 5m, 1h"},
     {"pool p { php; time { silent 5x } }", "1:29: \"5x\" is no time: write digits and a unit: 500ms, 30s, 5m, 1h; or none"},
@@ -52,7 +52,7 @@ static const struct {
     {"pool p { connect unix:/a { worker 3 } }", "1:28: unknown name \"worker\" in connect: did you mean \"workers\"?"},
     {"pool p { php; env A }", "1:19: \"env\" needs a value: see weir.conf(5)"},
     {"pool p { php; env A=B c }", "1:19: \"A=B\" is no name of a variable: use letters, digits and _"},
-    {"pool p { php x }", "1:14: \"x\" is no PHP version: write php 8.2, or php alone"},
+    {"pool p { php x }", "1:14: \"x\" is no PHP version: write php 8.2, or php alone; fpm or cgi behind it names the program"},
     {"pool a/b { php }", "1:6: \"a/b\" is no name for a pool: use letters, digits, - _ and ."},
     {"pool p { php", "1:8: a block without its end: close it with }"},
     {"}", "1:1: a } without a block: remove it, or open the block with {"},
@@ -202,7 +202,8 @@ static void effective_settings_tell_their_places(void **state)
     static const struct {
         const char *text;
         unsigned line;
-    } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"time slow 5s", 0},
+    } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0},
+                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
     struct weir_config_source one = {name, (char *)(uintptr_t)text, sizeof text - 1, dir};
@@ -228,17 +229,17 @@ static const struct {
     const char *file, *later;
 } examples[] = {
     {"01-wordpress-tls.conf", "tls limits memory https"},
-    {"02-three-tenants.conf", "processes starting read operate admin status deny-file certificates proxy-protocol use tenants log https"},
+    {"02-three-tenants.conf", "read operate admin status deny-file certificates proxy-protocol use tenants log https"},
     {"03-laravel-container.conf", "tls cache check host https"},
     {"04-c-app.conf", "tls limits memory files write network https"},
-    {"05-cgit.conf", "tls cgi read a https"},
+    {"05-cgit.conf", "tls cgi read https"},
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", "group mode publish fastcgi+unix"},
     {"08-farm-app.conf", "peer-tls ca certificate name allow root publish fastcgis"},
     {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name check retry fastcgis fastcgis https"},
     {"09-development.conf", "watch"},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
-    {"tenants/alice.conf", "limits memory env-file php-value php-admin-value a"},
+    {"tenants/alice.conf", "limits memory env-file"},
     {"tenants/bob.conf", "mail"},
     {"tenants/carol.conf", "suspended"},
 };

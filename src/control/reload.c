@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+/* Configurations: read, checked, its listeners opened, and only then taken. Whatever fails before that, the one in use stays.
+ * What is wrong with one included file, or with what this machine lacks for one pool, stops only that. */
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "control/internal.h"
+
+/* ---- listeners ---- */
+
+static struct listener_fd *listener_for(struct control *c, const struct weir_conf_listener *l)
+{
+    for (size_t i = 0; i < c->listener_count; i++)
+        if (strcmp(c->listeners[i].socket, l->address.socket) == 0) return &c->listeners[i];
+    if (c->listener_count == WEIR_COUNT(c->listeners)) return NULL;
+    struct listener_fd *f = &c->listeners[c->listener_count++];
+    *f = (struct listener_fd){.fd = -1, .id = ++c->next_listener};
+    snprintf(f->socket, sizeof f->socket, "%s", l->address.socket);
+    return f;
+}
+
+int reload_listener_fd(struct control *c, const struct weir_conf_listener *l)
+{
+    struct listener_fd *f = listener_for(c, l);
+    return f ? f->fd : -1;
+}
+
+static bool address_of(const struct listener_fd *f, struct root_msg *m)
+{
+    struct sockaddr_storage at;
+    if (weir_address_parse(weir_cstr(f->socket), &at, &m->address_len) < 0) return false;
+    memcpy(m->address, &at, sizeof m->address < sizeof at ? sizeof m->address : sizeof at);
+    return true;
+}
+
+static bool named(const struct weir_config *conf, const struct listener_fd *f)
+{
+    for (size_t i = 0; conf && i < conf->listener_count; i++)
+        if (strcmp(conf->listeners[i].address.socket, f->socket) == 0) return true;
+    return false;
+}
+
+/* What neither the configuration in use nor the coming one names is closed. */
+void reload_drop_listeners(struct control *c)
+{
+    for (size_t i = 0; i < c->listener_count;) {
+        struct listener_fd *f = &c->listeners[i];
+        struct root_msg m = {.kind = ROOT_UNLISTEN};
+        if (!f->answered || named(c->conf, f) || named(c->next, f)) {
+            i++;
+            continue;
+        }
+        if (f->fd >= 0) {
+            close(f->fd);
+            if (address_of(f, &m)) root_send(c, &m, NULL, 0);
+        }
+        *f = c->listeners[--c->listener_count];
+    }
+}
+
+static void ask_for(struct control *c, struct listener_fd *f)
+{
+    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id};
+    if (f->fd >= 0 || (f->asked && !f->answered)) return;
+    f->asked = true;
+    f->answered = false;
+    if (address_of(f, &m)) {
+        root_send(c, &m, NULL, 0);
+        return;
+    }
+    f->answered = true;
+    f->code = EINVAL;
+}
+
+void reload_listening(struct control *c, const struct root_msg *m, int fd)
+{
+    for (size_t i = 0; i < c->listener_count; i++) {
+        struct listener_fd *f = &c->listeners[i];
+        if (f->id != m->unit) continue;
+        f->answered = true;
+        f->fd = fd;
+        f->code = m->code;
+        reload_goes_on(c);
+        return;
+    }
+    if (fd >= 0) close(fd);
+}
+
+/* ---- texts ---- */
+
+static void text_of(const struct weir_config_report *r, char *why, size_t len)
+{
+    FILE *f = fmemopen(why, len, "w");
+    if (!f) return;
+    weir_config_report_print(r, f);
+    fclose(f);
+}
+
+/* Users are settled when the root part starts. */
+static void check_users(const struct control *c, const struct weir_config *conf)
+{
+    const struct passwd *pw = c->o.privileged ? getpwuid(geteuid()) : NULL;
+    if (pw && !c->o.dir && strcmp(pw->pw_name, conf->user) != 0)
+        say("control runs as %s, the configuration says %s: it holds from the next start on", pw->pw_name, conf->user);
+}
+
+/* ---- the end of it ---- */
+
+static void forget_next(struct control *c)
+{
+    weir_config_drop(c->next);
+    weir_config_sources_free(&c->next_sources);
+    c->next = NULL;
+    c->reloading = false;
+}
+
+static void fail(struct control *c, const char *why)
+{
+    bool first = c->conf == NULL;
+    forget_next(c);
+    reload_drop_listeners(c);
+    command_reloaded(c, why);
+    if (!first) {
+        if (c->reload_by_signal) fprintf(stderr, "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
+        if (c->reload_by_signal) say("the old configuration stays in use");
+    } else { /* nothing runs yet: there is nothing to keep */
+        fprintf(stderr, "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
+        c->ending = true;
+        root_send(c, &(struct root_msg){.kind = ROOT_STOP, .code = 1}, NULL, 0);
+    }
+    c->reload_by_signal = false;
+}
+
+static int pack(const struct weir_config_sources *src)
+{
+    struct weir_buf packed = {0};
+    int fd = weir_config_pack(src, &packed) == WEIR_OK ? weir_link_memfd("weir-config", weir_buf_ptr(&packed), weir_buf_len(&packed)) : -1;
+    weir_buf_fini(&packed);
+    return fd;
+}
+
+static void take(struct control *c)
+{
+    struct weir_config *old = c->conf;
+    bool first = old == NULL;
+    int memfd = pack(&c->next_sources);
+    if (memfd < 0) {
+        fail(c, "weir: out of descriptors or memory\n");
+        return;
+    }
+    if (c->config_memfd >= 0) close(c->config_memfd);
+    c->config_memfd = memfd;
+    weir_config_sources_free(&c->sources);
+    c->sources = c->next_sources;
+    c->next_sources = (struct weir_config_sources){0};
+    c->conf = c->next;
+    c->next = NULL;
+    c->reloading = false;
+    c->config_version++;
+    check_users(c, c->conf);
+    pools_plan(c);
+    weir_config_drop(old);
+    root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
+    if (first) command_listen(c);
+    if (c->reload_by_signal) say("the configuration was read again");
+    c->reload_by_signal = false;
+    command_reloaded(c, NULL);
+}
+
+/* The listeners of the coming configuration are there, or one of them cannot be. */
+void reload_goes_on(struct control *c)
+{
+    if (!c->reloading) return;
+    for (size_t i = 0; i < c->next->listener_count; i++) {
+        const struct listener_fd *f = listener_for(c, &c->next->listeners[i]);
+        if (f && !f->answered) return;
+    }
+    for (size_t i = 0; i < c->next->listener_count; i++) {
+        const struct weir_conf_listener *l = &c->next->listeners[i];
+        const struct listener_fd *f = listener_for(c, l);
+        char why[512];
+        if (f && f->fd >= 0) continue;
+        snprintf(why, sizeof why, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column, l->address.text,
+                 !f                        ? "there are too many listeners"
+                 : f->code == EADDRINUSE   ? "the port is in use: stop the other program, or choose another port"
+                 : f->code == EACCES       ? "only root may use this port: choose one above 1023"
+                 : f->code == EADDRNOTAVAIL ? "this machine does not have that address"
+                                           : strerror(f->code));
+        fail(c, why);
+        return;
+    }
+    take(c);
+}
+
+/* ---- the beginning ---- */
+
+static const char *dir_user(const struct control *c, char *out, size_t len)
+{
+    struct stat st;
+    if (!c->o.privileged || stat(c->o.dir, &st) < 0) return NULL;
+    struct passwd *pw = st.st_uid ? getpwuid(st.st_uid) : NULL;
+    snprintf(out, len, "%s", pw ? pw->pw_name : "weir-demo");
+    return out;
+}
+
+static int read_sources(struct control *c, int fd, bool kept, struct weir_config_report *report)
+{
+    char user[64], *bytes = NULL;
+    size_t len;
+    if (kept) {
+        int status = weir_link_memfd_read(fd, 64u << 20, &bytes, &len);
+        if (status == WEIR_OK) status = weir_config_unpack(bytes, len, &c->next_sources);
+        free(bytes);
+        return status;
+    }
+    if (c->o.dir) return weir_config_for_dir(c->o.dir, c->o.listen, dir_user(c, user, sizeof user), &c->next_sources, report);
+    if (fd >= 0) return weir_config_read_fd(fd, c->o.config_path, &c->next_sources, report);
+    return weir_config_read(c->o.config_path, &c->next_sources, report);
+}
+
+static const struct weir_config_source *source_of(const struct weir_config_sources *s, const char *name)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (strcmp(s->list[i].name, name) == 0) return &s->list[i];
+    return NULL;
+}
+
+/* Its last good version stands for an included file with mistakes, or nothing does. */
+static bool mend_source(struct control *c, struct weir_config_source *s)
+{
+    const struct weir_config_source *old = source_of(&c->sources, s->name);
+    bool usable = old && (old->len != s->len || memcmp(old->text, s->text, s->len) != 0);
+    if (s->len == 0) return false;
+    char *text = usable ? malloc(old->len + 1) : calloc(1, 1);
+    if (!text) return false;
+    if (usable) memcpy(text, old->text, old->len + 1);
+    free(s->text);
+    s->text = text;
+    s->len = usable ? old->len : 0;
+    say("%s has mistakes: %s", s->name, usable ? "its last good version stays in use" : "nothing of it is used");
+    return true;
+}
+
+static bool has_mistakes(const struct weir_config_report *r, const char *file)
+{
+    for (size_t i = 0; i < r->count; i++)
+        if (r->list[i].level != WEIR_CONFIG_WARNING && strcmp(r->list[i].file, file) == 0) return true;
+    return false;
+}
+
+/* True: another try is worth it. The main file is all or nothing. */
+static bool mend_includes(struct control *c, const struct weir_config_report *r)
+{
+    struct weir_config_sources *s = &c->next_sources;
+    bool mended = false;
+    if (s->count == 0 || has_mistakes(r, s->list[0].name)) return false;
+    for (size_t i = 1; i < s->count; i++)
+        if (has_mistakes(r, s->list[i].name)) mended |= mend_source(c, &s->list[i]);
+    return mended;
+}
+
+void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
+{
+    struct weir_config_report report;
+    char why[8192] = "";
+    if (c->reloading) forget_next(c);
+    c->reload_by_signal = by_signal;
+    weir_config_report_init(&report);
+    int status = read_sources(c, fd, kept, &report);
+    for (int tries = 0; status == WEIR_OK && tries < 4; tries++) {
+        status = weir_config_parse(&c->next_sources, &c->next, &report);
+        if (status == WEIR_OK && report.later == 0) break;
+        text_of(&report, why, sizeof why);
+        if (!mend_includes(c, &report)) {
+            status = WEIR_INVALID;
+            break;
+        }
+        fputs(why, stderr);
+        weir_config_drop(c->next);
+        c->next = NULL;
+        weir_config_report_fini(&report);
+        weir_config_report_init(&report);
+        status = WEIR_OK;
+    }
+    if (c->next && status == WEIR_OK) {
+        weir_config_check_machine(c->next, c->o.privileged, &report);
+        weir_config_report_print(&report, stderr);
+    } else if (!why[0]) {
+        text_of(&report, why, sizeof why);
+    }
+    weir_config_report_fini(&report);
+    if (status < 0 || !c->next) {
+        fail(c, why[0] ? why : "weir: the configuration cannot be read\n");
+        return;
+    }
+    if (c->o.no_sites) c->next->site_count = c->next->listener_count = 0;
+    c->reloading = true;
+    for (size_t i = 0; i < c->next->listener_count; i++) {
+        struct listener_fd *f = listener_for(c, &c->next->listeners[i]);
+        if (f) ask_for(c, f);
+    }
+    reload_goes_on(c);
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/* What a unit is started with: program, arguments, environment, and the file that php-fpm reads. */
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "control/internal.h"
+
+struct env {
+    const char *name, *value;
+};
+struct environment {
+    struct env list[300];
+    size_t count;
+};
+
+static void set(struct environment *e, const char *name, const char *value)
+{
+    size_t i = 0;
+    while (i < e->count && strcmp(e->list[i].name, name) != 0) i++;
+    if (i == WEIR_COUNT(e->list)) return;
+    if (i == e->count) e->count++;
+    e->list[i] = (struct env){name, value};
+}
+
+/* The clean base environment, what Weir itself has to say, and the pool's own: later ones win. */
+static void base_environment(struct environment *e, const struct weir_conf_pool *o)
+{
+    const struct passwd *pw = o->user ? getpwnam(o->user) : getpwuid(geteuid());
+    static char home[256], user[64];
+    snprintf(home, sizeof home, "%s", pw ? pw->pw_dir : "/");
+    snprintf(user, sizeof user, "%s", pw ? pw->pw_name : "nobody");
+    set(e, "PATH", "/usr/local/bin:/usr/bin:/bin");
+    set(e, "LANG", "C.UTF-8");
+    set(e, "HOME", home);
+    set(e, "USER", user);
+    set(e, "LOGNAME", user);
+    set(e, "TMPDIR", "/tmp");
+}
+
+static void own_environment(struct environment *e, const struct weir_conf_pool *o)
+{
+    for (size_t i = 0; i < o->env_count; i++) set(e, o->env[i].name.ptr, o->env[i].value.ptr);
+}
+
+/* ---- the memfd ---- */
+
+static bool put(struct weir_buf *b, const char *name, const char *value)
+{
+    size_t n = name ? strlen(name) : 0;
+    if (n && (weir_buf_append(b, name, n) < 0 || weir_buf_append(b, "=", 1) < 0)) return false;
+    return weir_buf_append(b, value, strlen(value) + 1) == WEIR_OK;
+}
+
+static int write_spec(const struct weir_conf_pool *o, const char *const *argv, size_t argc, const struct environment *e, uint32_t flags)
+{
+    struct weir_buf b = {0};
+    struct root_spec head = {.version = ROOT_PROTO_VERSION, .argc = (uint32_t)argc, .envc = (uint32_t)e->count, .files = o->files, .flags = flags};
+    bool fine = weir_buf_append(&b, &head, sizeof head) == WEIR_OK && put(&b, NULL, o->dir);
+    for (size_t i = 0; fine && i < argc; i++) fine = put(&b, NULL, argv[i]);
+    for (size_t i = 0; fine && i < e->count; i++) fine = put(&b, e->list[i].name, e->list[i].value);
+    int fd = fine ? weir_link_memfd("weir-start", weir_buf_ptr(&b), weir_buf_len(&b)) : -1;
+    weir_buf_fini(&b);
+    return fd;
+}
+
+/* ---- php-fpm ---- */
+
+/* As php-fpm's file quotes it; config refuses what cannot be quoted. */
+static void write_value(FILE *f, const char *kind, const struct weir_pair *v)
+{
+    char quote = strchr(v->value.ptr, '\'') ? '"' : '\'';
+    fprintf(f, "%s[%s] = %c%s%c\n", kind, v->name.ptr, quote, v->value.ptr, quote);
+}
+
+static unsigned seconds(uint32_t ms)
+{
+    return ms ? (ms + 999) / 1000 : 0;
+}
+
+/* A file that the pool's user can open by /proc/self/fd. */
+static int write_fpm_file(const struct weir_conf_pool *o, const char *socket)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    if (!f) return -1;
+    fprintf(f, "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = 8192\ndaemonize = no\n[%s]\nlisten = %s\n", o->name, socket);
+    if (o->workers_min == o->workers) fprintf(f, "pm = static\n");
+    else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", seconds(o->idle_ms));
+    fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", o->workers);
+    if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
+    if (o->slow_ms) fprintf(f, "slowlog = /proc/self/fd/2\nrequest_slowlog_timeout = %us\n", seconds(o->slow_ms));
+    for (size_t i = 0; i < o->php_value_count; i++) write_value(f, "php_value", &o->php_values[i]);
+    for (size_t i = 0; i < o->php_admin_value_count; i++) write_value(f, "php_admin_value", &o->php_admin_values[i]);
+    fclose(f);
+    int fd = weir_link_memfd("weir-fpm", text, len);
+    free(text);
+    return fd;
+}
+
+static bool make_fpm(const struct pool *p, const char *socket, const char *program, struct unit_spec *out)
+{
+    const struct weir_conf_pool *o = p->conf;
+    struct environment e = {.count = 0};
+    char sockets[160];
+    const char *argv[] = {program, "-F", "-y", "/proc/self/fd/4"};
+    snprintf(sockets, sizeof sockets, "%s=3", socket);
+    base_environment(&e, o);
+    own_environment(&e, o);
+    set(&e, "FPM_SOCKETS", sockets);
+    out->config = write_fpm_file(o, socket);
+    out->memfd = write_spec(o, argv, WEIR_COUNT(argv), &e, ROOT_SPEC_FPM);
+    out->workers = o->workers;
+    out->processes = o->workers + 1;
+    out->prove = true;
+    return out->memfd >= 0 && out->config >= 0;
+}
+
+/* ---- php-cgi ---- */
+
+/* Settings that scripts cannot raise: an ini file whose sections hold below the roots that this pool serves. */
+static bool write_ini(const struct control *c, const struct pool *p, const char *dir)
+{
+    const struct weir_conf_pool *o = p->conf;
+    char path[200];
+    snprintf(path, sizeof path, "%s/weir.ini", dir);
+    if (mkdir(dir, 0755) < 0 && errno != EEXIST) return false;
+    FILE *f = fopen(path, "we");
+    if (!f) return false;
+    for (size_t i = 0; i < o->php_value_count; i++) {
+        char quote = strchr(o->php_values[i].value.ptr, '\'') ? '"' : '\'';
+        fprintf(f, "%s = %c%s%c\n", o->php_values[i].name.ptr, quote, o->php_values[i].value.ptr, quote);
+    }
+    for (size_t i = 0; i < c->conf->site_count; i++) {
+        const struct weir_conf_site *s = &c->conf->sites[i];
+        for (size_t k = 0; k < s->route_count; k++) {
+            const struct weir_conf_route *r = &s->routes[k];
+            const char *root = r->app_root ? r->app_root : r->root;
+            if (r->pool < 0 || strcmp(c->conf->pools[r->pool].name, p->name) != 0 || !root || !o->php_admin_value_count) continue;
+            fprintf(f, "[PATH=%s]\n", root);
+            for (size_t m = 0; m < o->php_admin_value_count; m++) {
+                char quote = strchr(o->php_admin_values[m].value.ptr, '\'') ? '"' : '\'';
+                fprintf(f, "%s = %c%s%c\n", o->php_admin_values[m].name.ptr, quote, o->php_admin_values[m].value.ptr, quote);
+            }
+        }
+    }
+    return fclose(f) == 0;
+}
+
+static bool make_php_cgi(const struct control *c, const struct pool *p, const char *program, struct unit_spec *out)
+{
+    const struct weir_conf_pool *o = p->conf;
+    struct environment e = {.count = 0};
+    char children[16], scan[200], dir[160];
+    const char *argv[] = {program};
+    bool group = o->workers_min == o->workers; /* a fixed number shares its opcache; else each process is a unit */
+    snprintf(children, sizeof children, "%u", o->workers);
+    base_environment(&e, o);
+    if (o->php_value_count || o->php_admin_value_count) {
+        snprintf(dir, sizeof dir, "%.64s/control/ini.%.64s", c->o.run_dir, o->name);
+        snprintf(scan, sizeof scan, ":%s", dir);
+        if (!write_ini(c, p, dir)) return false;
+        set(&e, "PHP_INI_SCAN_DIR", scan);
+    }
+    own_environment(&e, o);
+    if (group) set(&e, "PHP_FCGI_CHILDREN", children);
+    set(&e, "PHP_FCGI_MAX_REQUESTS", "0"); /* Weir recycles: a worker that leaves by itself loses requests */
+    out->memfd = write_spec(o, argv, 1, &e, 0);
+    out->workers = group ? o->workers : 1;
+    out->processes = group ? o->workers + 1 : 1;
+    return out->memfd >= 0;
+}
+
+/* ---- any program ---- */
+
+static bool make_run(struct control *c, const struct pool *p, struct unit_spec *out)
+{
+    const struct weir_conf_pool *o = p->conf;
+    struct environment e = {.count = 0};
+    char notify[160];
+    base_environment(&e, o);
+    set(&e, "WEIR_LISTEN", "private");
+    if (o->notify) {
+        if (notify_listen(c) < 0) return false;
+        snprintf(notify, sizeof notify, "%.64s/control/notify", c->o.run_dir);
+        set(&e, "NOTIFY_SOCKET", notify);
+    }
+    own_environment(&e, o);
+    out->memfd = write_spec(o, o->argv, o->argc, &e, 0);
+    out->workers = out->processes = 1;
+    return out->memfd >= 0;
+}
+
+bool spec_make(struct control *c, const struct pool *p, const char *socket, struct unit_spec *out)
+{
+    const struct weir_conf_pool *o = p->conf;
+    char program[64];
+    bool fine;
+    *out = (struct unit_spec){.memfd = -1, .config = -1, .why = "out of descriptors or memory"};
+    if (o->kind == WEIR_POOL_RUN) {
+        fine = make_run(c, p, out);
+    } else {
+        enum weir_conf_php php = weir_config_php(o->php, o->php_version, program, sizeof program);
+        if (php == WEIR_PHP_ANY) {
+            out->why = o->php == WEIR_PHP_CGI ? "php-cgi is not installed" : "neither php-fpm nor php-cgi is installed";
+            return false;
+        }
+        fine = php == WEIR_PHP_FPM ? make_fpm(p, socket, program, out) : make_php_cgi(c, p, program, out);
+    }
+    if (fine) return true;
+    if (out->memfd >= 0) close(out->memfd);
+    if (out->config >= 0) close(out->config);
+    return false;
+}
