@@ -33,7 +33,7 @@ struct weir_app_options {
     uint32_t params_bytes;     /* of one request [1 MiB] */
     uint32_t body_window;      /* input bytes of a request that are held unread [64 KiB] */
     uint32_t output_buffer;    /* bytes of a connection that wait to be sent before writes wait [256 KiB] */
-    uint32_t idle_ms;          /* a connection without a request is closed after it [0: never] */
+    uint32_t idle_ms;          /* a connection without a request, also one with half a record, is closed after it [0: never] */
     uint32_t drain_ms;         /* what still runs then is aborted [30000] */
     const char *server_addrs;  /* FCGI_WEB_SERVER_ADDRS: addresses that may connect by TCP; NULL: from the environment */
 };
@@ -46,9 +46,9 @@ WEIR_API void weir_app_options_init_sized(struct weir_app_options *o, size_t siz
 WEIR_API WEIR_CHECK int weir_app_new(struct weir_app **out, const struct weir_app_options *o);
 /* Ends what is open as aborted; listen_fd stays the caller's. */
 WEIR_API void weir_app_free(struct weir_app *app);
-/* An accepted connection; owned from success on. */
+/* An accepted connection; owned from success on. The app's thread. WEIR_LIMIT: max_conns are open; WEIR_NOMEM, WEIR_SYSTEM. */
 WEIR_API WEIR_CHECK int weir_app_adopt(struct weir_app *app, int fd);
-/* Threads style, a whole program in one call: WEIR_OK when it has drained. */
+/* Threads style, a whole program in one call: WEIR_OK when it has drained. WEIR_INVALID: events style; WEIR_NOMEM, WEIR_SYSTEM. */
 WEIR_API WEIR_CHECK int weir_app_run(struct weir_app *app);
 /* The signal drains; its former action comes back in weir_app_free(). At most 4 signals. */
 WEIR_API WEIR_CHECK int weir_app_drain_on(struct weir_app *app, int signal_number);
@@ -58,7 +58,8 @@ WEIR_API void weir_app_drain(struct weir_app *app);
 WEIR_API void weir_app_wake(struct weir_app *app);
 
 /* ---- events style ---- */
-/* Reads and accepts; waits for at most wait_ms (0: not at all, -1: until something happens). */
+/* Reads and accepts; waits for at most wait_ms (0: not at all, -1: until something happens). WEIR_OK, also when a signal came;
+ * WEIR_SYSTEM: the listening socket cannot be used (first call only). */
 WEIR_API WEIR_CHECK int weir_app_step(struct weir_app *app, int wait_ms);
 enum weir_app_event_type {
     WEIR_APP_REQUEST = 1, /* parameters are complete */

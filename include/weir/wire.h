@@ -9,7 +9,7 @@
  *     next(w, &event) == WEIR_OK    take events; ev.bytes point into the lent bytes
  *     ...write, end, consumed...    answer; encoded records gather in one contiguous output
  *     output(w, &ptr), sent(w, n)   send them
- * After WEIR_WIRE_ERROR nothing more comes out and the connection is to be closed (what is already in the output may
+ * After WEIR_WIRE_EV_ERROR nothing more comes out and the connection is to be closed (what is already in the output may
  * still be sent). */
 #ifndef WEIR_WIRE_H
 #define WEIR_WIRE_H
@@ -123,7 +123,8 @@ WEIR_API struct weir_str weir_wire_app_params(const struct weir_wire_app *w, uin
 WEIR_API struct weir_str weir_wire_app_params_take(struct weir_wire_app *w, uint16_t id);
 WEIR_API void weir_wire_app_set_user(struct weir_wire_app *w, uint16_t id, void *user);
 /* Queues up to len bytes of STDOUT or STDERR: as much as credit and room in the output allow (0..len), or WEIR_INVALID for
- * an inactive id or an ended stream, WEIR_NOMEM. A plain connection has no credit: only output_high bounds it.
+ * an inactive id or an ended stream, WEIR_CLOSED after an error, WEIR_NOMEM. A plain connection has no credit: what waits in
+ * the output is the caller's to bound.
  * After 0 or less than len an EV_ROOM comes when credit came; room in the output is the caller's to watch (output()). */
 WEIR_API WEIR_CHECK int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stream s, const void *buf, size_t len);
 /* How much write() would take now. */
@@ -158,7 +159,7 @@ WEIR_API WEIR_CHECK int weir_wire_server_ping(struct weir_wire_server *w);
 /* Encodes BEGIN_REQUEST, PARAMS and their end straight into the output. window: initial credit for STDOUT and for STDERR,
  * each (agreed connections only). keep: KEEP_CONN (always set on an agreed connection).
  * WEIR_LIMIT: as many are active as the peer takes (plain: 1 unless allow_plain_mpx was called), or no id is free;
- * WEIR_INVALID: a pair over WEIR_WIRE_SEND_CONTENT, a NUL, an empty name; WEIR_CLOSED: after an error or FINAL;
+ * WEIR_INVALID: a pair over WEIR_WIRE_SEND_CONTENT, an empty name; WEIR_CLOSED: after an error or FINAL;
  * WEIR_NOMEM. Nothing is written then. */
 WEIR_API WEIR_CHECK int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int keep, uint32_t window,
                                                const struct weir_pair *params, size_t count, void *user, uint16_t *id);

@@ -111,6 +111,12 @@ static void read_php_value(struct parser *p, const struct node *n, struct weir_p
             return;
         }
     }
+    bool single = value.len && memchr(value.ptr, '\'', value.len) != NULL;
+    for (size_t i = 0; single && i < value.len; i++)
+        if (strchr("\"\\$", value.ptr[i])) { /* PHP's files can quote it neither way */
+            config_bad(p, n, 2, "cannot be written into PHP's configuration", "use only one kind of quotes, and no \\ or $ beside '");
+            return;
+        }
     config_set_pair(p, list, count, weir_cstr(config_keep(p, name)), value);
 }
 

@@ -322,6 +322,9 @@ int gateway_start(struct gateway *gw)
         if (status < 0) return status;
     }
     weir_client_group_watch(gw->group, gw->workers[0].loop);
+    if (!gw->workers[0].loop->knows_peers)
+        fprintf(stderr, "weir gateway: this kernel does not tell whether an app accepted a connection (unix_diag): a request that is given up "
+                        "while it waits in a backlog may still run\n");
     return WEIR_OK;
 }
 

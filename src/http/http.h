@@ -64,8 +64,6 @@ size_t weir_http1_consumed(const struct weir_http1 *p);
 const struct weir_http_request *weir_http1_request(const struct weir_http1 *p);
 /* True before the first byte of a message has come: an idle connection that may be closed without an answer. */
 bool weir_http1_idle(const struct weir_http1 *p);
-/* True while a head is incomplete (time-out for the head), false in the body. */
-bool weir_http1_in_head(const struct weir_http1 *p);
 
 /* ---- writer ---- */
 struct weir_http_response {
@@ -90,7 +88,6 @@ WEIR_CHECK int weir_http1_write_interim(struct weir_buf *out, int status, const 
 size_t weir_http1_chunk_head(char *out, uint64_t len);
 WEIR_CHECK int weir_http1_write_chunk(struct weir_buf *out, const void *p, size_t len); /* head, content, CRLF; len > 0 */
 WEIR_CHECK int weir_http1_write_chunk_end(struct weir_buf *out, const struct weir_pair *trailers, size_t count);
-/* A whole small answer that says why: text/html body, Connection: close unless keep. Used for errors. */
 const char *weir_http_status_text(int status); /* never NULL */
 void weir_http_date(char out[static 30], int64_t unix_seconds); /* IMF-fixdate and NUL [RFC 9110 5.6.7] */
 WEIR_CHECK int weir_http_date_parse(struct weir_str s, int64_t *unix_seconds); /* the three forms of RFC 9110 */

@@ -112,11 +112,6 @@ bool weir_http1_idle(const struct weir_http1 *p)
     return p->state == WAITING || p->state == END || (p->state == REQUEST_LINE && !p->m);
 }
 
-bool weir_http1_in_head(const struct weir_http1 *p)
-{
-    return p->m && (p->state == REQUEST_LINE || p->state == FIELDS);
-}
-
 /* ---- lines ---- */
 
 static int refuse(struct weir_http1 *p, int status, const char *reason)

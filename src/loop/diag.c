@@ -66,3 +66,13 @@ int64_t weir_unix_diag_peer(int netlink, int fd)
     } while (n < 0 && errno == EINTR);
     return n > 0 ? read_answer(buf, (size_t)n, (uint32_t)st.st_ino) : WEIR_INVALID;
 }
+
+bool weir_unix_diag_works(int netlink)
+{
+    int pair[2];
+    if (netlink < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return false;
+    bool works = weir_unix_diag_peer(netlink, pair[0]) > 0;
+    close(pair[0]);
+    close(pair[1]);
+    return works;
+}

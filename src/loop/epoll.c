@@ -380,6 +380,7 @@ int weir_loop_epoll_new(struct weir_loop **out)
     e->epoll = epoll_create1(EPOLL_CLOEXEC);
     e->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     e->diag = weir_open_unix_diag();
+    e->base.knows_peers = weir_unix_diag_works(e->diag);
     struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = pack((struct weir_ident){.kind = KIND_WAKE})};
     if (!e->base.wheel || e->epoll < 0 || e->event < 0 ||
         epoll_ctl(e->epoll, EPOLL_CTL_ADD, e->event, &ev) < 0) {

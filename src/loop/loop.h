@@ -79,6 +79,7 @@ struct weir_loop {
     uint64_t now_us;      /* monotonic, sampled when wait() returns */
     int64_t unix_seconds; /* wall clock, the same moment */
     struct weir_wheel *wheel;
+    bool knows_peers;      /* weir_loop_peer works for unix sockets */
 };
 
 int weir_loop_epoll_new(struct weir_loop **out); /* WEIR_OK, WEIR_SYSTEM, WEIR_NOMEM */

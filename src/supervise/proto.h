@@ -55,7 +55,7 @@ struct root_msg {
     char tag[ROOT_TAG_MAX]; /* control's own; given back as it was */
     unsigned char address[128];
     uint32_t address_len;
-    uint32_t zero;
+    uint32_t reserved; /* 0 */
 };
 
 /* The memfd of ROOT_START: this, then NUL-terminated strings: folder, arguments, environment. */

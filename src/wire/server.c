@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The web server's end of a connection: requests -> records, records -> their output. It owns the ids: the lowest free one
- * is used, so that both sides can index by it [3.3]. */
+/* The web server's end of a connection: requests -> records, records -> their output. It owns the ids: one that is free again
+ * is used before a new one, so that they stay small and both sides can index by them [3.3]. */
 #include <stdlib.h>
 
 #include "wire/wire_internal.h"
@@ -33,7 +33,7 @@ struct weir_wire_server {
     uint64_t sent;            /* bytes that left, in all */
     uint32_t active, limit, peer_window, stray;
     const char *error;
-    bool has_pending, agreed, final, spoiled, told_error, plain_mpx;
+    bool has_pending, agreed, final, spoiled, told_error;
 };
 
 int weir_wire_server_new(struct weir_wire_server **out, const struct weir_wire_limits *l)
@@ -119,7 +119,6 @@ void weir_wire_server_allow_plain_mpx(struct weir_wire_server *w, uint32_t n)
 {
     if (w->agreed) return;
     w->limit = n > 65535 ? 65535 : n ? n : 1;
-    w->plain_mpx = w->limit > 1;
 }
 
 /* ---- beginning ---- */

@@ -234,6 +234,20 @@ def test_a_pool_gets_no_group_that_its_user_is_no_member_of():
         assert w.get("/").status == 503
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="changes owners")
+def test_a_root_that_somebody_made_a_link_to_another_ones_folder_is_not_served():
+    with Weir("site a { listen http://127.0.0.1:PORT; root mine }\n", {"other/secret": "secret", "mine/x": "x"}) as w:
+        assert w.get("/x").status == 200
+        os.rename(f"{w.dir}/mine", f"{w.dir}/was")
+        os.symlink(f"{w.dir}/other", f"{w.dir}/mine")
+        os.lchown(f"{w.dir}/mine", 65534, 65534)
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: w.get("/secret").status == 503)
+        os.lchown(f"{w.dir}/mine", 0, 0)  # root may
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: w.get("/secret").text == b"secret")
+
+
 def test_the_gateway_alone_refuses_what_it_cannot_do(tmp_path):
     conf = tmp_path / "weir.conf"
     for text, word in ((f"site a {{ listen http://127.0.0.1:{free_port()}; pool p }} pool p {{ run /bin/true }}", "runs no processes"),

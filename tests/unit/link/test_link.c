@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* What control and gateway say to each other: it comes back as it was, and nothing that was cut or altered is believed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "link/link.h"
+
+static void full_message(struct weir_link_message *m)
+{
+    static struct weir_link_endpoint e[2] = {
+        {.id = 7, .start_time = 8, .pid = 9, .workers = 10, .requests = 11, .flow = true, .prove = true, .pool = "p", .address = "unix:/x"},
+        {.id = UINT64_MAX, .keep = true, .drain = true, .pool = "q", .address = ""}};
+    static struct weir_link_use u[1] = {{.id = 3, .done = 4, .failed = 5, .busy = 6, .unproven = 7, .gone = true}};
+    static struct weir_link_pool p[1] = {{.pool = "p", .queued = 1, .oldest_ms = 2, .started = 3, .refused = 4, .timed_out = 5}};
+    static struct weir_link_refusal r[1] = {{.pool = "broken"}};
+    *m = (struct weir_link_message){.type = WEIR_LINK_STATE, .version = 42, .part = 1, .of = 2, .drain_ms = 600, .connections = 77, .unit = 12,
+                                    .inode = 13, .flags = 1, .endpoints = e, .endpoint_count = 2, .uses = u, .use_count = 1, .pools = p,
+                                    .pool_count = 1, .refusals = r, .refusal_count = 1, .threads = {5, 6}, .thread_count = 2, .text = "text"};
+}
+
+static void a_message_comes_back_as_it_was(void **state)
+{
+    (void)state;
+    struct weir_link_message in, m;
+    struct weir_buf b = {0};
+    struct weir_arena a;
+    full_message(&in);
+    weir_arena_init(&a, 0);
+    assert_int_equal(weir_link_encode(&in, &b), WEIR_OK);
+    assert_int_equal(weir_link_decode(weir_buf_ptr(&b), weir_buf_len(&b), &a, &m), WEIR_OK);
+    assert_int_equal(m.version, 42);
+    assert_int_equal(m.unit, 12);
+    assert_int_equal(m.inode, 13);
+    assert_int_equal(m.flags, 1);
+    assert_int_equal(m.connections, 77);
+    assert_int_equal(m.endpoint_count, 2);
+    assert_true(m.endpoints[0].flow && m.endpoints[0].prove && !m.endpoints[0].keep && !m.endpoints[0].drain);
+    assert_true(m.endpoints[1].keep && m.endpoints[1].drain && m.endpoints[1].id == UINT64_MAX);
+    assert_string_equal(m.endpoints[0].address, "unix:/x");
+    assert_true(m.uses[0].gone && m.uses[0].busy == 6 && m.uses[0].unproven == 7);
+    assert_int_equal(m.pools[0].timed_out, 5);
+    assert_string_equal(m.refusals[0].pool, "broken");
+    assert_int_equal(m.threads[1], 6);
+    assert_string_equal(m.text, "text");
+    weir_buf_fini(&b);
+    weir_arena_fini(&a);
+}
+
+static void a_message_that_was_cut_or_lengthened_is_refused(void **state)
+{
+    (void)state;
+    struct weir_link_message in, m;
+    struct weir_buf b = {0};
+    struct weir_arena a;
+    full_message(&in);
+    weir_arena_init(&a, 0);
+    assert_int_equal(weir_link_encode(&in, &b), WEIR_OK);
+    size_t len = weir_buf_len(&b);
+    for (size_t cut = 0; cut < len; cut++) assert_int_equal(weir_link_decode(weir_buf_ptr(&b), cut, &a, &m), WEIR_PROTOCOL);
+    assert_int_equal(weir_buf_append(&b, "x", 1), WEIR_OK);
+    assert_int_equal(weir_link_decode(weir_buf_ptr(&b), len + 1, &a, &m), WEIR_PROTOCOL);
+    weir_buf_fini(&b);
+    weir_arena_fini(&a);
+}
+
+static void altered_bytes_harm_nobody(void **state)
+{
+    (void)state;
+    struct weir_link_message in, m;
+    struct weir_buf b = {0};
+    struct weir_random r = {3};
+    full_message(&in);
+    assert_int_equal(weir_link_encode(&in, &b), WEIR_OK);
+    for (int i = 0; i < 20000; i++) {
+        struct weir_arena a;
+        char *copy = malloc(weir_buf_len(&b));
+        memcpy(copy, weir_buf_ptr(&b), weir_buf_len(&b));
+        for (int k = 0; k < 3; k++) copy[weir_random_next(&r) % weir_buf_len(&b)] = (char)weir_random_next(&r);
+        weir_arena_init(&a, 4u << 20);
+        int status = weir_link_decode(copy, weir_buf_len(&b), &a, &m);
+        assert_true(status == WEIR_OK || status == WEIR_PROTOCOL);
+        weir_arena_fini(&a);
+        free(copy);
+    }
+    weir_buf_fini(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_message_comes_back_as_it_was), cmocka_unit_test(a_message_that_was_cut_or_lengthened_is_refused),
+        cmocka_unit_test(altered_bytes_harm_nobody),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
