@@ -56,8 +56,13 @@ int main(int argc, char **argv)
         puts("weir " WEIR_VERSION);
         return 0;
     }
-    for (size_t i = 0; i < COUNT; i++)
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+    for (size_t i = 0; i < COUNT; i++) {
+        char name[32]; /* as usage and errors show it */
+        if (strcmp(argv[1], commands[i].name) != 0) continue;
+        snprintf(name, sizeof name, "weir %s", commands[i].name);
+        argv[1] = name;
+        return commands[i].run(argc - 1, argv + 1);
+    }
     const char *near = nearest(argv[1]);
     fprintf(stderr, "weir: there is no command \"%s\"%s%s%s; see weir --help\n", argv[1], near ? ": did you mean \"" : "",
             near ? near : "", near ? "\"?" : "");
