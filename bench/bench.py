@@ -14,6 +14,8 @@ import sys
 import time
 
 import stacks
+sys.path.insert(0, os.path.join(stacks.ROOT, "tests/system"))
+from stage import staged
 from stacks import LONG_HEAD, cpu_us, group_pids
 
 ROOT = stacks.ROOT
@@ -310,7 +312,8 @@ def main():
     p.add_argument("--seconds", type=int, default=4)
     p.add_argument("--case", default="all", choices=["all", *CASES])
     o = p.parse_args()
-    o.build = os.path.abspath(o.build)
+    folder = os.path.abspath(o.build)
+    o.build = staged(folder)
     load_program(o.build)
     out = Results()
     for log in (False, True):
@@ -323,7 +326,7 @@ def main():
             shutil.rmtree(d, ignore_errors=True)
     missed = [g for g in out.goals if not g[3]]
     out.tell(f"\n{len(out.goals) - len(missed)} goals met, {len(missed)} missed")
-    out.write(os.path.join(o.build, "bench"))
+    out.write(os.path.join(folder, "bench"))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import subprocess
 import tempfile
 import time
 
+from stage import staged
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc"))
+BUILD = staged(os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc")))
 WEIR = os.path.join(BUILD, "src/cli/weir")
 SUPERVISE = os.path.join(BUILD, "src/supervise/weir-supervise")
 EXAMPLES = os.path.join(BUILD, "examples")
