@@ -320,6 +320,10 @@ void exchange_body_stored(struct weir_job *job)
     struct weir_spill *s = weir_spill_done(job);
     struct exchange *ex = s ? weir_spill_user(s) : NULL;
     if (!ex || !ex->http) return;
+    if (!ex->body_done && weir_spill_failed(s)) { /* nothing more is read where the tail is full: say it here */
+        exchange_fail(ex, 500, "the request body could not be stored");
+        return;
+    }
     if (ex->started) pump_app(ex);
     if (ex->http && !ex->body_done && exchange_wants_body(ex)) http_resume(ex->http);
 }

@@ -168,6 +168,11 @@ bool weir_spill_full(const struct weir_spill *s)
     return s->to_file && weir_buf_len(&s->tail) >= TAIL_MAX;
 }
 
+bool weir_spill_failed(const struct weir_spill *s)
+{
+    return s->error != 0;
+}
+
 uint64_t weir_spill_unwritten(const struct weir_spill *s)
 {
     return s->to_file ? s->size - s->flushed : 0;

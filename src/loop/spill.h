@@ -32,6 +32,7 @@ void weir_spill_free(struct weir_spill *s);
 WEIR_CHECK int weir_spill_put(struct weir_spill *s, const void *p, size_t len);
 /* True when more than 1 MiB waits to be written: better read no more for now. */
 bool weir_spill_full(const struct weir_spill *s);
+bool weir_spill_failed(const struct weir_spill *s); /* a read or write of its file failed: all that follows gives WEIR_SYSTEM */
 uint64_t weir_spill_unwritten(const struct weir_spill *s); /* bytes that wait in memory for the file */
 /* Bytes at the cursor: WEIR_OK (len > 0), WEIR_AGAIN: being loaded (an event follows), WEIR_CLOSED: none are left,
  * WEIR_SYSTEM: the disk failed. Valid until the next call. */
