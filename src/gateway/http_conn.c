@@ -253,6 +253,14 @@ void http_event(struct worker *w, const struct weir_event *ev)
 
 void http_resume(struct http_conn *h)
 {
+    uint32_t epoch = h->epoch;
+    if (h->pumping) return; /* on the stack already: it sees that more is wanted */
+    if (h->state == HTTP_EXCHANGE && weir_buf_len(&h->in) == 0) { /* the body's last byte may have filled it: its end waits */
+        h->pumping = true;
+        (void)parse(h, "", 0);
+        if (h->epoch != epoch) return;
+        h->pumping = false;
+    }
     pump(h);
 }
 
