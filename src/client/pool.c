@@ -467,22 +467,29 @@ void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single
     if (serve) pool_serve(p, c);
 }
 
-/* Nothing of the pool can be reached, and nobody will mend it: those who wait are told. */
+/* Locked: those who wait are told that nothing serves them. Those of c go to `mine`; c NULL: each is told by its own thread. */
+static void end_waiters(struct weir_pool *p, struct weir_client *c, int status, const char *reason, struct weir_list *mine)
+{
+    while (!weir_list_empty(&p->waiting)) {
+        struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
+        pool_unwait(p, r);
+        r->state = REQ_GRANTED;
+        r->ep = NULL;
+        r->result.status = status;
+        r->result.reason = reason;
+        if (r->client == c) weir_list_push_back(mine, &r->link);
+        else client_post(r->client, r);
+    }
+}
+
+/* Nothing of the pool can be reached, and nobody will mend it. */
 static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char *reason, struct weir_list *mine)
 {
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
         if (!ep->drain && !down(ep, weir_loop_clock_us(c->loop))) return;
     }
-    while (!weir_list_empty(&p->waiting)) {
-        struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
-        pool_unwait(p, r);
-        r->state = REQ_GRANTED;
-        r->ep = NULL;
-        r->result.reason = reason;
-        if (r->client == c) weir_list_push_back(mine, &r->link);
-        else client_post(r->client, r);
-    }
+    end_waiters(p, c, WEIR_SYSTEM, reason, mine);
 }
 
 uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool opening, const char *reason)
@@ -523,15 +530,7 @@ void weir_pool_refuse(struct weir_pool *p, bool on)
 {
     pthread_mutex_lock(&p->lock);
     p->refuses = on;
-    while (on && !weir_list_empty(&p->waiting)) {
-        struct weir_client_req *r = WEIR_CONTAINER(p->waiting.next, struct weir_client_req, wait_all);
-        pool_unwait(p, r);
-        r->state = REQ_GRANTED;
-        r->ep = NULL;
-        r->result.status = WEIR_REFUSED;
-        r->result.reason = WEIR_POOL_REFUSES;
-        client_post(r->client, r);
-    }
+    if (on) end_waiters(p, NULL, WEIR_REFUSED, WEIR_POOL_REFUSES, NULL);
     pthread_mutex_unlock(&p->lock);
 }
 

@@ -256,8 +256,8 @@ void req_start(struct weir_client_req *r)
         req_recycle(r);
         return;
     }
-    if (!r->ep) { /* nothing of the pool can be reached */
-        req_end(r, r->result.status ? r->result.status : WEIR_SYSTEM, WEIR_STAGE_CONNECT, r->result.reason);
+    if (!r->ep) { /* nothing of the pool serves it */
+        req_end(r, r->result.status, WEIR_STAGE_CONNECT, r->result.reason);
         return;
     }
     r->started_us = r->heard_us = c->loop->now_us;

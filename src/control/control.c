@@ -144,8 +144,7 @@ static void send_orders(struct control *c)
         int bad = send_order(c, &o->m, o->fds, o->count);
         if (bad == EAGAIN || bad == ENOBUFS) return;
         c->first_order = o->next;
-        for (size_t i = 0; i < o->count; i++)
-            if (o->fds[i] >= 0) close(o->fds[i]);
+        weir_link_close(o->fds, o->count);
         free(o);
     }
     watch_root(c, false);
@@ -186,7 +185,7 @@ static void from_gateway(struct control *c)
             lose_link(c);
             break;
         }
-        while (count) close(fds[--count]); /* a gateway has none to give */
+        weir_link_close(fds, count); /* a gateway has none to give */
         if (m.type == WEIR_LINK_READY) {
             if (m.text[0]) say("gateway: %s", m.text);
             c->gateway_ready = true;

@@ -161,6 +161,11 @@ void pools_turn(struct control *c);                       /* starts and ends wha
 int64_t pools_next_ms(const struct control *c);           /* when something is due; -1 */
 struct pool *pool_find(const struct control *c, const char *name);
 struct pool *pool_new(struct control *c, const char *name);
+struct pool_root { /* begins as {0} */
+    size_t site, route;
+};
+/* The next root, as the app sees it, of a route that leads to this pool; NULL: no more. */
+const char *pool_next_root(const struct control *c, const struct pool *p, struct pool_root *at);
 void pool_touch(struct control *c, struct pool *p);       /* something changed: looked at in this turn */
 void pool_trouble(struct control *c, struct pool *p, const char *why); /* a start failed: not again for a while */
 bool pool_restart(struct control *c, const char *name);

@@ -49,6 +49,19 @@ static void pool_free(struct control *c, struct pool *p)
     free(p);
 }
 
+const char *pool_next_root(const struct control *c, const struct pool *p, struct pool_root *at)
+{
+    for (; at->site < c->conf->site_count; at->site++, at->route = 0) {
+        const struct weir_conf_site *s = &c->conf->sites[at->site];
+        while (at->route < s->route_count) {
+            const struct weir_conf_route *r = &s->routes[at->route++];
+            const char *root = r->app_root ? r->app_root : r->root;
+            if (root && r->pool >= 0 && strcmp(c->conf->pools[r->pool].name, p->name) == 0) return root;
+        }
+    }
+    return NULL;
+}
+
 void pool_touch(struct control *c, struct pool *p)
 {
     if (weir_list_empty(&p->touch_link)) weir_list_push_back(&c->touched, &p->touch_link);
@@ -58,8 +71,7 @@ void pool_touch(struct control *c, struct pool *p)
 
 static uint64_t mix(uint64_t h, const char *s)
 {
-    for (; s && *s; s++) h = (h ^ (unsigned char)*s) * 1099511628211u;
-    return (h ^ 0xff) * 1099511628211u;
+    return (h ^ weir_hash(weir_cstr(s ? s : ""))) * 1099511628211u;
 }
 
 static uint64_t mix_pairs(uint64_t h, const struct weir_pair *list, size_t count)
@@ -72,7 +84,7 @@ static uint64_t mix_pairs(uint64_t h, const struct weir_pair *list, size_t count
 static uint64_t settings_of(const struct weir_conf_pool *o)
 {
     char numbers[256];
-    uint64_t h = 14695981039346656037u;
+    uint64_t h = 0;
     bool php = o->kind == WEIR_POOL_PHP;
     h = mix(h, php ? "php" : "run");
     for (size_t i = 0; i < o->argc; i++) h = mix(h, o->argv[i]);
@@ -119,6 +131,12 @@ void pools_plan(struct control *c)
     c->endpoints_changed = true;
 }
 
+/* One unit has all the workers: a php-fpm master, or a php-cgi group of a fixed number. */
+static bool is_one_unit(const struct pool *p)
+{
+    return p->conf->kind == WEIR_POOL_PHP && (p->conf->workers_min == p->conf->workers || p->php == WEIR_PHP_FPM);
+}
+
 /* The least and the most units that a pool may have. */
 static void bounds(const struct pool *p, uint32_t *least, uint32_t *most)
 {
@@ -131,7 +149,7 @@ static void bounds(const struct pool *p, uint32_t *least, uint32_t *most)
     } else if (o->kind == WEIR_POOL_RUN) {
         *least = o->processes_min;
         *most = o->processes;
-    } else if (o->workers_min == o->workers || p->php == WEIR_PHP_FPM) { /* one unit has them all */
+    } else if (is_one_unit(p)) {
         *least = o->workers_min > 0;
         *most = 1;
     } else {
@@ -227,8 +245,7 @@ static bool make_room(struct control *c, const struct pool *for_whom)
 /* How much one more unit would count. */
 static uint32_t processes_of(const struct pool *p)
 {
-    const struct weir_conf_pool *o = p->conf;
-    return o->kind == WEIR_POOL_PHP && (o->workers_min == o->workers || p->php == WEIR_PHP_FPM) ? o->workers + 1 : 1;
+    return is_one_unit(p) ? p->conf->workers + 1 : 1;
 }
 
 /* May a unit be started now, or does the pool wait for others? */

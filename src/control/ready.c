@@ -74,23 +74,10 @@ void probe_start(struct control *c, struct unit *u)
 
 /* ---- the check request ---- */
 
-/* Of the first site that has this pool; NULL: none has a root. */
-static const char *root_of(const struct control *c, const struct pool *pool)
-{
-    for (size_t i = 0; i < c->conf->site_count; i++) {
-        const struct weir_conf_site *s = &c->conf->sites[i];
-        for (size_t k = 0; k < s->route_count; k++) {
-            const struct weir_conf_route *r = &s->routes[k];
-            if (r->pool < 0 || strcmp(c->conf->pools[r->pool].name, pool->name) != 0) continue;
-            if (r->app_root || r->root) return r->app_root ? r->app_root : r->root;
-        }
-    }
-    return NULL;
-}
-
 static void check_start(struct control *c, struct unit *u)
 {
-    const char *path = u->pool->conf->check, *root = root_of(c, u->pool);
+    struct pool_root first = {0};
+    const char *path = u->pool->conf->check, *root = pool_next_root(c, u->pool, &first);
     bool php = u->pool->conf->kind == WEIR_POOL_PHP;
     char file[4096] = "";
     struct weir_pair *pairs;

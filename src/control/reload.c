@@ -125,11 +125,9 @@ static void fail(struct control *c, const char *why)
     forget_next(c);
     reload_drop_listeners(c);
     command_reloaded(c, why);
-    if (!first) {
-        if (c->reload_by_signal) fprintf(stderr, "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
-        if (c->reload_by_signal) say("the old configuration stays in use");
-    } else { /* nothing runs yet: there is nothing to keep */
-        fprintf(stderr, "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
+    if (first || c->reload_by_signal) fprintf(stderr, "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
+    if (!first && c->reload_by_signal) say("the old configuration stays in use");
+    if (first) { /* nothing runs yet: there is nothing to keep */
         c->ending = true;
         root_send(c, &(struct root_msg){.kind = ROOT_STOP, .code = 1}, NULL, 0);
     }

@@ -69,11 +69,16 @@ static int write_spec(const struct weir_conf_pool *o, const char *const *argv, s
 
 /* ---- php-fpm ---- */
 
-/* As php-fpm's file quotes it; config refuses what cannot be quoted. */
+/* A line of php-fpm's file (kind[name] = value), or without kind of an ini file; config refuses what cannot be quoted. */
 static void write_value(FILE *f, const char *kind, const struct weir_pair *v)
 {
     char quote = strchr(v->value.ptr, '\'') ? '"' : '\'';
-    fprintf(f, "%s[%s] = %c%s%c\n", kind, v->name.ptr, quote, v->value.ptr, quote);
+    fprintf(f, "%s%s%s%s = %c%s%c\n", kind ? kind : "", kind ? "[" : "", v->name.ptr, kind ? "]" : "", quote, v->value.ptr, quote);
+}
+
+static void write_values(FILE *f, const char *kind, const struct weir_pair *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) write_value(f, kind, &list[i]);
 }
 
 static unsigned seconds(uint32_t ms)
@@ -94,8 +99,8 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket)
     fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", o->workers);
     if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
     if (o->slow_ms) fprintf(f, "slowlog = /proc/self/fd/2\nrequest_slowlog_timeout = %us\n", seconds(o->slow_ms));
-    for (size_t i = 0; i < o->php_value_count; i++) write_value(f, "php_value", &o->php_values[i]);
-    for (size_t i = 0; i < o->php_admin_value_count; i++) write_value(f, "php_admin_value", &o->php_admin_values[i]);
+    write_values(f, "php_value", o->php_values, o->php_value_count);
+    write_values(f, "php_admin_value", o->php_admin_values, o->php_admin_value_count);
     fclose(f);
     int fd = weir_link_memfd("weir-fpm", text, len);
     free(text);
@@ -131,22 +136,11 @@ static bool write_ini(const struct control *c, const struct pool *p, const char 
     if (mkdir(dir, 0755) < 0 && errno != EEXIST) return false;
     FILE *f = fopen(path, "we");
     if (!f) return false;
-    for (size_t i = 0; i < o->php_value_count; i++) {
-        char quote = strchr(o->php_values[i].value.ptr, '\'') ? '"' : '\'';
-        fprintf(f, "%s = %c%s%c\n", o->php_values[i].name.ptr, quote, o->php_values[i].value.ptr, quote);
-    }
-    for (size_t i = 0; i < c->conf->site_count; i++) {
-        const struct weir_conf_site *s = &c->conf->sites[i];
-        for (size_t k = 0; k < s->route_count; k++) {
-            const struct weir_conf_route *r = &s->routes[k];
-            const char *root = r->app_root ? r->app_root : r->root;
-            if (r->pool < 0 || strcmp(c->conf->pools[r->pool].name, p->name) != 0 || !root || !o->php_admin_value_count) continue;
-            fprintf(f, "[PATH=%s]\n", root);
-            for (size_t m = 0; m < o->php_admin_value_count; m++) {
-                char quote = strchr(o->php_admin_values[m].value.ptr, '\'') ? '"' : '\'';
-                fprintf(f, "%s = %c%s%c\n", o->php_admin_values[m].name.ptr, quote, o->php_admin_values[m].value.ptr, quote);
-            }
-        }
+    write_values(f, NULL, o->php_values, o->php_value_count);
+    struct pool_root at = {0};
+    for (const char *root; o->php_admin_value_count && (root = pool_next_root(c, p, &at));) {
+        fprintf(f, "[PATH=%s]\n", root);
+        write_values(f, NULL, o->php_admin_values, o->php_admin_value_count);
     }
     return fclose(f) == 0;
 }
@@ -212,7 +206,6 @@ bool spec_make(struct control *c, const struct pool *p, const char *socket, stru
         fine = php == WEIR_PHP_FPM ? make_fpm(p, socket, program, out) : make_php_cgi(c, p, program, out);
     }
     if (fine) return true;
-    if (out->memfd >= 0) close(out->memfd);
-    if (out->config >= 0) close(out->config);
+    weir_link_close((int[]){out->memfd, out->config}, 2);
     return false;
 }

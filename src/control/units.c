@@ -95,12 +95,6 @@ static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
              (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->requests, u->workers, u->processes);
 }
 
-static void close_all(const int *fds, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (fds[i] >= 0) close(fds[i]);
-}
-
 bool unit_start(struct control *c, struct pool *p)
 {
     const struct weir_conf_pool *o = p->conf;
@@ -117,7 +111,7 @@ bool unit_start(struct control *c, struct pool *p)
     struct unit *u = pipe2(out, O_CLOEXEC) == 0 ? unit_new(c, p, m.unit) : NULL;
     if (!u) {
         pool_trouble(c, p, "out of descriptors or memory");
-        close_all((int[]){spec.memfd, spec.config}, 2);
+        weir_link_close((int[]){spec.memfd, spec.config}, 2);
         return false;
     }
     fchmod(out[1], 0666); /* php-fpm opens it by name for its slow log */
@@ -132,7 +126,7 @@ bool unit_start(struct control *c, struct pool *p)
     write_tag(m.tag, u);
     const int fds[] = {spec.memfd, out[1], out[1], out[0], spec.config};
     root_send(c, &m, fds, spec.config >= 0 ? 5 : 4);
-    close_all((int[]){spec.memfd, spec.config, out[1]}, 3);
+    weir_link_close((int[]){spec.memfd, spec.config, out[1]}, 3);
     fcntl(out[0], F_SETFL, O_NONBLOCK);
     u->log_fd = out[0];
     unit_set(c, u, UNIT_STARTING);

@@ -55,24 +55,19 @@ static int config_of(int memfd, struct weir_config **out)
     return status;
 }
 
-static void close_all(const int *fds, size_t count)
-{
-    for (size_t i = 0; i < count; i++) close(fds[i]);
-}
-
 static int on_config(struct gateway *gw, const struct weir_link_message *m, int *fds, size_t count)
 {
     struct weir_config *conf = NULL;
     struct snapshot *s = NULL;
     if (count < 1 || config_of(fds[0], &conf) < 0 || conf->listener_count != count - 1) {
-        close_all(fds, count);
+        weir_link_close(fds, count);
         if (conf) weir_config_drop(conf);
         say_ready(gw, m->version, "the configuration that control sent cannot be used");
         return WEIR_INVALID;
     }
     close(fds[0]);
     if (gateway_threads(gw, conf->threads) < 0) {
-        close_all(fds + 1, count - 1);
+        weir_link_close(fds + 1, count - 1);
         weir_config_drop(conf);
         return WEIR_NOMEM;
     }
@@ -195,7 +190,7 @@ static void receive(struct gateway *gw)
         } else if (m.type == WEIR_LINK_DRAIN) {
             gateway_drain(gw, m.drain_ms);
         }
-        close_all(fds, count);
+        weir_link_close(fds, count);
         weir_arena_reset(&a);
     }
     weir_arena_fini(&a);
@@ -279,6 +274,7 @@ static bool gather_pool(struct weir_pool *p, struct gathered *g, uint64_t now_us
     if (eps != few) free(eps);
     return fine;
 }
+
 static bool send_state(struct gateway *gw, const struct gathered *g)
 {
     struct gateway_link *l = gw->link;

@@ -49,6 +49,13 @@ static void recycle(struct exchange *ex)
     w->ex_count--;
 }
 
+/* Its connection goes on, or away, without it. */
+static void leave(struct exchange *ex)
+{
+    ex->http = NULL;
+    if (!ex->job_runs) recycle(ex); /* else the job's end does it */
+}
+
 void exchange_gone(struct exchange *ex)
 {
     if (ex->app) {
@@ -59,8 +66,7 @@ void exchange_gone(struct exchange *ex)
         if (!ex->head_written) ex->status = 499; /* the client left before an answer */
         log_access(ex);
     }
-    ex->http = NULL;
-    if (!ex->job_runs) recycle(ex); /* else the job's end does it */
+    leave(ex);
 }
 
 void exchange_finish(struct exchange *ex)
@@ -71,8 +77,7 @@ void exchange_finish(struct exchange *ex)
     atomic_fetch_add_explicit(&ex->worker->requests, 1, memory_order_relaxed);
     if (!ex->keep_alive) h->close_after = true;
     if (!h->sending) http_arm(h, 0);
-    ex->http = NULL;
-    if (!ex->job_runs) recycle(ex); /* else the job's end does it */
+    leave(ex);
     http_next(h);
 }
 
@@ -116,11 +121,16 @@ static bool no_content(const struct exchange *ex)
     return (ex->req && ex->req->head) || ex->status == 204 || ex->status == 304;
 }
 
+/* 501 and 505 answer what the client asked for; nothing is wrong with us. */
+static bool is_our_fault(int status)
+{
+    return status >= 500 && status != 501 && status != 505;
+}
+
 void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
 {
     struct http_conn *h = ex->http;
-    bool client_erred = status < 500 || status == 501 || status == 505;
-    bool tell = why && (client_erred || (ex->site && ex->site->conf->debug));
+    bool tell = why && (!is_our_fault(status) || (ex->site && ex->site->conf->debug));
     const char *text = weir_http_status_text(status);
     char page[768];
     int len = snprintf(page, sizeof page,
@@ -169,7 +179,7 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
         return;
     }
     if (status == 400) ex->keep_alive = false; /* whoever sends that is not to be trusted with a second message */
-    if (status >= 500 && status != 501 && status != 505)
+    if (is_our_fault(status))
         log_error(ex->worker, "%s: %d for %.*s: %s", ex->route && ex->route->pool ? weir_pool_name(ex->route->pool) : "-",
                   status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
                   ex->req ? ex->req->target.ptr : "", why);

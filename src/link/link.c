@@ -224,9 +224,16 @@ int weir_link_receive(int fd, struct weir_arena *a, struct weir_link_message *ou
     if (n == 0) return WEIR_CLOSED;
     int status = h.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? WEIR_PROTOCOL : weir_link_decode(buf, (size_t)n, a, out);
     if (status < 0) {
-        while (*fd_count) close(fds[--*fd_count]);
+        weir_link_close(fds, *fd_count);
+        *fd_count = 0;
     }
     return status;
+}
+
+void weir_link_close(const int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fds[i] >= 0) close(fds[i]);
 }
 
 int weir_link_memfd(const char *name, const void *p, size_t len)

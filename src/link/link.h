@@ -62,6 +62,7 @@ WEIR_CHECK int weir_link_send(int fd, const struct weir_link_message *m, const i
 /* WEIR_OK: *out filled, fds (at most WEIR_LINK_FDS_MAX, close-on-exec) are the caller's. WEIR_AGAIN, WEIR_CLOSED,
  * WEIR_PROTOCOL (a message that was cut, or is none: its fds were closed). */
 WEIR_CHECK int weir_link_receive(int fd, struct weir_arena *a, struct weir_link_message *out, int *fds, size_t *fd_count);
+void weir_link_close(const int *fds, size_t count); /* those that are not -1 */
 /* A sealed memfd with these bytes, or WEIR_SYSTEM. */
 WEIR_CHECK int weir_link_memfd(const char *name, const void *p, size_t len);
 /* Reads it whole (at most max bytes; it has to be sealed): malloc'd, the caller's. */
