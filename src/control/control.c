@@ -404,6 +404,10 @@ int weir_control_run(const struct weir_control_options *o)
 {
     static struct control c;
     struct sigaction sa = {.sa_handler = on_term};
+    sigset_t term, none;
+    sigemptyset(&none);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
     c.o = *o;
     weir_list_init(&c.heap);
     pools_init(&c);
@@ -412,11 +416,12 @@ int weir_control_run(const struct weir_control_options *o)
     c.started_ms = now_ms();
     signal(SIGPIPE, SIG_IGN);
     sigaction(SIGTERM, &sa, NULL);
+    sigprocmask(SIG_BLOCK, &term, NULL); /* it arrives only while epoll waits: never between a look at `terminated` and the wait */
     c.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (c.epoll < 0 || watch_add(&c, &c.root, WATCH_ROOT, o->root_fd) < 0) return 1;
     while (!terminated) {
         struct epoll_event ev[64];
-        int n = epoll_wait(c.epoll, ev, 64, next_ms(&c));
+        int n = epoll_pwait(c.epoll, ev, 64, next_ms(&c), &none);
         for (int i = 0; i < n; i++) dispatch(&c, ev[i].data.ptr);
         bury(&c);
         if (!c.conf || c.ending || c.adopting) continue;

@@ -495,7 +495,7 @@ static void push_end(struct root *r)
     if (r->unit_count == 0 && r->gateway_pid <= 0 && r->control_pid > 0 && !r->control_stopped) {
         r->control_stopped = true;
         kill(r->control_pid, SIGTERM);
-        r->end_at_ms = now_ms() + 300;
+        r->end_at_ms = now_ms() + 500;
     }
     if (r->control_stopped && r->control_pid > 0 && now_ms() >= r->end_at_ms) kill(r->control_pid, SIGKILL);
 }
