@@ -76,7 +76,8 @@ void exchange_finish(struct exchange *ex)
     log_access(ex);
     atomic_fetch_add_explicit(&ex->worker->requests, 1, memory_order_relaxed);
     if (!ex->keep_alive) h->close_after = true;
-    if (!h->sending) http_arm(h, 0);
+    http_arm(h, 0);
+    if (weir_buf_len(&h->out) == 0) h->send_due_ms = 0;
     leave(ex);
     http_next(h);
 }

@@ -23,12 +23,23 @@ static const struct weir_conf_route *first_limits(const struct http_conn *h)
     return &conf->routes[conf->route_count - 1];
 }
 
+static void set_timer(struct http_conn *h)
+{
+    uint64_t next = h->due_ms && (!h->send_due_ms || h->due_ms < h->send_due_ms) ? h->due_ms : h->send_due_ms;
+    if (next && (!weir_timer_is_set(&h->timer) || next < h->timer.due_ms)) weir_timer_set(h->worker->loop, &h->timer, ident(h), next);
+}
+
 void http_arm(struct http_conn *h, uint32_t ms)
 {
-    struct weir_loop *l = h->worker->loop;
-    h->due_ms = ms ? weir_loop_now_ms(l) + ms : 0;
-    if (ms && (!weir_timer_is_set(&h->timer) || h->due_ms < h->timer.due_ms))
-        weir_timer_set(l, &h->timer, ident(h), h->due_ms);
+    h->due_ms = ms ? weir_loop_now_ms(h->worker->loop) + ms : 0;
+    set_timer(h);
+}
+
+void http_arm_send(struct http_conn *h)
+{
+    const struct weir_conf_route *r = h->ex && h->ex->route ? h->ex->route->conf : first_limits(h);
+    h->send_due_ms = weir_loop_now_ms(h->worker->loop) + r->send_ms;
+    set_timer(h);
 }
 
 /* ---- the table ---- */
@@ -127,8 +138,8 @@ static bool may_read(const struct http_conn *h)
 {
     switch (h->state) {
     case HTTP_IDLE: return weir_buf_len(&h->out) < OUT_HIGH && !h->close_after;
-    case HTTP_HEAD:
-    case HTTP_LINGER: return true;
+    case HTTP_HEAD: return true;
+    case HTTP_LINGER: return h->lingered < LINGER_STEP;
     default: return exchange_wants_body(h->ex);
     }
 }
@@ -161,7 +172,7 @@ static bool take_event(struct http_conn *h)
         return h->in_use && h->state == HTTP_EXCHANGE;
     case WEIR_HTTP_EV_BODY:
         exchange_body(h->ex, ev.bytes);
-        return h->in_use && h->state == HTTP_EXCHANGE && exchange_wants_body(h->ex);
+        return h->in_use && h->state == HTTP_EXCHANGE && (exchange_wants_body(h->ex) || weir_http1_complete(h->parser));
     case WEIR_HTTP_EV_END: exchange_body_end(h->ex); return false;
     case WEIR_HTTP_EV_ERROR: exchange_refuse(h, ev.status, ev.reason); return false;
     default: return false;
@@ -178,12 +189,6 @@ static size_t parse(struct http_conn *h, const char *p, size_t len)
     return h->epoch == epoch ? weir_http1_consumed(h->parser) : len;
 }
 
-static void linger_input(struct http_conn *h, size_t len)
-{
-    h->lingered += (uint32_t)len;
-    if (h->lingered > LINGER_BYTES) http_close(h);
-}
-
 static void input(struct http_conn *h, const char *p, size_t len)
 {
     uint32_t epoch = h->epoch;
@@ -194,7 +199,7 @@ static void input(struct http_conn *h, const char *p, size_t len)
         if (n == 0) break;
     }
     if (h->epoch != epoch) return;
-    if (h->state == HTTP_LINGER) linger_input(h, len - used);
+    if (h->state == HTTP_LINGER) h->lingered += (uint32_t)(len - used);
     else if (used < len && weir_buf_append(&h->in, p + used, len - used) < 0) http_close(h);
 }
 
@@ -231,6 +236,19 @@ static void pump(struct http_conn *h)
     if (h->epoch == epoch) h->pumping = false;
 }
 
+/* Drops input; the timer goes on with what is left, or ends it. */
+static void linger_on(struct http_conn *h)
+{
+    uint32_t epoch = h->epoch;
+    uint64_t now = weir_loop_now_ms(h->worker->loop);
+    uint64_t left = h->linger_until_ms > now ? h->linger_until_ms - now : 0;
+    h->lingered = 0;
+    pump(h);
+    if (h->epoch != epoch) return;
+    if (left == 0) http_close(h);
+    else http_arm(h, h->readable ? 1 : left < LINGER_IDLE_MS ? (uint32_t)left : LINGER_IDLE_MS);
+}
+
 void http_event(struct worker *w, const struct weir_event *ev)
 {
     if (ev->ident.index >= w->conn_top) return;
@@ -245,7 +263,8 @@ void http_event(struct worker *w, const struct weir_event *ev)
     if (ev->ready & WEIR_READY_WRITE) http_dirty(h);
     if (ev->ready & WEIR_READY_READ) {
         h->readable = true;
-        pump(h);
+        if (h->state == HTTP_LINGER) linger_on(h);
+        else pump(h);
     }
     /* Nobody waits for the answer any more, also where the request came together with the close. */
     if (h->epoch == epoch && h->in_use && h->peer_closed && h->state == HTTP_EXCHANGE && !exchange_wants_body(h->ex)) http_close(h);
@@ -253,14 +272,6 @@ void http_event(struct worker *w, const struct weir_event *ev)
 
 void http_resume(struct http_conn *h)
 {
-    uint32_t epoch = h->epoch;
-    if (h->pumping) return; /* on the stack already: it sees that more is wanted */
-    if (h->state == HTTP_EXCHANGE && weir_buf_len(&h->in) == 0) { /* the body's last byte may have filled it: its end waits */
-        h->pumping = true;
-        (void)parse(h, "", 0);
-        if (h->epoch != epoch) return;
-        h->pumping = false;
-    }
     pump(h);
 }
 
@@ -268,17 +279,26 @@ void http_resume(struct http_conn *h)
 
 void http_timer(struct http_conn *h)
 {
-    if (!h->due_ms) return;
-    if (h->due_ms > weir_loop_now_ms(h->worker->loop)) { /* there was progress since */
-        weir_timer_set(h->worker->loop, &h->timer, ident(h), h->due_ms);
+    uint64_t now = weir_loop_now_ms(h->worker->loop);
+    if (h->send_due_ms && h->send_due_ms <= now) { /* the client takes nothing */
+        http_close(h);
         return;
     }
+    if (!h->due_ms || h->due_ms > now) { /* there was progress since */
+        set_timer(h);
+        return;
+    }
+    h->due_ms = 0;
     switch (h->state) {
     case HTTP_HEAD: exchange_refuse(h, 408, "the request head did not arrive in time"); break;
     case HTTP_EXCHANGE:
         if (!h->ex->body_done && !h->ex->head_written)
             exchange_fail(h->ex, 408, "the request body did not arrive in time");
-        else http_close(h); /* the client takes nothing */
+        else http_close(h);
+        break;
+    case HTTP_LINGER:
+        if (h->readable) linger_on(h);
+        else http_close(h);
         break;
     default: http_close(h); break;
     }
@@ -296,8 +316,8 @@ static void linger(struct http_conn *h)
     h->state = HTTP_LINGER;
     weir_buf_reset(&h->in, 0);
     weir_loop_shutdown_write(h->worker->loop, h->fd);
-    http_arm(h, LINGER_MS);
-    pump(h);
+    h->linger_until_ms = weir_loop_now_ms(h->worker->loop) + LINGER_MS;
+    linger_on(h);
 }
 
 void http_next(struct http_conn *h)
@@ -307,7 +327,7 @@ void http_next(struct http_conn *h)
     http_dirty(h);
     if (h->worker->draining) h->close_after = true;
     if (h->close_after) return; /* the flush ends it */
-    if (!h->sending) http_arm(h, first_limits(h)->idle_ms); /* else when all is sent */
+    if (!h->send_due_ms) http_arm(h, first_limits(h)->idle_ms); /* else when all is sent */
     pump(h);
 }
 
@@ -324,12 +344,11 @@ static bool write_out(struct http_conn *h)
     }
     weir_buf_consume(&h->out, (size_t)n);
     bool want = (size_t)n < len;
-    if (want && (n > 0 || !h->sending)) { /* it takes something, or begins to wait */
-        h->sending = true;
-        http_arm(h, h->ex && h->ex->route ? h->ex->route->conf->send_ms : first_limits(h)->send_ms);
-    } else if (!want && h->sending) { /* all is taken: what follows has its own time */
-        h->sending = false;
-        http_arm(h, h->state == HTTP_IDLE ? first_limits(h)->idle_ms : 0);
+    if (want && (n > 0 || !h->send_due_ms)) {
+        http_arm_send(h);
+    } else if (!want && h->send_due_ms) {
+        h->send_due_ms = 0;
+        if (h->state == HTTP_IDLE) http_arm(h, first_limits(h)->idle_ms);
     }
     if (want != h->want_write && weir_loop_want_write(h->worker->loop, h->fd, ident(h), want) == WEIR_OK)
         h->want_write = want;
@@ -340,7 +359,7 @@ void http_want_write(struct http_conn *h)
 {
     if (h->want_write) return;
     if (weir_loop_want_write(h->worker->loop, h->fd, ident(h), true) == WEIR_OK) h->want_write = true;
-    http_arm(h, h->ex && h->ex->route ? h->ex->route->conf->send_ms : 60000);
+    if (!h->send_due_ms) http_arm_send(h);
 }
 
 void http_send_now(struct http_conn *h)

@@ -27,8 +27,9 @@
 #define MAX_REDIRECTS  5            /* local redirects of one request */
 #define ACCEPT_BATCH   8
 #define DRAIN_MS       30000
-#define LINGER_MS      2000
-#define LINGER_BYTES   (1u << 20)
+#define LINGER_MS      30000 /* after the last answer input is dropped, lest a reset takes the answer from the client [RFC 9112 9.6] */
+#define LINGER_IDLE_MS 5000  /* ... but no longer than this without a byte */
+#define LINGER_STEP    (1u << 20) /* ... and so many bytes a millisecond, so that others have their turn */
 
 enum kind {
     KIND_HTTP = 1,  /* an HTTP connection: index in its worker's table */
@@ -105,7 +106,8 @@ struct http_conn {
     struct exchange *ex;
     struct weir_buf out, in;     /* to send; read but not parsed yet (pipelined, or the app is slower) */
     struct weir_timer timer;
-    uint64_t due_ms;             /* its time is up then; 0: none. The timer may be set earlier: it looks here */
+    uint64_t linger_until_ms;
+    uint64_t due_ms, send_due_ms; /* time is up for what it has to send, to take; 0: none. The timer may be set earlier: it looks here */
     union {
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
@@ -114,9 +116,9 @@ struct http_conn {
     uint64_t listener;           /* id */
     uint32_t index, epoch;
     int fd;
-    uint32_t lingered;
+    uint32_t lingered;           /* bytes of this step */
     uint8_t state;
-    bool want_write, readable, peer_closed, close_after, in_use, pumping, sending;
+    bool want_write, readable, peer_closed, close_after, in_use, pumping;
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
@@ -129,7 +131,8 @@ void http_want_write(struct http_conn *h); /* flushed again when the socket has 
 void http_send_now(struct http_conn *h); /* what is in its output, as far as the socket takes it */
 void http_next(struct http_conn *h);   /* the exchange is over: the next message, or the end */
 void http_resume(struct http_conn *h); /* its exchange takes body again */
-void http_arm(struct http_conn *h, uint32_t ms); /* 0: no time-out */
+void http_arm(struct http_conn *h, uint32_t ms); /* time for what the client has to send; 0: none */
+void http_arm_send(struct http_conn *h);         /* time for it to take what waits: anew, as it took something or begins to wait */
 
 /* ---- exchanges ---- */
 

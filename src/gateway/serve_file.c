@@ -301,7 +301,7 @@ void exchange_file_pump(struct exchange *ex)
         ex->file_left -= (uint64_t)n;
         ex->sent += (uint64_t)n;
         budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
-        http_arm(h, ex->route->conf->send_ms);
+        if (h->send_due_ms) http_arm_send(h);
     }
     if (ex->file_left) http_dirty(h); /* others have their turn first */
     else exchange_finish(ex);

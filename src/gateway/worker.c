@@ -285,7 +285,7 @@ void worker_turn(struct worker *w)
     }
     end_turn(w);
     if (w->index == 0) gateway_main_turn(w->gw);
-    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0) w->done = true;
+    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = true;
 }
 
 void worker_run(struct worker *w)

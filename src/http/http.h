@@ -49,6 +49,7 @@ struct weir_http_event {
 struct weir_http1; /* the receiving half of one connection */
 int weir_http1_new(struct weir_http1 **out, const struct weir_http_limits *l); /* l is copied */
 void weir_http1_free(struct weir_http1 *p);
+bool weir_http1_complete(const struct weir_http1 *p); /* the next event is END, without another byte */
 void weir_http1_reset(struct weir_http1 *p); /* for another connection; the limits stay */
 /* Prepares for the next message of the connection: its strings go into arena, which outlives the exchange.
  * Needed before the first next() and after each EV_END; until then fed bytes wait (pipelining). */

@@ -493,6 +493,11 @@ static void after_head(struct weir_http1 *p)
     }
 }
 
+bool weir_http1_complete(const struct weir_http1 *p)
+{
+    return p->state == END;
+}
+
 int weir_http1_next(struct weir_http1 *p, struct weir_http_event *ev)
 {
     static const char memory[] = "out of memory";

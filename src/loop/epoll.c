@@ -156,6 +156,7 @@ static int take_done(struct epoll_loop *e, struct weir_event *ev, int max)
     while (n < max && e->done_first) {
         struct weir_job *job = e->done_first;
         e->done_first = job->next;
+        e->base.jobs--;
         ev[n++] = (struct weir_event){.ident = job->ident, .ready = WEIR_READY_JOB, .ptr = job};
     }
     if (!e->done_first) {

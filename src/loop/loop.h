@@ -79,7 +79,8 @@ struct weir_loop {
     uint64_t now_us;      /* monotonic, sampled when wait() returns */
     int64_t unix_seconds; /* wall clock, the same moment */
     struct weir_wheel *wheel;
-    bool knows_peers;      /* weir_loop_peer works for unix sockets */
+    uint32_t jobs;        /* whose JOB event has not come yet */
+    bool knows_peers;     /* weir_loop_peer works for unix sockets */
 };
 
 int weir_loop_epoll_new(struct weir_loop **out); /* WEIR_OK, WEIR_SYSTEM, WEIR_NOMEM */
@@ -140,7 +141,11 @@ static inline int64_t weir_loop_peer(struct weir_loop *l, int fd) { return l->op
 static inline void weir_loop_shutdown_write(struct weir_loop *l, int fd) { l->ops->shutdown_write(l, fd); }
 static inline void weir_loop_close(struct weir_loop *l, int fd) { l->ops->close(l, fd); }
 /* Hands work to the helper thread; never blocks. The job is the caller's memory until its event. */
-static inline void weir_loop_job(struct weir_loop *l, struct weir_job *job) { l->ops->job(l, job); }
+static inline void weir_loop_job(struct weir_loop *l, struct weir_job *job)
+{
+    l->jobs += job->ident.kind != 0;
+    l->ops->job(l, job);
+}
 
 static inline uint64_t weir_loop_now_ms(const struct weir_loop *l) { return l->now_us / 1000; }
 

@@ -15,7 +15,8 @@ struct sim_loop {
     struct weir_loop base;
     struct sim *w;
     bool woken;
-    struct weir_job *done;
+    struct weir_job *jobs, *done; /* of the helper, in order; its work done */
+    uint64_t job_due_us;         /* when the first is done */
 };
 
 static struct sim_loop *self(struct weir_loop *l)
@@ -40,8 +41,34 @@ static int socket_new(struct sim *w)
     return -1;
 }
 
+static void append(struct weir_job **list, struct weir_job *job)
+{
+    while (*list) list = &(*list)->next;
+    job->next = NULL;
+    *list = job;
+}
+
+static void job_takes_time(struct sim_loop *l)
+{
+    l->job_due_us = l->w->now_us + sim_below(l->w, 5000, 8, 3000000);
+}
+
+static void run_jobs(struct sim_loop *l, bool all)
+{
+    while (l->jobs && (all || (!l->w->helpers_stopped && l->job_due_us <= l->w->now_us))) {
+        struct weir_job *job = l->jobs;
+        bool answer = job->ident.kind != 0;
+        l->jobs = job->next;
+        job->run(job);
+        if (answer) append(&l->done, job);
+        else if (job->done) job->done(job);
+        job_takes_time(l);
+    }
+}
+
 static void sm_free(struct weir_loop *l)
 {
+    run_jobs(self(l), true);
     weir_wheel_free(l->wheel);
     free(self(l));
 }
@@ -53,6 +80,7 @@ static int sm_wait(struct weir_loop *l, struct weir_event *ev, int max, int64_t 
     (void)timeout_us; /* the driver turns the clock */
     l->now_us = w->now_us;
     l->unix_seconds = (int64_t)(w->now_us / 1000000);
+    run_jobs(self(l), false);
     if (self(l)->woken) {
         self(l)->woken = false;
         ev[n++] = (struct weir_event){.ready = WEIR_READY_WAKE};
@@ -60,6 +88,7 @@ static int sm_wait(struct weir_loop *l, struct weir_event *ev, int max, int64_t 
     while (self(l)->done && n < max - 2) {
         struct weir_job *j = self(l)->done;
         self(l)->done = j->next;
+        l->jobs--;
         ev[n++] = (struct weir_event){.ident = j->ident, .ready = WEIR_READY_JOB, .ptr = j};
     }
     for (int i = 1; i < SIM_SOCKETS && n < max - 1; i++) {
@@ -249,16 +278,8 @@ static void sm_close(struct weir_loop *l, int fd)
 
 static void sm_job(struct weir_loop *l, struct weir_job *job)
 {
-    bool answer = job->ident.kind != 0;
-    job->run(job);
-    if (!answer) {
-        if (job->done) job->done(job);
-        return;
-    }
-    job->next = NULL;
-    struct weir_job **at = &self(l)->done;
-    while (*at) at = &(*at)->next;
-    *at = job;
+    if (!self(l)->jobs) job_takes_time(self(l));
+    append(&self(l)->jobs, job);
 }
 
 static const struct weir_loop_ops ops = {
@@ -294,7 +315,7 @@ void sim_move(struct sim *w)
         struct sim_socket *s = &w->s[(start + k) % SIM_SOCKETS];
         size_t n = s->used ? weir_buf_len(&s->wire) : 0;
         if (n == 0) continue;
-        size_t take = 1 + weir_random_next(&w->random) % (weir_random_next(&w->random) % 4 ? 3000 : 9);
+        size_t take = 1 + sim_below(w, 3000, 4, 9);
         if (take > n) take = n;
         if (weir_buf_append(&s->in, weir_buf_ptr(&s->wire), take) < 0) abort();
         weir_buf_consume(&s->wire, take);
@@ -304,6 +325,12 @@ void sim_move(struct sim *w)
         if (s->peer_closed && weir_buf_len(&s->wire) == 0) s->edges |= WEIR_READY_CLOSED;
         return;
     }
+}
+
+bool sim_taken(const struct sim *w, int fd)
+{
+    int peer = w->s[fd - SIM_FD].peer;
+    return peer < 0 || (weir_buf_len(&w->s[peer].in) == 0 && weir_buf_len(&w->s[peer].wire) == 0);
 }
 
 void sim_reset(struct sim *w)
@@ -322,6 +349,12 @@ void sim_reset(struct sim *w)
         w->events++;
         return;
     }
+}
+
+uint64_t sim_below(struct sim *w, uint64_t usual, unsigned odds, uint64_t rare)
+{
+    bool is_rare = weir_random_next(&w->random) % odds == 0;
+    return weir_random_next(&w->random) % (is_rare ? rare : usual);
 }
 
 void sim_clock(struct sim *w, uint64_t us)

@@ -27,13 +27,16 @@ struct sim {
     struct sim_socket s[SIM_SOCKETS];
     struct weir_random random;
     uint64_t now_us;
+    bool helpers_stopped;
     uint64_t events; /* moves, reads and writes: how much was done */
 };
 struct weir_loop *sim_loop_new(struct sim *w);
 int sim_listen(struct sim *w, const char *name); /* a listening socket; "/a" is reached as unix:/a, "web" is TCP */
 int sim_dial(struct sim *w, const char *name);   /* a client's end; -1: refused */
 void sim_move(struct sim *w);                 /* some bytes arrive somewhere */
+bool sim_taken(const struct sim *w, int fd);   /* all that was written to fd was read at the other end */
 void sim_reset(struct sim *w);                /* some connection breaks */
+uint64_t sim_below(struct sim *w, uint64_t usual, unsigned odds, uint64_t rare); /* a random number below usual; once in odds below rare */
 void sim_clock(struct sim *w, uint64_t us);
 bool sim_quiet(const struct sim *w);          /* nothing is on its way */
 #endif

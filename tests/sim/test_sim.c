@@ -185,8 +185,8 @@ static void start(struct world *w, uint64_t seed)
     if (weir_pool_set(w->pool, &eo, 1) < 0) abort();
     for (size_t i = 0; i < REQUESTS; i++) {
         struct task *t = &w->t[i];
-        t->app.body = weir_random_next(r) % 3 ? 0 : weir_random_next(r) % 30000;
-        t->app.answer = weir_random_next(r) % (weir_random_next(r) % 5 ? 300 : 40000);
+        t->app.body = sim_below(&w->net, 1, 3, 30000);
+        t->app.answer = sim_below(&w->net, 300, 5, 40000);
         t->app.delay = weir_random_next(r) % 4 == 0;
         t->app.early = t->app.body && weir_random_next(r) % 6 == 0;
     }

@@ -264,3 +264,36 @@ def test_a_listener_without_a_site_serves_nobody_and_harms_nobody():
             socket.create_connection(("127.0.0.1", port), timeout=2).close()
         assert w.get("/x").text == b"x"
         assert status_of(w.raw(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")) == 200
+
+
+def test_a_body_that_is_too_large_is_refused_and_the_answer_arrives():
+    """The client sends 40 MB before it reads: a connection closed on its unread bytes would be reset, and the answer lost."""
+    with Weir("site a {\n listen http://127.0.0.1:PORT\n root public\n route / { pool p; body { max 1M } }\n}\n"
+              f"pool p {{ run ./hello; {USER} }}\n") as w:
+        with w.connect(60) as s:
+            s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000000\r\n\r\n")
+            for _ in range(40):
+                s.sendall(b"x" * 1000000)
+            s.shutdown(socket.SHUT_WR)
+            answer = b""
+            while piece := s.recv(65536):
+                answer += piece
+        assert status_of(answer) == 413 and b"Connection: close" in answer
+
+
+def test_a_client_that_reads_nothing_and_ends_no_request_loses_its_connection():
+    """Wherever the sockets become full: within the last answer that it asked for whole, its own time-out must not be forgotten."""
+    with Weir("site a {\n listen http://127.0.0.1:PORT\n time { send 1s; body 1s; head 1s }\n pool p\n}\n"
+              f"pool p {{ run ./bench_app; {USER} }}\n") as w:
+        clients = []
+        for count in range(1, 90):
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", w.port))
+            s.sendall(b"GET /big/40000 HTTP/1.1\r\nHost: a\r\n\r\n" * count +
+                      (b"GET /half HTTP/1.1\r\nHo" if count % 2 else b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"))
+            clients.append(s)
+        wait_for(lambda: w.pool("p")["requests"] >= len(clients))
+        wait_for(lambda: w.status()["gateway"]["connections"] == 0)
+        for s in clients:
+            s.close()
