@@ -135,8 +135,12 @@ static void connected(struct conn *k)
 {
     struct weir_client *c = k->client;
     weir_timer_clear(&k->timer);
-    if (weir_wire_server_new(&k->wire, NULL) < 0) {
-        conn_close(k, WEIR_NOMEM, "out of memory");
+    bool asks = k->shared && k->ep->flow;
+    if (weir_wire_server_new(&k->wire, NULL) < 0 || (asks && weir_wire_server_ask(k->wire) < 0)) {
+        weir_wire_server_free(k->wire);
+        k->wire = NULL;
+        k->broken = true; /* told behind this call, as in conn_open */
+        client_due(c, k, c->loop->now_us);
         return;
     }
     if (!k->shared) {
@@ -150,12 +154,8 @@ static void connected(struct conn *k)
         }
         return;
     }
-    if (k->ep->flow) {
+    if (asks) {
         conn_set(k, CONN_ASKING);
-        if (weir_wire_server_ask(k->wire) < 0) {
-            conn_close(k, WEIR_NOMEM, "out of memory");
-            return;
-        }
         weir_timer_set(c->loop, &k->timer, conn_ident(k, KIND_CONN_TIMER), weir_loop_now_ms(c->loop) + ASK_MS);
         conn_dirty(k);
         conn_flush(k);
@@ -431,7 +431,7 @@ void conn_event(struct weir_client *c, const struct weir_event *ev)
     if (tag_epoch(tag) != ev->ident.epoch || tag_owner(tag) != c->index || (tag & 0xff) == CONN_FREE) return;
     if ((tag & 0xff) == CONN_IDLE && !take_from_idle(k, tag)) return;
     if (conn_state(k) == CONN_CONNECTING) {
-        if (!(ev->ready & (WEIR_READY_WRITE | WEIR_READY_CLOSED))) return;
+        if (k->broken || !(ev->ready & (WEIR_READY_WRITE | WEIR_READY_CLOSED))) return;
         int err = weir_loop_error(c->loop, k->fd);
         if (err) {
             back_off(k, true, "cannot connect to the application");

@@ -647,24 +647,24 @@ static int put_content(struct exchange *ex, const char *p, size_t len)
     return status;
 }
 
-/* Content for the client: how much of it is taken now. */
-static size_t content(struct exchange *ex, const char *p, size_t len)
+/* Content for the client: how much of it is taken now, or WEIR_NOMEM. */
+static int64_t content(struct exchange *ex, const char *p, size_t len)
 {
     struct http_conn *h = ex->http;
-    if (no_content(ex)) return len;
+    if (no_content(ex)) return (int64_t)len;
     size_t take = len;
     if (ex->length >= 0 && ex->head_written && take > (uint64_t)ex->length - ex->sent) {
         take = (size_t)((uint64_t)ex->length - ex->sent);
-        if (take == 0) return len; /* more than it said: cut */
+        if (take == 0) return (int64_t)len; /* more than it said: cut */
     }
     struct weir_buf *to = ex->head_written ? &h->out : &ex->pend;
     size_t held = weir_buf_len(to);
     size_t room = held < OUT_HIGH ? OUT_HIGH - held : 0;
     if (take > room) take = room;
     if (take == 0) return 0;
-    if ((ex->head_written ? put_content(ex, p, take) : weir_buf_append(to, p, take)) < 0) return 0;
+    if ((ex->head_written ? put_content(ex, p, take) : weir_buf_append(to, p, take)) < 0) return WEIR_NOMEM;
     http_dirty(h);
-    return take;
+    return (int64_t)take;
 }
 
 static bool head_is_ready(struct exchange *ex)
@@ -699,8 +699,16 @@ static void app_output(struct exchange *ex, const char *p, size_t len, struct we
         }
         if (status == WEIR_OK) head_is_ready(ex);
     }
-    if (ex->redirecting) taken = len;
-    else if (ex->head_done && taken < len) taken += content(ex, p + taken, len - taken);
+    if (ex->redirecting) {
+        taken = len;
+    } else if (ex->head_done && taken < len) {
+        int64_t n = content(ex, p + taken, len - taken);
+        if (n < 0) {
+            exchange_fail(ex, 503, "out of memory");
+            return;
+        }
+        taken += (size_t)n;
+    }
     weir_client_consume(req, taken);
 }
 

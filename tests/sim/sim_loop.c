@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* sim_loop: see sim_loop.h. */
 #include "sim_loop.h"
+#include "sim_fault.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -169,6 +170,7 @@ static int64_t sm_write(struct weir_loop *l, int fd, const struct iovec *v, int 
         return WEIR_SYSTEM;
     }
     struct weir_buf *to = &w->s[s->peer].wire;
+    bool faults = sim_fault_set(false);
     for (int i = 0; i < count; i++) {
         size_t room = weir_buf_len(to) < CAPACITY ? CAPACITY - weir_buf_len(to) : 0;
         size_t n = v[i].iov_len < room ? v[i].iov_len : room;
@@ -176,6 +178,7 @@ static int64_t sm_write(struct weir_loop *l, int fd, const struct iovec *v, int 
         total += (int64_t)n;
         if (n < v[i].iov_len) break;
     }
+    sim_fault_set(faults);
     return total ? total : WEIR_AGAIN;
 }
 

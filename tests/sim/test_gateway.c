@@ -12,6 +12,7 @@
 
 #include "gateway/internal.h"
 #include "sim_app.h"
+#include "sim_fault.h"
 
 enum { BROWSERS = 10, WISHES = 8, APPS = 3, FILE_LEN = 50000, KEPT = 64 << 10, WAITING = 1 << 20 /* of a body: in memory; for its file */ };
 enum wish_kind { GET_APP, HEAD_APP, POST_LENGTH, POST_CHUNKED, GET_FILE, BAD };
@@ -24,7 +25,7 @@ struct wish {
     unsigned answers;
     int status;
 };
-enum reading { READ_HEAD, READ_LENGTH, READ_CHUNK_LINE, READ_CHUNK, READ_CHUNK_END, READ_CLOSE };
+enum reading { READ_HEAD, READ_LENGTH, READ_CHUNK_LINE, READ_CHUNK, READ_CHUNK_END, READ_CLOSE, READ_DROP /* what comes, if anything */ };
 struct browser {
     struct wish wishes[WISHES];
     size_t sending, reading;      /* the next to send; the one whose answer comes */
@@ -181,9 +182,9 @@ static bool take_head(struct world *w, struct browser *b)
     b->close_told = field(head, "Connection: close") != NULL;
     b->got = 0;
     b->left = length ? strtoull(length, NULL, 10) : 0;
-    bool headless = x->status == 408; /* its head never came: whether it is HEAD is not known */
+    bool headless = x->status == 408 || (x->status == 503 && b->close_told); /* perhaps for want of a head: then HEAD is not known */
     if ((x->kind == HEAD_APP && !headless) || (length && b->left == 0)) wish_over(w, b);
-    else if (length) b->state = READ_LENGTH;
+    else if (length) b->state = x->kind == HEAD_APP ? READ_DROP : READ_LENGTH;
     else if (chunked) b->state = READ_CHUNK_LINE;
     else fail(w, "an answer without framing", id);
     return true;
@@ -207,6 +208,10 @@ static bool read_step(struct world *w, struct browser *b)
     const char *p = have ? weir_buf_ptr(&b->in) : "";
     if (b->state == READ_HEAD) return take_head(w, b);
     if (have == 0) return false;
+    if (b->state == READ_DROP) {
+        weir_buf_consume(&b->in, have);
+        return false;
+    }
     if (b->state == READ_CLOSE) fail(w, "bytes behind the last answer", id);
     if (b->state == READ_LENGTH || b->state == READ_CHUNK) {
         take_content(w, b, have < b->left ? have : (size_t)b->left);
@@ -344,6 +349,7 @@ static void start(struct world *w, uint64_t seed)
     static const char *const names[APPS] = {"/app0", "/app1", "/app2"};
     *w = (struct world){.seed = seed, .net = {.random = {seed * 0x9e3779b97f4a7c15u + 1}, .now_us = 1000000}};
     w->disturbed = weir_random_next(&w->net.random) % 2;
+    sim_fault_seed(seed, weir_random_next(&w->net.random) % 6 ? 0 : w->disturbed ? 7 : 0);
     w->no_temp = weir_random_next(&w->net.random) % 8 == 0;
     w->net.helpers_stopped = w->slow = seed % 8 == 5;
     w->loop = sim_loop_new(&w->net);
@@ -387,11 +393,18 @@ static bool all_done(const struct world *w)
     return true;
 }
 
+static void gateway_turn(struct world *w, unsigned thread)
+{
+    sim_fault_set(true);
+    worker_turn(&w->gw->workers[thread]);
+    sim_fault_set(false);
+}
+
 static void everybody_turns(struct world *w)
 {
     for (size_t i = 0; i < APPS; i++) sim_app_turn(&w->apps[i]);
     for (unsigned i = 0; i < w->gw->thread_count; i++)
-        if (!w->gw->workers[i].done) worker_turn(&w->gw->workers[i]);
+        if (!w->gw->workers[i].done) gateway_turn(w, i);
 }
 
 static void tell_rest(const struct world *w)
@@ -473,7 +486,7 @@ static uint64_t run(uint64_t seed)
         case 0: sim_app_turn(&w.apps[weir_random_next(r) % APPS]); break;
         case 1:
             if (w.slow && weir_random_next(r) % 8) break; /* it finds much when it comes */
-            worker_turn(&w.gw->workers[weir_random_next(r) % 2]);
+            gateway_turn(&w, weir_random_next(r) % 2);
             break;
         case 2: sim_clock(&w.net, weir_random_next(r) % 3000); break;
         case 3:
@@ -517,6 +530,6 @@ int main(int argc, char **argv)
     make_folder();
     for (; count > 0 && (argc > 1 || events < 100000); count--) events += run(seed++);
     remove_folder();
-    printf("seeds %" PRIu64 " to %" PRIu64 ", %" PRIu64 " events\n", first, seed - 1, events);
+    printf("seeds %" PRIu64 " to %" PRIu64 ", %" PRIu64 " events, %" PRIu64 " allocations refused\n", first, seed - 1, events, sim_fault_count());
     return 0;
 }
