@@ -168,6 +168,16 @@ static inline void weir_list_remove(struct weir_list *n)
     n->next->prev = n->prev;
     weir_list_init(n);
 }
+/* All of `from` behind what is in `to`; from is empty then. */
+static inline void weir_list_splice(struct weir_list *to, struct weir_list *from)
+{
+    if (weir_list_empty(from)) return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    weir_list_init(from);
+}
 
 /* ---- table: intrusive hash table; several nodes may have one hash, the owner compares keys ---- */
 struct weir_table_node {

@@ -19,13 +19,52 @@ int weir_client_group_new(struct weir_client_group **out, unsigned threads)
     pthread_mutex_init(&g->changed_lock, NULL);
     weir_list_init(&g->pools);
     weir_list_init(&g->changed);
+    pthread_mutex_init(&g->graves_lock, NULL);
+    weir_list_init(&g->graves);
     *out = g;
     return WEIR_OK;
+}
+
+void group_bury(struct weir_client_group *g, struct grave *grave, void (*free_it)(struct grave *grave))
+{
+    pthread_mutex_lock(&g->graves_lock);
+    grave->died = atomic_fetch_add(&g->deaths, 1) + 1;
+    grave->free = free_it;
+    weir_list_push_back(&g->graves, &grave->link);
+    pthread_mutex_unlock(&g->graves_lock);
+}
+
+static void clear_graves(struct weir_client_group *g, uint64_t upto)
+{
+    pthread_mutex_lock(&g->graves_lock);
+    while (!weir_list_empty(&g->graves)) {
+        struct grave *grave = WEIR_CONTAINER(g->graves.next, struct grave, link);
+        if (grave->died > upto) break;
+        weir_list_remove(&grave->link);
+        grave->free(grave);
+    }
+    pthread_mutex_unlock(&g->graves_lock);
+}
+
+/* Nobody of this thread looks at what died before. */
+static void turn_begins(struct weir_client *c)
+{
+    struct weir_client_group *g = c->group;
+    uint64_t deaths = atomic_load(&g->deaths), all = deaths;
+    if (atomic_load_explicit(&c->seen, memory_order_relaxed) == deaths) return;
+    atomic_store(&c->seen, deaths);
+    for (unsigned i = 0; i < g->threads; i++) {
+        uint64_t seen = g->clients[i] ? atomic_load(&g->clients[i]->seen) : deaths;
+        if (seen < all) all = seen;
+    }
+    clear_graves(g, all);
 }
 
 void weir_client_group_free(struct weir_client_group *g)
 {
     if (!g) return;
+    clear_graves(g, UINT64_MAX);
+    pthread_mutex_destroy(&g->graves_lock);
     for (uint32_t i = 0; i < g->conn_count; i++) free(g->table[i / 256][i % 256]);
     for (size_t i = 0; i < WEIR_COUNT(g->table); i++) free(g->table[i]);
     pthread_mutex_destroy(&g->lock);
@@ -249,6 +288,7 @@ bool weir_client_busy(const struct weir_client *c)
 
 void weir_client_turn(struct weir_client *c)
 {
+    turn_begins(c);
     while (!weir_list_empty(&c->later)) {
         struct weir_list *l = c->later.next;
         weir_list_remove(l);

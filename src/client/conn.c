@@ -248,6 +248,7 @@ static void becomes_single(struct conn *k)
     pthread_mutex_unlock(&ep->pool->lock);
     requeue_pending(k);
     if (!room) {
+        conn_set(k, CONN_ACTIVE); /* it was answered: this is no failed connect */
         conn_close(k, WEIR_CLOSED, "one connection too many");
         return;
     }

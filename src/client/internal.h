@@ -109,7 +109,16 @@ void conn_after_end(struct conn *k);                         /* shared: a place 
 
 /* ---- endpoints and pools ---- */
 
+/* What another thread may still look at, by a connection that was idle when an event of it was fetched: its memory goes when
+ * every thread has begun a turn since. */
+struct grave {
+    struct weir_list link;
+    uint64_t died; /* in group->deaths */
+    void (*free)(struct grave *g);
+};
+
 struct weir_endpoint {
+    struct grave grave;
     struct weir_list link;
     struct weir_pool *pool;
     uint64_t id;
@@ -142,6 +151,7 @@ struct pool_thread {
 };
 
 struct weir_pool {
+    struct grave grave;
     struct weir_list link; /* in the group */
     struct weir_client_group *group;
     char *name;
@@ -246,6 +256,7 @@ struct weir_client {
     uint32_t req_count;
     uint64_t windows;                                  /* of all requests together */
     uint64_t turns;                                    /* of its thread */
+    _Atomic uint64_t seen;                             /* group->deaths, when its turn began */
     _Atomic uint64_t turn;                             /* counts flushes; others look when they grant a slot */
     char *scratch;
 };
@@ -257,6 +268,9 @@ struct weir_client_group {
     struct weir_list pools;
     pthread_mutex_t changed_lock; /* behind any pool's lock */
     struct weir_list changed;
+    pthread_mutex_t graves_lock; /* behind any pool's lock */
+    struct weir_list graves;
+    _Atomic uint64_t deaths;
     atomic_bool urgent;
     struct weir_loop *watcher;    /* woken when a pool without a process is asked for, or an endpoint is gone */
     pthread_mutex_t lock;
@@ -265,6 +279,7 @@ struct weir_client_group {
     struct conn *free_conns;
 };
 
+void group_bury(struct weir_client_group *g, struct grave *grave, void (*free_it)(struct grave *grave));
 struct conn *group_conn_new(struct weir_client_group *g);
 void group_conn_free(struct weir_client_group *g, struct conn *k);
 struct conn *group_conn(struct weir_client_group *g, uint32_t index);

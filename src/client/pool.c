@@ -40,6 +40,20 @@ int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const str
     return WEIR_OK;
 }
 
+static void free_endpoint(struct grave *grave)
+{
+    free(WEIR_CONTAINER(grave, struct weir_endpoint, grave));
+}
+
+static void free_pool(struct grave *grave)
+{
+    struct weir_pool *p = WEIR_CONTAINER(grave, struct weir_pool, grave);
+    pthread_mutex_destroy(&p->lock);
+    free(p->gone);
+    free(p->name);
+    free(p);
+}
+
 void weir_pool_free(struct weir_pool *p)
 {
     WEIR_ASSERT(weir_list_empty(&p->waiting));
@@ -53,12 +67,9 @@ void weir_pool_free(struct weir_pool *p)
         struct weir_endpoint *ep = WEIR_CONTAINER(p->endpoints.next, struct weir_endpoint, link);
         WEIR_ASSERT(ep->refs == 0);
         weir_list_remove(&ep->link);
-        free(ep);
+        group_bury(p->group, &ep->grave, free_endpoint);
     }
-    pthread_mutex_destroy(&p->lock);
-    free(p->gone);
-    free(p->name);
-    free(p);
+    group_bury(p->group, &p->grave, free_pool);
 }
 
 bool weir_pool_retire(struct weir_pool *p)
@@ -120,7 +131,7 @@ void endpoint_try_free(struct weir_endpoint *ep)
     for (unsigned i = 0; i < ep->pool->group->threads; i++)
         if (ep->pool->threads[i].batch == ep) ep->pool->threads[i].batch = NULL;
     weir_list_remove(&ep->link);
-    free(ep);
+    group_bury(ep->pool->group, &ep->grave, free_endpoint);
 }
 
 static struct weir_endpoint *find_endpoint(struct weir_pool *p, uint64_t id)

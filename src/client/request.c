@@ -64,6 +64,18 @@ void req_tell(struct weir_client_req *r)
 
 /* ---- time ---- */
 
+static bool has_credit(const struct weir_client_req *r)
+{
+    return r->state == REQ_RUNNING && r->conn && weir_wire_server_agreed(r->conn->wire) && !r->aborted_us;
+}
+
+/* Its app cannot go on before we do: the rest of the body has not come, or the output's receiver takes nothing. */
+static bool waits_for_us(const struct weir_client_req *r)
+{
+    if (r->conn->paused || (r->sent < r->o.body_len && !r->wants_room)) return true;
+    return r->held && has_credit(r) && (r->conn->absorb ? r->owed : weir_spill_left(r->held)) >= r->window;
+}
+
 static uint64_t earliest_ms(const struct weir_client_req *r)
 {
     uint64_t due = UINT64_MAX;
@@ -72,7 +84,7 @@ static uint64_t earliest_ms(const struct weir_client_req *r)
     case REQ_GRANTED: return r->forgotten ? UINT64_MAX : r->since_us / 1000 + r->queue_ms;
     case REQ_RUNNING:
         if (r->aborted_us) return r->conn->retired ? UINT64_MAX : r->aborted_us / 1000 + ABORT_MS;
-        if (r->o.silent_ms) due = r->heard_us / 1000 + r->o.silent_ms;
+        if (r->o.silent_ms && !waits_for_us(r)) due = r->heard_us / 1000 + r->o.silent_ms;
         if (r->o.request_ms && r->started_us / 1000 + r->o.request_ms < due)
             due = r->started_us / 1000 + r->o.request_ms;
         if (r->o.slow_ms && !r->slow_told && r->started_us / 1000 + r->o.slow_ms < due)
@@ -159,7 +171,7 @@ void req_timer(struct weir_client_req *r)
         req_timer(r); /* what else is due */
     } else if (r->state == REQ_RUNNING) {
         note_peer(r);
-        bool silent = r->o.silent_ms && r->heard_us / 1000 + r->o.silent_ms <= now_ms;
+        bool silent = r->o.silent_ms && !waits_for_us(r) && r->heard_us / 1000 + r->o.silent_ms <= now_ms;
         req_stop(r, WEIR_TIMEOUT, silent ? "the application was silent for too long"
                                              : "the application took longer than the request may take");
     }
@@ -418,6 +430,7 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
 {
     struct conn *k = r->conn;
     if (!k->shared) k->single = NULL;
+    k->paused = false; /* whoever has it next does not wait for this one's reader */
     if (r->aborted_us) k->aborted--;
     r->result.app_status = ev->app_status;
     r->result.protocol_status = ev->protocol_status;
@@ -441,11 +454,19 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
 
 /* ---- body and output ---- */
 
+/* It can go on, if it waited for us: its silence counts from now. */
+static void heard(struct weir_client_req *r)
+{
+    r->heard_us = r->client->loop->now_us;
+    if (!weir_timer_is_set(&r->timer)) req_arm(r);
+}
+
 int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
 {
     struct conn *k = r->conn;
     const void *out;
     if (r->state != REQ_RUNNING || r->aborted_us) return WEIR_CLOSED;
+    if (r->tell_started) return 0; /* on another connection now: its body begins anew with STARTED */
     if (len > r->o.body_len - r->sent) return WEIR_INVALID;
     size_t waiting = weir_wire_server_output(k->wire, &out);
     size_t room = waiting < OUTPUT_HIGH ? OUTPUT_HIGH - waiting : 0;
@@ -460,10 +481,8 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     } else if ((size_t)n < len) {
         r->wants_room = k->room_wanted = true;
     }
-    if (n) {
-        r->heard_us = r->client->loop->now_us; /* the app takes its body: not silent */
-        conn_dirty(k);
-    }
+    if (n || r->wants_room) heard(r);
+    if (n) conn_dirty(k);
     return n;
 }
 
@@ -481,12 +500,8 @@ static void give_credit(struct weir_client_req *r, size_t len)
         }
     }
     weir_wire_server_consumed(w, r->id, WEIR_STDOUT, len);
+    heard(r);
     if (weir_wire_server_output(w, &out) > before) conn_dirty(r->conn);
-}
-
-static bool has_credit(const struct weir_client_req *r)
-{
-    return r->state == REQ_RUNNING && r->conn && weir_wire_server_agreed(r->conn->wire) && !r->aborted_us;
 }
 
 int req_hold(struct weir_client_req *r, const char *p, size_t len)
@@ -519,6 +534,7 @@ void req_held_written(struct weir_client_req *r)
     if (!k || weir_spill_full(r->held)) return;
     if (k->paused) {
         k->paused = false;
+        heard(r);
         if (weir_list_empty(&k->read_link)) weir_list_push_back(&r->client->to_read, &k->read_link);
     }
     uint32_t owed = r->owed;
@@ -563,6 +579,7 @@ void weir_client_consume(struct weir_client_req *r, size_t len)
         credited = r->conn && r->conn->absorb; /* when it was held */
         weir_spill_consume(r->held, len);
         if (r->tell_end && weir_spill_left(r->held) == 0) req_tell(r);
+        if (r->conn && r->conn->paused) req_held_written(r);
     }
     if (len && !credited && has_credit(r)) give_credit(r, len);
 }

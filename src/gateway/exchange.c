@@ -309,9 +309,13 @@ bool exchange_wants_body(const struct exchange *ex)
     return !streams_request(ex) || weir_spill_left(ex->body) < STREAM_HIGH;
 }
 
+bool exchange_waits_for_app(const struct exchange *ex)
+{
+    return ex->answer != ANSWER_FILE && !ex->job_runs && !exchange_wants_body(ex);
+}
+
 void exchange_body(struct exchange *ex, struct weir_str bytes)
 {
-    http_arm(ex->http, ex->route->conf->body_ms);
     int status = weir_spill_put(ex->body, bytes.ptr, bytes.len);
     if (status == WEIR_LIMIT) exchange_fail(ex, 503, "no room for the request body");
     else if (status < 0) exchange_fail(ex, 500, "the request body could not be stored");
@@ -353,6 +357,10 @@ static void pump_app(struct exchange *ex)
         }
         if (status != WEIR_OK) break;
         int64_t n = weir_client_write(ex->app, p, len);
+        if (n == WEIR_NOMEM) {
+            exchange_fail(ex, 503, "out of memory");
+            return;
+        }
         if (n < 0) break; /* its end is told by an event */
         weir_spill_consume(ex->body, (size_t)n);
         if ((size_t)n < len) break;
@@ -623,6 +631,7 @@ static void local_redirect(struct exchange *ex)
     ex->answer = ANSWER_NONE;
     weir_spill_free(ex->body);
     ex->body = NULL;
+    http_arm(ex->http, 0); /* what the redirected request answers does not wait for it */
     ex->method_override = ex->req->head ? "HEAD" : "GET";
     weir_buf_reset(&ex->pend, 4096);
     if (++ex->redirects > MAX_REDIRECTS) {

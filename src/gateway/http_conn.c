@@ -159,6 +159,13 @@ static bool message_begins(struct http_conn *h)
     return true;
 }
 
+/* Time for more of the body, as long as we read it: it is not the client that is late when nobody takes it. */
+static void arm_body(struct http_conn *h)
+{
+    if (h->ex->body_done || !h->ex->route) return;
+    http_arm(h, exchange_wants_body(h->ex) ? h->ex->route->conf->body_ms : 0);
+}
+
 /* One parser event; false: no more for now. */
 static bool take_event(struct http_conn *h)
 {
@@ -172,6 +179,7 @@ static bool take_event(struct http_conn *h)
         return h->in_use && h->state == HTTP_EXCHANGE;
     case WEIR_HTTP_EV_BODY:
         exchange_body(h->ex, ev.bytes);
+        if (h->in_use && h->state == HTTP_EXCHANGE) arm_body(h);
         return h->in_use && h->state == HTTP_EXCHANGE && (exchange_wants_body(h->ex) || weir_http1_complete(h->parser));
     case WEIR_HTTP_EV_END: exchange_body_end(h->ex); return false;
     case WEIR_HTTP_EV_ERROR: exchange_refuse(h, ev.status, ev.reason); return false;
@@ -183,7 +191,14 @@ static bool take_event(struct http_conn *h)
 static size_t parse(struct http_conn *h, const char *p, size_t len)
 {
     uint32_t epoch = h->epoch;
-    if (h->state == HTTP_IDLE && !message_begins(h)) return len;
+    if (h->state == HTTP_IDLE) {
+        if (len >= 2 && !h->blank_seen && memcmp(p, "\r\n", 2) == 0) { /* some send one behind a body [RFC 9112 2.2]: no message begins */
+            h->blank_seen = true;
+            return 2;
+        }
+        h->blank_seen = false;
+        if (!message_begins(h)) return len;
+    }
     weir_http1_feed(h->parser, p, len);
     while (take_event(h)) {}
     return h->epoch == epoch ? weir_http1_consumed(h->parser) : len;
@@ -201,6 +216,24 @@ static void input(struct http_conn *h, const char *p, size_t len)
     if (h->epoch != epoch) return;
     if (h->state == HTTP_LINGER) h->lingered += (uint32_t)(len - used);
     else if (used < len && weir_buf_append(&h->in, p + used, len - used) < 0) http_close(h);
+}
+
+/* No more requests come. Answers that are there still go: a client may close its half and read on [RFC 9112 9.6]. */
+static void end_of_input(struct http_conn *h)
+{
+    struct exchange *ex = h->ex;
+    h->pumping = h->readable = false;
+    h->peer_closed = true;
+    if (weir_buf_len(&h->out) == 0 || (h->state != HTTP_IDLE && h->state != HTTP_HEAD)) {
+        http_close(h);
+        return;
+    }
+    h->ex = NULL; /* a head that stays a part */
+    h->state = HTTP_IDLE;
+    h->close_after = true;
+    http_arm(h, 0);
+    if (ex) exchange_gone(ex);
+    http_dirty(h);
 }
 
 /* Reads and parses as long as somebody takes it. */
@@ -227,7 +260,7 @@ static void pump(struct http_conn *h)
             break;
         }
         if (n < 0) {
-            http_close(h);
+            end_of_input(h);
             return;
         }
         if (n < SCRATCH && !h->peer_closed) h->readable = false;
@@ -267,11 +300,12 @@ void http_event(struct worker *w, const struct weir_event *ev)
         else pump(h);
     }
     /* Nobody waits for the answer any more, also where the request came together with the close. */
-    if (h->epoch == epoch && h->in_use && h->peer_closed && h->state == HTTP_EXCHANGE && !exchange_wants_body(h->ex)) http_close(h);
+    if (h->epoch == epoch && h->in_use && h->peer_closed && h->state == HTTP_EXCHANGE && exchange_waits_for_app(h->ex)) http_close(h);
 }
 
 void http_resume(struct http_conn *h)
 {
+    if (h->state == HTTP_EXCHANGE) arm_body(h);
     pump(h);
 }
 
@@ -345,6 +379,7 @@ static bool write_out(struct http_conn *h)
     weir_buf_consume(&h->out, (size_t)n);
     bool want = (size_t)n < len;
     if (want && (n > 0 || !h->send_due_ms)) {
+        if (h->state == HTTP_IDLE) h->due_ms = 0; /* it is not idle before it has all */
         http_arm_send(h);
     } else if (!want && h->send_due_ms) {
         h->send_due_ms = 0;

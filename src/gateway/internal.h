@@ -118,7 +118,7 @@ struct http_conn {
     int fd;
     uint32_t lingered;           /* bytes of this step */
     uint8_t state;
-    bool want_write, readable, peer_closed, close_after, in_use, pumping;
+    bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen;
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
@@ -193,6 +193,7 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
 void exchange_body(struct exchange *ex, struct weir_str bytes);
 void exchange_body_end(struct exchange *ex);
 bool exchange_wants_body(const struct exchange *ex);
+bool exchange_waits_for_app(const struct exchange *ex); /* nothing but the application is missing */
 void exchange_client_event(struct worker *w, const struct weir_client_event *ev);
 void exchange_room(struct exchange *ex);    /* the connection's output has room again */
 void exchange_commit(struct exchange *ex);  /* end of the turn: a response head that is known leaves */

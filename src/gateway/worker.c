@@ -6,7 +6,9 @@
 
 #include "gateway/internal.h"
 
-#define SPARE_BYTES 4096
+#define SPARE_BYTES  4096
+#define TICK_SOON_MS 50
+#define TURN_ROUNDS  4
 
 int worker_init(struct worker *w, struct gateway *gw, unsigned index)
 {
@@ -92,6 +94,13 @@ static void set_accepting(struct worker *w, bool on)
     }
 }
 
+/* For a moment: the tick looks again. */
+static void pause_accepting(struct worker *w)
+{
+    set_accepting(w, false);
+    weir_timer_set(w->loop, &w->tick_timer, (struct weir_ident){.kind = KIND_TICK}, weir_loop_now_ms(w->loop) + TICK_SOON_MS);
+}
+
 /* Of two random threads the lesser one: a thread alone would take all that come at once. The connection counts as its own
  * from now on. */
 static struct worker *choose_worker(struct worker *w)
@@ -131,14 +140,14 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
         struct sockaddr_storage peer;
         uint32_t peer_len;
         if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
-            set_accepting(w, false); /* the tick looks again */
+            pause_accepting(w);
             return;
         }
         const struct listener *l = &w->snap->listeners[ev->ident.index];
         int fd = weir_loop_accept(w->loop, l->fd, &peer, &peer_len);
         if (fd == WEIR_AGAIN) return;
         if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) set_accepting(w, false);
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
             return;
         }
         if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
@@ -212,9 +221,10 @@ static void tick(struct worker *w)
     if (w->index == 0) gateway_tick(w->gw);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
-    if (w->draining && weir_loop_now_ms(w->loop) >= w->gw->drain_until_ms)
+    uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */
+    if (w->draining && until && weir_loop_now_ms(w->loop) >= until)
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
-    uint32_t ms = w->draining || !w->accepting ? 50 : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
+    uint32_t ms = w->draining || !w->accepting ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
     weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + ms);
 }
 
@@ -253,19 +263,24 @@ static void client_events(struct worker *w)
     while (weir_client_next(w->client, &cev) == WEIR_OK) exchange_client_event(w, &cev);
 }
 
-/* What the turn made leaves: first to the apps, which can begin, then to the clients. */
+/* What the turn made leaves: first to the apps, which can begin, then to the clients. Each client once in a round: one that
+ * asks or takes without end has what is left of it in the next turn, behind the others' events. */
 static void end_turn(struct worker *w)
 {
-    do {
+    for (int round = 0; round < TURN_ROUNDS; round++) {
+        struct weir_list now;
         client_events(w);
         weir_client_flush(w->client);
-        while (!weir_list_empty(&w->dirty)) {
-            struct http_conn *h = WEIR_CONTAINER(w->dirty.next, struct http_conn, dirty_link);
+        weir_list_init(&now);
+        weir_list_splice(&now, &w->dirty);
+        while (!weir_list_empty(&now)) {
+            struct http_conn *h = WEIR_CONTAINER(now.next, struct http_conn, dirty_link);
             weir_list_remove(&h->dirty_link);
             http_flush(h);
         }
         weir_client_flush(w->client);
-    } while (weir_client_busy(w->client));
+        if (!weir_client_busy(w->client) && weir_list_empty(&w->dirty)) return;
+    }
 }
 
 void worker_begin(struct worker *w)
@@ -277,7 +292,7 @@ void worker_begin(struct worker *w)
 void worker_turn(struct worker *w)
 {
     struct weir_event ev[64]; /* a small batch: what it touches stays in the cache */
-    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_client_next_us(w->client));
+    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_list_empty(&w->dirty) ? weir_client_next_us(w->client) : 0);
     weir_client_turn(w->client);
     for (int i = 0; i < n; i++) {
         dispatch(w, &ev[i]);

@@ -183,7 +183,8 @@ static int ep_wait(struct weir_loop *l, struct weir_event *ev, int max, int64_t 
 {
     struct epoll_loop *e = self(l);
     if (max > BATCH) max = BATCH;
-    WEIR_ASSERT(max >= 4);
+    WEIR_ASSERT(max >= 8);
+    int fds = max - max / 4, rest = max / 8; /* many ready descriptors do not keep jobs and timers waiting */
     int64_t timer_ms = weir_wheel_next_ms(l->wheel, l->now_us / 1000);
     if (timer_ms >= 0 && (timeout_us < 0 || timer_ms * 1000 < timeout_us)) timeout_us = timer_ms * 1000;
     if (timeout_us != 0) {
@@ -191,7 +192,7 @@ static int ep_wait(struct weir_loop *l, struct weir_event *ev, int max, int64_t 
         if (atomic_load(&e->pending)) timeout_us = 0;
     }
     if (atomic_load_explicit(&e->jobs_done, memory_order_relaxed)) timeout_us = 0;
-    int got = sleep_for(e, max - 2, timeout_us);
+    int got = sleep_for(e, fds, timeout_us);
     atomic_store_explicit(&e->sleeping, 0, memory_order_relaxed);
     sample_clock(l);
     if (got < 0) got = 0; /* EINTR: the caller looks at what its signals set */
@@ -209,7 +210,7 @@ static int ep_wait(struct weir_loop *l, struct weir_event *ev, int max, int64_t 
     }
     if (atomic_load_explicit(&e->pending, memory_order_relaxed) && atomic_exchange(&e->pending, 0))
         ev[n++] = (struct weir_event){.ready = WEIR_READY_WAKE};
-    n += take_done(e, ev + n, max - n);
+    n += take_done(e, ev + n, max - n - rest);
     n += weir_wheel_expire(l->wheel, l->now_us / 1000, ev + n, max - n);
     return n;
 }

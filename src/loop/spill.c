@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* spill: see spill.h. Invariants: [0, flushed) is in the file; [flushed, size) is in `tail` (and in `writing` while a job
- * runs); without a file all that is kept is in `tail`, which begins at offset tail_at. One job at a time. */
+/* spill: see spill.h. Invariants: [freed, flushed) is in the file; [flushed, size) is in `tail` (and in `writing` while a job
+ * runs); without a file all that is kept is in `tail`, which begins at offset tail_at. One job at a time; each also gives the
+ * blocks back that were read for good, so that a long answer takes no more disk than its client is behind. */
 #include "loop/spill.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #define WRITE_STEP (256u << 10)
 #define READ_STEP  (128u << 10)
 #define TAIL_MAX   (1u << 20)
+#define SPACE_LEFT (2u << 20) /* with less than this it is full, if reading makes room */
+#define FREE_STEP  (1u << 20) /* the file is given back in these pieces */
 
 enum job_kind { NONE, WRITE, READ };
 
@@ -24,10 +28,12 @@ struct weir_spill {
     uint64_t read_at;          /* of the READ that runs */
     uint64_t chunk_at;         /* offset of chunk's first byte */
     uint64_t charged;          /* of the quota */
+    uint64_t freed, free_to;   /* of the file: given back up to here; to be, by the job that runs */
     int file;                  /* -1: none yet */
     enum job_kind running;
-    _Atomic int error;         /* set by the helper */                 /* errno of a failed job */
-    bool dead, to_file;
+    _Atomic int error;         /* errno of a failed job, set by the helper */
+    bool no_holes;             /* the file system makes none: told by the job */
+    bool dead, to_file, kept_whole;
     void *user;
 };
 
@@ -63,9 +69,8 @@ void weir_spill_free(struct weir_spill *s)
 
 /* ---- on the helper thread ---- */
 
-static void run_write(struct weir_job *job)
+static void run_write(struct weir_spill *s)
 {
-    struct weir_spill *s = WEIR_CONTAINER(job, struct weir_spill, job);
     if (s->file < 0) s->file = weir_open_temp(s->quota->dir);
     if (s->file < 0) {
         s->error = errno;
@@ -87,9 +92,8 @@ static void run_write(struct weir_job *job)
     }
 }
 
-static void run_read(struct weir_job *job)
+static void run_read(struct weir_spill *s)
 {
-    struct weir_spill *s = WEIR_CONTAINER(job, struct weir_spill, job);
     uint64_t want = s->flushed - s->read_at;
     if (want > READ_STEP) want = READ_STEP;
     weir_buf_reset(&s->chunk, READ_STEP);
@@ -110,13 +114,23 @@ static void run_read(struct weir_job *job)
     s->chunk_at = s->read_at;
 }
 
+static void run(struct weir_job *job)
+{
+    struct weir_spill *s = WEIR_CONTAINER(job, struct weir_spill, job);
+    if (s->running == WRITE) run_write(s);
+    else run_read(s);
+    if (s->free_to <= s->freed || s->file < 0) return;
+    s->no_holes = fallocate(s->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)s->freed, (off_t)(s->free_to - s->freed)) < 0;
+}
+
 /* ---- on the owner's thread ---- */
 
 static void start(struct weir_spill *s, enum job_kind kind)
 {
     s->running = kind;
     s->read_at = s->at; /* the owner may move on meanwhile */
-    s->job.run = kind == WRITE ? run_write : run_read;
+    s->free_to = s->limits.rewindable || s->kept_whole ? 0 : s->at / FREE_STEP * FREE_STEP;
+    s->job.run = run;
     weir_loop_job(s->loop, &s->job);
 }
 
@@ -142,19 +156,24 @@ static int charge(struct weir_spill *s, uint64_t len)
     return WEIR_OK;
 }
 
+static uint64_t first_kept(const struct weir_spill *s)
+{
+    return s->to_file ? s->freed : s->tail_at;
+}
+
 int weir_spill_put(struct weir_spill *s, const void *p, size_t len)
 {
     if (s->error) {
         errno = s->error;
         return WEIR_SYSTEM;
     }
-    if (len > s->limits.max - s->size) return WEIR_LIMIT;
+    if (len > s->limits.max - (s->size - first_kept(s))) return WEIR_LIMIT;
     uint64_t held = weir_buf_len(&s->tail);
     if (s->to_file || held + len > s->limits.memory) {
         if (charge(s, s->to_file ? len : held + len) < 0) return WEIR_LIMIT;
         if (!s->to_file) { /* the file begins where the kept bytes begin: offsets below tail_at stay a hole */
             s->to_file = true;
-            s->flushed = s->tail_at;
+            s->flushed = s->freed = s->tail_at;
         }
     }
     if (weir_buf_append(&s->tail, p, len) < 0) return WEIR_NOMEM;
@@ -165,7 +184,10 @@ int weir_spill_put(struct weir_spill *s, const void *p, size_t len)
 
 bool weir_spill_full(const struct weir_spill *s)
 {
-    return s->to_file && weir_buf_len(&s->tail) >= TAIL_MAX;
+    if (!s->to_file) return false;
+    if (weir_buf_len(&s->tail) >= TAIL_MAX) return true;
+    if (s->limits.rewindable || s->kept_whole || s->size - s->at <= TAIL_MAX) return false; /* reading makes no room, or all was read */
+    return s->size - s->freed + SPACE_LEFT > s->limits.max || s->quota->used + SPACE_LEFT > s->quota->max;
 }
 
 bool weir_spill_failed(const struct weir_spill *s)
@@ -245,6 +267,14 @@ struct weir_spill *weir_spill_done(struct weir_job *job)
     struct weir_spill *s = WEIR_CONTAINER(job, struct weir_spill, job);
     enum job_kind was = s->running;
     s->running = NONE;
+    if (s->free_to > s->freed && s->no_holes) {
+        s->kept_whole = true;
+    } else if (s->free_to > s->freed && s->file >= 0) {
+        uint64_t n = s->free_to - s->freed;
+        s->freed = s->free_to;
+        s->charged -= n;
+        atomic_fetch_sub(&s->quota->used, n);
+    }
     if (was == WRITE && !s->error) {
         s->flushed += weir_buf_len(&s->writing);
         weir_buf_reset(&s->writing, WRITE_STEP);

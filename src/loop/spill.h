@@ -18,7 +18,7 @@ struct weir_spill_quota {
 
 struct weir_spill_limits {
     uint32_t memory;   /* bytes held before the file is used */
-    uint64_t max;      /* bytes in all */
+    uint64_t max;      /* bytes that are kept at once: in all, if rewindable, else those not yet read */
     bool rewindable;   /* what was read is kept */
 };
 
@@ -30,7 +30,8 @@ struct weir_spill *weir_spill_new(struct weir_loop *l, struct weir_spill_quota *
 void weir_spill_free(struct weir_spill *s);
 /* Takes all of it: WEIR_OK; WEIR_LIMIT: over max or the quota; WEIR_SYSTEM: the disk failed; WEIR_NOMEM. */
 WEIR_CHECK int weir_spill_put(struct weir_spill *s, const void *p, size_t len);
-/* True when more than 1 MiB waits to be written: better read no more for now. */
+/* True when more than 1 MiB waits to be written, or the limit or the quota is near and reading makes room: better take no more
+ * for now. Looked at again when a job has ended and when something was consumed. */
 bool weir_spill_full(const struct weir_spill *s);
 bool weir_spill_failed(const struct weir_spill *s); /* a read or write of its file failed: all that follows gives WEIR_SYSTEM */
 uint64_t weir_spill_unwritten(const struct weir_spill *s); /* bytes that wait in memory for the file */

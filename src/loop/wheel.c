@@ -86,22 +86,12 @@ void weir_timer_clear(struct weir_timer *t)
     t->node.next = t->node.prev = NULL;
 }
 
-static void splice(struct weir_list *from, struct weir_list *to)
-{
-    if (weir_list_empty(from)) return;
-    from->next->prev = to->prev;
-    to->prev->next = from->next;
-    from->prev->next = to;
-    to->prev = from->prev;
-    weir_list_init(from);
-}
-
 static void cascade(struct weir_wheel *w, unsigned level)
 {
     unsigned i = (unsigned)((w->now >> level_shift(level)) % SLOTS);
     struct weir_list moved;
     weir_list_init(&moved);
-    splice(&w->slot[level][i], &moved);
+    weir_list_splice(&moved, &w->slot[level][i]);
     w->used[level] &= ~(UINT64_C(1) << i);
     while (!weir_list_empty(&moved)) {
         struct weir_timer *t = WEIR_CONTAINER(moved.next, struct weir_timer, node);
@@ -140,7 +130,7 @@ static void advance(struct weir_wheel *w, uint64_t now_ms)
         }
         w->now = to;
         if (used == SLOTS_0) continue;
-        splice(&w->slot_0[used], &w->due);
+        weir_list_splice(&w->due, &w->slot_0[used]);
         w->used_0[used / 64] &= ~(UINT64_C(1) << (used % 64));
         w->now++;
     }

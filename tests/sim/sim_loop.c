@@ -10,7 +10,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CAPACITY 20000 /* bytes under way in one direction */
+#define CAPACITY 20000 /* bytes under way in one direction, */
+#define RECEIVE  30000 /* and those that arrived and are not read */
 
 struct sim_loop {
     struct weir_loop base;
@@ -317,7 +318,7 @@ void sim_move(struct sim *w)
     for (int k = 0; k < SIM_SOCKETS; k++) {
         struct sim_socket *s = &w->s[(start + k) % SIM_SOCKETS];
         size_t n = s->used ? weir_buf_len(&s->wire) : 0;
-        if (n == 0) continue;
+        if (n == 0 || weir_buf_len(&s->in) >= RECEIVE) continue;
         size_t take = 1 + sim_below(w, 3000, 4, 9);
         if (take > n) take = n;
         if (weir_buf_append(&s->in, weir_buf_ptr(&s->wire), take) < 0) abort();

@@ -14,7 +14,7 @@
 #include "sim_app.h"
 #include "sim_fault.h"
 
-enum { BROWSERS = 10, WISHES = 8, APPS = 3, FILE_LEN = 50000, KEPT = 64 << 10, WAITING = 1 << 20 /* of a body: in memory; for its file */ };
+enum { BROWSERS = 10, WISHES = 8, APPS = 3, FILE_LEN = 50000, KEPT = 64 << 10, HELD = 256 << 10, WAITING = 1 << 20 /* of a body, of an answer: in memory; for its file */ };
 enum wish_kind { GET_APP, HEAD_APP, POST_LENGTH, POST_CHUNKED, GET_FILE, BAD };
 
 struct wish {
@@ -43,7 +43,8 @@ struct world {
     struct browser b[BROWSERS];
     uint64_t seed;
     bool disturbed, no_temp; /* bodies find no room for a file */
-    bool slow;               /* the helper begins when the first body is all there */
+    bool slow;               /* the helper begins when the first body is all there, */
+    bool late;               /* or after 8 s, and until then the second browser takes nothing of a long answer */
 };
 static char folder[] = "/tmp/weir-sim-XXXXXX";
 static int errors = 2;
@@ -133,10 +134,10 @@ static char *field(char *head, const char *name)
     return p ? p + strlen(name) : NULL;
 }
 
-/* It cannot be stored: 500, or the end of an answer that began before that was known. */
-static bool may_lose_body(const struct world *w, const struct wish *x)
+/* They cannot be stored: 500, or the end of an answer that began before that was known. */
+static bool may_lose_bytes(const struct world *w, const struct wish *x)
 {
-    return w->no_temp && x->app.body > KEPT;
+    return w->no_temp && (x->app.body > KEPT || x->app.answer > KEPT + HELD);
 }
 
 static void wish_over(struct world *w, struct browser *b)
@@ -147,7 +148,7 @@ static void wish_over(struct world *w, struct browser *b)
     x->over = true;
     bool has_content = x->status == 200 && x->kind != HEAD_APP;
     if (has_content && b->got != (x->kind == GET_FILE ? FILE_LEN : x->app.answer)) fail(w, "the answer is not whole", id);
-    if (!w->disturbed && !(may_lose_body(w, x) && x->status == 500) && x->status != (x->kind == BAD ? 400 : 200)) fail(w, "the status is wrong", id);
+    if (!w->disturbed && !(may_lose_bytes(w, x) && x->status == 500) && x->status != (x->kind == BAD ? 400 : 200)) fail(w, "the status is wrong", id);
     if (x->status == 200 && x->kind != GET_FILE && x->app.runs != 1) fail(w, "answered, but not run once", id);
     b->reading++;
     b->state = READ_HEAD;
@@ -252,7 +253,7 @@ static void leave(struct world *w, struct browser *b)
 static void connection_ended(struct world *w, struct browser *b)
 {
     bool all = b->reading == WISHES || b->close_told;
-    if (!all && !w->disturbed && !may_lose_body(w, &b->wishes[b->reading])) fail(w, "the connection closed before all was answered", wish_id(w, b, b->reading));
+    if (!all && !w->disturbed && !may_lose_bytes(w, &b->wishes[b->reading])) fail(w, "the connection closed before all was answered", wish_id(w, b, b->reading));
     leave(w, b);
 }
 
@@ -274,6 +275,7 @@ static void browser_turn(struct world *w, struct browser *b)
         if (n > 0) weir_buf_consume(&b->out, (size_t)n);
         else if (n == WEIR_SYSTEM) weir_buf_reset(&b->out, 0); /* what was answered before lies there to be read */
     }
+    if (w->late && b == &w->b[1] && w->net.helpers_stopped) return;
     if (weir_random_next(r) % 3 == 0) return; /* reads when it likes to */
     int64_t n = weir_loop_read(w->loop, b->fd, bytes, 1 + weir_random_next(r) % sizeof bytes);
     if (n > 0) {
@@ -333,11 +335,12 @@ static void make_wishes(struct world *w)
         x->app.delay = weir_random_next(r) % 4 == 0;
         if (x->kind == POST_LENGTH || x->kind == POST_CHUNKED) {
             x->app.body = sim_below(&w->net, 3000, 4, 150000);
-            if (w->slow) x->app.body %= 3000;
+            if (w->slow || w->late) x->app.body %= 3000;
             else if (weir_random_next(r) % 20 == 0) x->app.body = KEPT + WAITING + weir_random_next(r) % 12000; /* about what waits for a slow helper */
             x->app.early = x->app.body && weir_random_next(r) % 8 == 0;
         }
     }
+    if (w->late) w->b[1].wishes[0] = (struct wish){.kind = GET_APP, .route = "/plain/", .app.answer = KEPT + HELD + WAITING + weir_random_next(r) % 60000};
     if (!w->slow) return;
     /* all of the body comes before the helper stores anything: its last bytes may be what makes the room full */
     struct wish *x = &w->b[0].wishes[0];
@@ -351,7 +354,9 @@ static void start(struct world *w, uint64_t seed)
     w->disturbed = weir_random_next(&w->net.random) % 2;
     sim_fault_seed(seed, weir_random_next(&w->net.random) % 6 ? 0 : w->disturbed ? 7 : 0);
     w->no_temp = weir_random_next(&w->net.random) % 8 == 0;
-    w->net.helpers_stopped = w->slow = seed % 8 == 5;
+    w->slow = seed % 8 == 5;
+    w->late = seed % 8 == 3;
+    w->net.helpers_stopped = w->slow || w->late;
     w->loop = sim_loop_new(&w->net);
     make_wishes(w);
     for (size_t i = 0; i < APPS; i++) {
@@ -380,9 +385,10 @@ static void disturb(struct world *w)
     }
 }
 
-static bool first_body_taken(const struct world *w)
+static bool helpers_begin(const struct world *w)
 {
     const struct browser *b = &w->b[0];
+    if (w->late) return w->net.now_us > 8000000;
     return b->done || w->net.now_us > 12000000 || (b->sending && b->fd >= 0 && weir_buf_len(&b->out) == 0 && sim_taken(&w->net, b->fd));
 }
 
@@ -481,7 +487,7 @@ static uint64_t run(uint64_t seed)
                 if (!w.b[i].done) fail(&w, "it is never answered", wish_id(&w, &w.b[i], w.b[i].reading % WISHES));
         }
         if (w.disturbed) disturb(&w);
-        if (w.net.helpers_stopped && first_body_taken(&w)) w.net.helpers_stopped = false;
+        if (w.net.helpers_stopped && helpers_begin(&w)) w.net.helpers_stopped = false;
         switch (weir_random_next(r) % 10) {
         case 0: sim_app_turn(&w.apps[weir_random_next(r) % APPS]); break;
         case 1:

@@ -71,7 +71,7 @@ static void give_body(struct world *w, struct task *t)
 static size_t check_answer(struct world *w, struct task *t, const char *p, size_t len)
 {
     size_t id = (size_t)(t - w->t);
-    if (t->app.runs == 0 && w->endpoint.id > 1) t->refused = true; /* a plain connection is told of overload in words */
+    if (t->app.runs == 0 && (w->endpoint.id > 1 || w->disturbed)) t->refused = true; /* a plain connection is told of overload in words; what a broken one had goes on for a while */
     for (size_t k = 0; k < len && !t->refused; k++) {
         if (t->unread < 2) { /* newlines in a row, CR looked over */
             if (p[k] == '\n') t->unread++;
