@@ -144,7 +144,16 @@ static json_t *status_json(const struct control *c)
 
 static json_t *error_json(const char *text)
 {
-    return json_pack("{s:s}", "error", text);
+    char safe[8192 * 4]; /* JSON is UTF-8; what a file or a client said need not be */
+    size_t n = strlen(text), at = 0;
+    for (size_t i = 0, end; i < n; i = end + 1) { /* line ends stay */
+        const char *nl = strchr(text + i, '\n');
+        end = nl ? (size_t)(nl - text) : n;
+        at += output_escape(safe + at, sizeof safe - at - 1, text + i, end - i);
+        if (nl && at + 1 < sizeof safe) safe[at++] = '\n';
+    }
+    safe[at] = 0;
+    return json_pack("{s:s}", "error", safe);
 }
 
 static json_t *no_pool(const char *what)
@@ -196,20 +205,28 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
     return error_json("a command that is not known");
 }
 
-static void reply(struct client *k, json_t *o)
+/* Sends what it takes now; the rest when it has room. False: it is gone. */
+static bool flush(struct control *c, struct client *k)
 {
-    char *text = json_dumps(o, JSON_COMPACT);
-    size_t len = text ? strlen(text) : 0;
-    if (text) {
-        text[len] = '\n'; /* over the NUL */
-        int buffer = 4 << 20;
-        setsockopt(k->w.fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
-        for (size_t at = 0; at < len + 1;) {
-            ssize_t n = send(k->w.fd, text + at, len + 1 - at, MSG_NOSIGNAL | MSG_DONTWAIT);
-            if (n <= 0) break; /* who does not read gets no answer */
-            at += (size_t)n;
-        }
+    while (weir_buf_len(&k->out)) {
+        ssize_t n = send(k->w.fd, weir_buf_ptr(&k->out), weir_buf_len(&k->out), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno != EAGAIN) return false;
+        if (n <= 0) break;
+        weir_buf_consume(&k->out, (size_t)n);
     }
+    struct epoll_event ev = {.events = (k->in_ended ? 0u : (uint32_t)EPOLLIN) | (weir_buf_len(&k->out) ? (uint32_t)EPOLLOUT : 0u), .data.ptr = &k->w};
+    epoll_ctl(c->epoll, EPOLL_CTL_MOD, k->w.fd, &ev);
+    return true;
+}
+
+static void reply(struct control *c, struct client *k, json_t *o)
+{
+    static const char failed[] = "{\"error\":\"out of memory\"}";
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    const char *answer = text ? text : failed;
+    if (weir_buf_append(&k->out, answer, strlen(answer)) < 0 || weir_buf_append(&k->out, "\n", 1) < 0) k->broken = true;
+    if (!flush(c, k)) k->broken = true;
     free(text);
     json_decref(o);
 }
@@ -221,24 +238,33 @@ void command_reloaded(struct control *c, const char *why)
         struct client *k = (struct client *)(void *)w;
         if (w->kind != WATCH_CLIENT || w->dead || !k->waits) continue;
         k->waits = false;
-        reply(k, why ? error_json(why) : json_pack("{s:s}", "ok", "the configuration was read again"));
+        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", "the configuration was read again"));
     }
 }
 
 static void client_end(struct control *c, struct client *k)
 {
     weir_buf_fini(&k->in);
+    weir_buf_fini(&k->out);
     watch_end(c, &k->w, true);
 }
 
 void command_event(struct control *c, struct client *k)
 {
+    if (k->broken || !flush(c, k) || weir_buf_len(&k->out) > REPLY_MAX) {
+        client_end(c, k);
+        return;
+    }
+    if (k->in_ended) {
+        if (!k->waits && weir_buf_len(&k->out) == 0) client_end(c, k);
+        return;
+    }
     char *to = weir_buf_room(&k->in, 4096);
     ssize_t n = to ? recv(k->w.fd, to, 4096, MSG_DONTWAIT) : 0;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n == 0 && k->waits) { /* it only has no more orders */
-        struct epoll_event none = {.events = 0, .data.ptr = &k->w};
-        epoll_ctl(c->epoll, EPOLL_CTL_MOD, k->w.fd, &none);
+    if (n == 0 && (k->waits || weir_buf_len(&k->out))) { /* it only has no more orders */
+        k->in_ended = true;
+        if (!flush(c, k)) client_end(c, k);
         return;
     }
     if (n <= 0 || weir_buf_len(&k->in) > COMMAND_MAX) {
@@ -252,7 +278,7 @@ void command_event(struct control *c, struct client *k)
         json_error_t err;
         json_t *order = json_loadb(p, (size_t)(nl - p), 0, &err);
         json_t *o = order ? answer(c, k, order) : error_json("this is no JSON");
-        if (o) reply(k, o);
+        if (o || !k->waits) reply(c, k, o);
         json_decref(order);
         weir_buf_consume(&k->in, (size_t)(nl - p) + 1);
     }

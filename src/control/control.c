@@ -34,7 +34,7 @@ void say(const char *fmt, ...)
     char out[sizeof line * 4 + 2];
     size_t n = strlen(line), at = output_escape(out, sizeof out - 1, line, n);
     out[at] = 0;
-    fprintf(stderr, "weir: %s\n", out);
+    fprintf(output_stream(), "weir: %s\n", out);
 }
 
 static volatile sig_atomic_t terminated;
@@ -168,7 +168,7 @@ static void lose_link(struct control *c)
     watch_end(c, &c->link, false);
     c->gateway_ready = false;
     c->config_sent = 0;
-    state_forget_gateway(c);
+    c->relink_due_ms = now_ms() + 100; /* it goes on with what it knows; where it has ended, DOWN tells that next */
 }
 
 static void from_gateway(struct control *c)
@@ -215,7 +215,9 @@ static void on_gateway_up(struct control *c, const struct root_msg *m, int fd)
 static void on_gateway_down(struct control *c, const struct root_msg *m)
 {
     bool meant = c->gateway_restarting;
-    if (c->link.fd >= 0) lose_link(c);
+    if (c->link.fd >= 0) watch_end(c, &c->link, false);
+    c->config_sent = 0;
+    c->gateway_ready = false;
     c->gateway_pid = 0;
     c->gateway_up = c->gateway_restarting = false;
     c->gateway_kill_ms = 0;
@@ -241,14 +243,18 @@ void gateway_restart(struct control *c)
 
 static void gateway_turn(struct control *c)
 {
-    if (c->conf->site_count == 0 || c->ending) return;
-    if (!c->gateway_pid && !c->gateway_up && now_ms() >= c->gateway_due_ms) {
+    if (c->ending) return;
+    if (c->conf->site_count && !c->gateway_pid && !c->gateway_up && now_ms() >= c->gateway_due_ms) {
         c->gateway_up = true;
         root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY}, NULL, 0);
     }
     if (c->gateway_kill_ms && now_ms() >= c->gateway_kill_ms) {
         c->gateway_kill_ms = 0;
         root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY_KILL}, NULL, 0);
+    }
+    if (c->gateway_pid && c->link.fd < 0 && now_ms() >= c->relink_due_ms) {
+        c->relink_due_ms = now_ms() + RELINK_MS;
+        root_send(c, &(struct root_msg){.kind = ROOT_RELINK}, NULL, 0);
     }
     send_config(c);
 }
@@ -366,6 +372,10 @@ static int next_ms(const struct control *c)
 {
     int64_t wait = c->conf && !c->ending ? pools_next_ms(c) : -1, now = now_ms();
     if (c->gateway_kill_ms && (wait < 0 || c->gateway_kill_ms - now < wait)) wait = c->gateway_kill_ms > now ? c->gateway_kill_ms - now : 0;
+    if (c->gateway_pid && c->link.fd < 0 && !c->ending) {
+        int64_t due = c->relink_due_ms > now ? c->relink_due_ms - now : 0;
+        if (wait < 0 || due < wait) wait = due;
+    }
     if (c->conf && c->conf->site_count && !c->gateway_pid && !c->ending && !c->gateway_up) {
         int64_t due = c->gateway_due_ms > now ? c->gateway_due_ms - now : 50;
         if (wait < 0 || due < wait) wait = due;
@@ -382,10 +392,14 @@ static void on_term(int sig)
 /* Gives all back, so that a leak would be seen. */
 static void finish(struct control *c)
 {
+    pools_free(c); /* with their probes */
     while (!weir_list_empty(&c->heap)) {
         struct watch *w = WEIR_CONTAINER(c->heap.next, struct watch, link);
         if (w->kind == WATCH_OUTPUT) weir_buf_fini(&((struct output *)(void *)w)->line);
-        if (w->kind == WATCH_CLIENT) weir_buf_fini(&((struct client *)(void *)w)->in);
+        if (w->kind == WATCH_CLIENT) {
+            weir_buf_fini(&((struct client *)(void *)w)->in);
+            weir_buf_fini(&((struct client *)(void *)w)->out);
+        }
         if (w->kind == WATCH_PROBE) {
             weir_wire_server_free(((struct probe *)(void *)w)->wire);
             weir_arena_fini(&((struct probe *)(void *)w)->arena);
@@ -393,7 +407,6 @@ static void finish(struct control *c)
         watch_end(c, w, true);
     }
     bury(c);
-    pools_free(c);
     weir_config_drop(c->conf);
     weir_config_sources_free(&c->sources);
     weir_config_drop(c->next);
@@ -417,6 +430,7 @@ int weir_control_run(const struct weir_control_options *o)
     signal(SIGPIPE, SIG_IGN);
     sigaction(SIGTERM, &sa, NULL);
     sigprocmask(SIG_BLOCK, &term, NULL); /* it arrives only while epoll waits: never between a look at `terminated` and the wait */
+    output_begin();
     c.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (c.epoll < 0 || watch_add(&c, &c.root, WATCH_ROOT, o->root_fd) < 0) return 1;
     while (!terminated) {
@@ -431,5 +445,6 @@ int weir_control_run(const struct weir_control_options *o)
     }
     if (c.own_socket && c.control_path[0]) unlink(c.control_path);
     finish(&c);
+    output_end();
     return 0;
 }

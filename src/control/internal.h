@@ -6,6 +6,7 @@
 #ifndef WEIR_CONTROL_INTERNAL_H
 #define WEIR_CONTROL_INTERNAL_H
 
+#include <stdio.h>
 #include <sys/types.h>
 
 #include "config/config.h"
@@ -22,7 +23,9 @@
 #define EARLY_MS      5000  /* a process that served nothing and ended within it failed to start */
 #define MEMORY_MS     10000 /* how often the memory of processes is looked at, where a pool limits it */
 #define GATEWAY_DRAIN_MS 600
+#define RELINK_MS     1000  /* between tries to give the gateway a new link */
 #define COMMAND_MAX   65536
+#define REPLY_MAX     (64u << 20) /* what a client that does not read lets us keep */
 
 enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT, WATCH_NOTIFY };
 struct watch { /* what epoll tells about; first member of its owner */
@@ -91,7 +94,7 @@ struct pool {
     struct weir_list units;
     uint64_t generation, settings;     /* settings: a hash of what processes are started with */
     uint32_t failures, restarts;
-    int64_t due_ms;                    /* not started before */
+    int64_t failed_ms, due_ms;         /* the last start failed; not started before */
     int64_t said_ms, memory_ms;        /* trouble was told; memory was looked at */
     char why[160];                     /* the last start failed */
     uint32_t queued, oldest_ms;
@@ -112,7 +115,10 @@ struct client {
     struct watch w;
     struct weir_buf in;
     uid_t uid;
-    bool waits; /* for the end of a reload */
+    struct weir_buf out;
+    bool waits;    /* for the end of a reload */
+    bool in_ended; /* no more orders come */
+    bool broken;
 };
 
 struct control {
@@ -136,7 +142,7 @@ struct control {
     size_t listener_count;
     uint64_t next_listener;
     pid_t gateway_pid;
-    int64_t gateway_due_ms, gateway_kill_ms;
+    int64_t gateway_due_ms, gateway_kill_ms, relink_due_ms;
     unsigned gateway_failures;
     uint32_t gateway_restarts;
     bool gateway_up, gateway_ready, gateway_restarting, ending, announced;
@@ -181,6 +187,7 @@ void unit_ready(struct control *c, struct unit *u, bool flow, uint32_t requests)
 void unit_failed(struct control *c, struct unit *u, const char *why);
 void unit_drain(struct control *c, struct unit *u);
 void unit_end(struct control *c, struct unit *u, uint32_t ms);
+void unit_not_starting(struct control *c, struct unit *u); /* it gives its place among the starting ones to others */
 void unit_set(struct control *c, struct unit *u, enum unit_state s); /* the one place that changes a state */
 void units_adopt(struct control *c, const struct root_msg *m, int log);
 void units_root(struct control *c, const struct root_msg *m);
@@ -211,6 +218,9 @@ WEIR_CHECK int notify_listen(struct control *c); /* for pools whose programs say
 void notify_event(struct control *c);
 
 /* output.c */
+void output_begin(void);
+void output_end(void);
+FILE *output_stream(void); /* for lines of our own; never blocks */
 int output_watch(struct control *c, int fd, const char *pool, pid_t pid);
 void output_event(struct control *c, struct output *o);
 /* Text of a stranger for a terminal or a log: UTF-8 passes, control characters (C1 too) and anything else are \xHH. */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* What apps write to their stdout and stderr: line by line to ours, with pool and pid in front, control bytes escaped. */
+/* What apps write to their stdout and stderr: line by line to ours, with pool and pid in front, control bytes escaped. A thread
+ * writes it, and our own lines: whoever does not read them (a stopped terminal, a full pipe) stops nobody. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,6 +12,114 @@
 #include "control/internal.h"
 
 #define LINE_BYTES 4096
+#define WAIT_MAX   (4u << 20) /* bytes of lines that wait; more are lost, and counted */
+#define END_MS     200        /* what waits at the end has this long */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    pthread_t thread;
+    struct weir_buf waiting;
+    uint64_t lost;
+    bool runs, ends;
+    FILE *stream;
+} writer = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+/* ---- the writer ---- */
+
+static void write_all(const char *p, size_t len)
+{
+    while (len) {
+        ssize_t n = write(STDERR_FILENO, p, len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return; /* a terminal that is gone must not stop us */
+        p += n;
+        len -= (size_t)n;
+    }
+}
+
+static void *writer_main(void *arg)
+{
+    struct weir_buf now = {0};
+    pthread_mutex_lock(&writer.lock);
+    for (;;) {
+        while (!weir_buf_len(&writer.waiting) && !writer.lost && !writer.ends) pthread_cond_wait(&writer.more, &writer.lock);
+        if (!weir_buf_len(&writer.waiting) && !writer.lost) break;
+        struct weir_buf taken = writer.waiting;
+        uint64_t lost = writer.lost;
+        writer.waiting = now;
+        writer.lost = 0;
+        pthread_mutex_unlock(&writer.lock);
+        write_all(weir_buf_ptr(&taken), weir_buf_len(&taken));
+        if (lost) {
+            char line[96];
+            int n = snprintf(line, sizeof line, "weir: %llu pieces of log were lost: their reader is too slow\n", (unsigned long long)lost);
+            write_all(line, (size_t)n);
+        }
+        weir_buf_reset(&taken, 65536);
+        now = taken;
+        pthread_mutex_lock(&writer.lock);
+    }
+    pthread_mutex_unlock(&writer.lock);
+    weir_buf_fini(&now);
+    return arg;
+}
+
+static void put(const char *p, size_t len)
+{
+    pthread_mutex_lock(&writer.lock);
+    bool direct = !writer.runs;
+    if (!direct && (weir_buf_len(&writer.waiting) + len > WAIT_MAX || weir_buf_append(&writer.waiting, p, len) < 0)) writer.lost++;
+    pthread_cond_signal(&writer.more);
+    pthread_mutex_unlock(&writer.lock);
+    if (direct) write_all(p, len);
+}
+
+static ssize_t stream_write(void *cookie, const char *p, size_t len)
+{
+    (void)cookie;
+    put(p, len);
+    return (ssize_t)len;
+}
+
+FILE *output_stream(void)
+{
+    return writer.stream ? writer.stream : stderr;
+}
+
+void output_begin(void)
+{
+    sigset_t all, old;
+    writer.stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = stream_write});
+    if (writer.stream) setvbuf(writer.stream, NULL, _IOLBF, BUFSIZ);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &old); /* signals are the main thread's */
+    writer.runs = pthread_create(&writer.thread, NULL, writer_main, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void output_end(void)
+{
+    struct timespec until;
+    if (writer.stream) fflush(writer.stream);
+    if (!writer.runs) return;
+    pthread_mutex_lock(&writer.lock);
+    writer.ends = true;
+    pthread_cond_signal(&writer.more);
+    pthread_mutex_unlock(&writer.lock);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += END_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    if (pthread_timedjoin_np(writer.thread, NULL, &until) != 0) return; /* it hangs with its reader, and ends with the process */
+    if (writer.stream) fclose(writer.stream);
+    writer.stream = NULL;
+    weir_buf_fini(&writer.waiting);
+}
+
+/* ---- lines of apps ---- */
 
 int output_watch(struct control *c, int fd, const char *pool, pid_t pid)
 {
@@ -57,7 +168,7 @@ static void put_line(const struct output *o, const char *p, size_t len)
     if (len && p[len - 1] == '\r') len--;
     n += output_escape(out + n, sizeof out - n - 1, p, len);
     out[n++] = '\n';
-    if (write(STDERR_FILENO, out, n) < 0) return; /* a terminal that is gone must not stop us */
+    put(out, n);
 }
 
 static void take_lines(struct output *o, bool end)

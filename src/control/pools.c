@@ -2,6 +2,7 @@
 /* How many units a pool should have, by its settings and by what is asked of it, and what follows: starts, drains, ends. A unit
  * is one private socket with what serves it: a process, a php-fpm master, a php-cgi group. A new generation is ready before the
  * old one drains. A pool is looked at when something of it changed or a time of it is due; an idle one costs nothing. */
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,7 @@ static uint64_t mix_pairs(uint64_t h, const struct weir_pair *list, size_t count
 }
 
 /* Of what processes are started with: equal settings keep their processes over a reload. */
-static uint64_t settings_of(const struct weir_conf_pool *o)
+static uint64_t settings_of(const struct control *c, const struct pool *p, const struct weir_conf_pool *o)
 {
     char numbers[256];
     uint64_t h = 0;
@@ -94,6 +95,8 @@ static uint64_t settings_of(const struct weir_conf_pool *o)
     h = mix(mix(h, numbers), o->check);
     h = mix_pairs(h, o->env, o->env_count);
     h = mix_pairs(h, o->php_values, o->php_value_count);
+    struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold */
+    for (const char *root; php && p->php != WEIR_PHP_FPM && o->php_admin_value_count && (root = pool_next_root(c, p, &at));) h = mix(h, root);
     return mix_pairs(h, o->php_admin_values, o->php_admin_value_count);
 }
 
@@ -118,9 +121,9 @@ void pools_plan(struct control *c)
         if (!p) p = pool_new(c, o->name);
         if (!p) continue;
         char program[64];
-        uint64_t settings = settings_of(o);
         p->conf = o;
         p->php = o->kind == WEIR_POOL_PHP ? weir_config_php(o->php, o->php_version, program, sizeof program) : WEIR_PHP_ANY;
+        uint64_t settings = settings_of(c, p, o);
         pool_touch(c, p);
         if (p->settings == settings) continue;
         if (p->settings) p->generation++; /* else it is new; what was adopted before may be just that */
@@ -191,31 +194,55 @@ static uint32_t wanted(const struct pool *p, const struct count *n)
     bounds(p, &least, &most);
     if (!most) return 0;
     uint64_t room = n->room ? n->room : 1, need = ((uint64_t)n->busy + p->queued + room - 1) / room;
+    if (!need && p->failures >= BREAKER) need = 1; /* nobody can ask while it refuses: it is tried all the same */
     if (need || least) need += p->conf->spare;
     return need < least ? least : need > most ? most : (uint32_t)need;
 }
 
 /* ---- trouble ---- */
 
+/* One that is to be replaced serves, too. */
+static bool serves(const struct pool *p)
+{
+    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next)
+        if (WEIR_CONTAINER(l, struct unit, link)->state == UNIT_READY) return true;
+    return false;
+}
+
 static void set_refuses(struct control *c, struct pool *p)
 {
-    bool refuses = p->stopped || (p->failures >= BREAKER && count_units(p).ready == 0);
+    bool refuses = p->stopped || (p->failures >= BREAKER && !serves(p));
     if (refuses == p->refuses) return;
     p->refuses = refuses;
     c->endpoints_changed = true;
 }
 
+/* Another process that ended in the same way is the same trouble. */
+static bool same_but_numbers(const char *a, const char *b)
+{
+    while (*a && *b) {
+        if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
+            while (isdigit((unsigned char)*a)) a++;
+            while (isdigit((unsigned char)*b)) b++;
+        } else if (*a++ != *b++) {
+            return false;
+        }
+    }
+    return *a == *b;
+}
+
 void pool_trouble(struct control *c, struct pool *p, const char *why)
 {
-    bool news = strcmp(p->why, why) != 0 || p->failures < BREAKER;
+    bool news = !same_but_numbers(p->why, why) || p->failures < BREAKER;
     snprintf(p->why, sizeof p->why, "%s", why);
     if (p->failures < 16) p->failures++;
     int64_t wait = (int64_t)BACKOFF_MS << (p->failures < 7 ? p->failures - 1 : 6), now = now_ms();
     if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
+    p->failed_ms = now;
     p->due_ms = now + wait;
     if (news || now - p->said_ms >= SAY_AGAIN_MS) {
         p->said_ms = now;
-        say("pool %s: %s; tried again in %lld ms%s", p->name, why, (long long)wait, p->failures == BREAKER ? ", and every request is answered 503 until it starts" : "");
+        say("pool %s: %s; tried again in %lld ms%s", p->name, why, (long long)wait, p->failures == BREAKER && !serves(p) ? ", and every request is answered 503 until it starts" : "");
     }
     pool_touch(c, p);
 }
@@ -223,9 +250,10 @@ void pool_trouble(struct control *c, struct pool *p, const char *why)
 /* ---- the turn ---- */
 
 /* All pools together are at their limit: one idle process of another pool makes room, the one that was used longest ago. */
-static bool make_room(struct control *c, const struct pool *for_whom)
+static bool make_room(struct control *c, const struct pool *for_whom, uint32_t needed)
 {
     struct unit *oldest = NULL;
+    uint32_t leaving = 0;
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         struct count n = count_units(p);
@@ -233,7 +261,8 @@ static bool make_room(struct control *c, const struct pool *for_whom)
         bounds(p, &least, &most);
         for (struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
             struct unit *u = WEIR_CONTAINER(k, struct unit, link);
-            if (u->state == UNIT_DRAINING || u->state == UNIT_ENDING) return true; /* one is leaving already */
+            bool leaves = u->state == UNIT_ENDING || (u->state == UNIT_DRAINING && (u->released || !u->busy));
+            if (leaves && (leaving += u->processes) >= needed) return true;
             if (p == for_whom || u->state != UNIT_READY || u->busy || n.current <= least) continue;
             if (!oldest || u->used_ms < oldest->used_ms) oldest = u;
         }
@@ -249,12 +278,14 @@ static uint32_t processes_of(const struct pool *p)
 }
 
 /* May a unit be started now, or does the pool wait for others? */
-static bool may_start(struct control *c, struct pool *p)
+static bool may_start(struct control *c, struct pool *p, uint32_t starting)
 {
     p->waits = true;
     if (c->starting_count >= c->conf->starting) return false;
-    if (c->process_count + processes_of(p) > c->conf->processes) {
-        if (!make_room(c, p) && now_ms() - p->said_ms >= SAY_AGAIN_MS) {
+    if (starting >= 1 && starting >= c->conf->starting - c->conf->starting / 4) return false; /* some places are for others */
+    uint32_t after = c->process_count + processes_of(p);
+    if (after > c->conf->processes) {
+        if (!make_room(c, p, after - c->conf->processes) && now_ms() - p->said_ms >= SAY_AGAIN_MS) {
             p->said_ms = now_ms();
             say("pool %s: all pools together have %u processes, as many as weir { processes } allows, and none is idle", p->name, c->process_count);
         }
@@ -274,7 +305,7 @@ static void start_some(struct control *c, struct pool *p, struct count *n, uint3
     if (p->failures) at_once = 1;
     p->waits = false;
     while (n->current < want && n->starting < at_once && now_ms() >= p->due_ms) {
-        if (!may_start(c, p) || !unit_start(c, p)) return;
+        if (!may_start(c, p, n->starting) || !unit_start(c, p)) return;
         n->current++;
         n->starting++;
     }
@@ -368,7 +399,10 @@ static void look_at_unit(struct control *c, struct pool *p, struct unit *u, bool
             say("pool %s: process %d did not finish in time: %u requests were cut", p->name, (int)u->pid, u->busy);
         }
         unit_end(c, u, 5000);
+    } else if (u->state == UNIT_STARTING && now >= u->deadline_ms) {
+        unit_failed(c, u, "it could not be started in time");
     } else if (u->state == UNIT_PROBING) {
+        if (now - u->started_ms >= EARLY_MS) unit_not_starting(c, u); /* others do not wait for one that hangs */
         if (now >= u->deadline_ms) unit_failed(c, u, "it was not ready in time");
         else probe_clock(c, u);
     }
@@ -381,12 +415,14 @@ static int64_t next_look(const struct pool *p, const struct count *n, uint32_t w
 #define SOONER(t) do { if ((t) < at) at = (t); } while (0)
     if (n->current < want && p->due_ms > now) SOONER(p->due_ms);
     if (p->waits) SOONER(now + 100);
+    if (p->failures && p->failures < BREAKER && n->ready >= want) SOONER(p->failed_ms + EARLY_MS);
     for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
         const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        if (u->state == UNIT_STARTING) SOONER(u->deadline_ms);
         if (u->state == UNIT_PROBING) SOONER(now + 20);
         if (u->state == UNIT_DRAINING && !u->released && !p->patient) SOONER(u->deadline_ms);
         if (u->state != UNIT_READY || !p->conf) continue;
-        if (p->failures) SOONER(u->started_ms + EARLY_MS);
+        if (p->failures && !is_old(p, u) && u->started_ms > p->failed_ms) SOONER(u->started_ms + EARLY_MS);
         if (n->current > want && !u->busy) SOONER(u->used_ms + (int64_t)p->conf->idle_ms);
         if (p->conf->recycle_ms && !u->recycle) SOONER(u->started_ms + (int64_t)p->conf->recycle_ms);
         if (p->conf->recycle_bytes && !u->recycle && u->used_ms > p->memory_ms) SOONER(p->memory_ms + MEMORY_MS);
@@ -395,26 +431,29 @@ static int64_t next_look(const struct pool *p, const struct count *n, uint32_t w
     return at;
 }
 
-/* It serves, or stays: the trouble is over. */
-static void forget_trouble(struct pool *p, int64_t now)
+/* One that started since serves, or stays: the trouble is over. Those from before it prove nothing, but for a while in which no
+ * more are wanted. */
+static void forget_trouble(struct pool *p, bool complete, int64_t now)
 {
-    for (const struct weir_list *l = p->units.next; l != &p->units && p->failures; l = l->next) {
+    bool over = complete && p->failures < BREAKER && now - p->failed_ms >= EARLY_MS;
+    for (const struct weir_list *l = p->units.next; l != &p->units && p->failures && !over; l = l->next) {
         const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
-        if (u->state != UNIT_READY || (!u->done && now - u->started_ms < EARLY_MS)) continue;
-        p->failures = 0;
-        p->due_ms = 0;
-        p->why[0] = 0;
+        over = u->state == UNIT_READY && !is_old(p, u) && u->started_ms > p->failed_ms && (u->done || now - u->started_ms >= EARLY_MS);
     }
+    if (!over) return;
+    p->failures = 0;
+    p->due_ms = 0;
+    p->why[0] = 0;
 }
 
 static void pool_turn(struct control *c, struct pool *p)
 {
     int64_t now = now_ms();
-    forget_trouble(p, now);
     recycle_some(p, now);
     struct count n = count_units(p);
     uint32_t want = wanted(p, &n);
     bool complete = n.ready >= want; /* what replaces the old ones is there */
+    if (p->failures) forget_trouble(p, complete, now);
     for (struct weir_list *l = p->units.next, *next; l != &p->units; l = next) {
         next = l->next;
         look_at_unit(c, p, WEIR_CONTAINER(l, struct unit, link), complete, now);

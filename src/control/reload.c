@@ -125,7 +125,7 @@ static void fail(struct control *c, const char *why)
     forget_next(c);
     reload_drop_listeners(c);
     command_reloaded(c, why);
-    if (first || c->reload_by_signal) fprintf(stderr, "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
+    if (first || c->reload_by_signal) fprintf(output_stream(), "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
     if (!first && c->reload_by_signal) say("the old configuration stays in use");
     if (first) { /* nothing runs yet: there is nothing to keep */
         c->ending = true;
@@ -278,7 +278,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
             status = WEIR_INVALID;
             break;
         }
-        fputs(why, stderr);
+        fputs(why, output_stream());
         weir_config_drop(c->next);
         c->next = NULL;
         weir_config_report_fini(&report);
@@ -287,7 +287,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     }
     if (c->next && status == WEIR_OK) {
         weir_config_check_machine(c->next, c->o.privileged, &report);
-        weir_config_report_print(&report, stderr);
+        weir_config_report_print(&report, output_stream());
     } else if (!why[0]) {
         text_of(&report, why, sizeof why);
     }

@@ -133,10 +133,11 @@ static bool make_fpm(const struct pool *p, const char *socket, const char *progr
 static bool write_ini(const struct control *c, const struct pool *p, const char *dir)
 {
     const struct weir_conf_pool *o = p->conf;
-    char path[200];
+    char path[200], made[204]; /* in place at once: a process that starts just now reads it whole */
     snprintf(path, sizeof path, "%s/weir.ini", dir);
+    snprintf(made, sizeof made, "%s.new", path);
     if (mkdir(dir, 0755) < 0 && errno != EEXIST) return false;
-    FILE *f = fopen(path, "we");
+    FILE *f = fopen(made, "we");
     if (!f) return false;
     write_values(f, NULL, o->php_values, o->php_value_count);
     struct pool_root at = {0};
@@ -144,7 +145,7 @@ static bool write_ini(const struct control *c, const struct pool *p, const char 
         fprintf(f, "[PATH=%s]\n", root);
         write_values(f, NULL, o->php_admin_values, o->php_admin_value_count);
     }
-    return fclose(f) == 0;
+    return fclose(f) == 0 && rename(made, path) == 0;
 }
 
 static bool make_php_cgi(const struct control *c, const struct pool *p, const char *program, struct unit_spec *out)

@@ -55,6 +55,11 @@ void unit_set(struct control *c, struct unit *u, enum unit_state s)
     pool_touch(c, u->pool);
 }
 
+void unit_not_starting(struct control *c, struct unit *u)
+{
+    count_starting(c, u, false);
+}
+
 /* ---- from start to end ---- */
 
 /* A new one in its pool; NULL: memory. */
@@ -149,7 +154,7 @@ void unit_drain(struct control *c, struct unit *u)
         unit_end(c, u, 500);
         return;
     }
-    u->released = c->link.fd < 0;
+    u->released = !c->gateway_pid;
     u->deadline_ms = now_ms() + (u->pool->conf ? u->pool->conf->drain_ms : 30000);
     unit_set(c, u, UNIT_DRAINING);
 }

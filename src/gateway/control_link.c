@@ -12,6 +12,8 @@
 
 #define STATE_GAP_US 100000 /* at most ten state messages a second, but for what cannot wait */
 #define PART_MAX     256    /* endpoints in one message */
+#define LATE_MAX     65536  /* requests that control has not been told of; given up ones, */
+#define SLOW_MAX     64     /* and slow ones */
 
 struct gateway_link {
     int fd, root_fd;
@@ -209,13 +211,14 @@ static void receive_root(struct gateway *gw)
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
     ssize_t n = recvmsg(l->root_fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL;
-    if (!c || c->cmsg_type != SCM_RIGHTS) { /* the root part is gone: so are we */
+    if (n <= 0) { /* the root part is gone: so are we */
         close(l->root_fd);
         l->root_fd = -1;
         gateway_drain(gw, 0);
         return;
     }
+    struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+    if (!c || c->cmsg_type != SCM_RIGHTS) return; /* no descriptor was free: it comes again */
     if (l->fd >= 0) close(l->fd);
     memcpy(&l->fd, CMSG_DATA(c), sizeof l->fd);
     if (weir_loop_add(gw->workers[0].loop, l->fd, link_ident(0), false) < 0) lose(gw);
@@ -334,28 +337,33 @@ void gateway_late(struct gateway *gw, const struct exchange *ex, const struct we
     snprintf(o.text, sizeof o.text, "%.*s %.*s (%s s)", (int)(method.len < 16 ? method.len : 16), method.ptr,
              (int)(target.len < 180 ? target.len : 180), target.ptr, seconds);
     pthread_mutex_lock(&gw->late_lock);
-    if (gw->late_count < WEIR_COUNT(gw->late)) gw->late[gw->late_count++] = o; /* more at once say nothing new */
+    if (gw->late_count == gw->late_cap && gw->late_cap < LATE_MAX) {
+        size_t cap = gw->late_cap ? gw->late_cap * 2 : 16;
+        struct late *grown = realloc(gw->late, cap * sizeof *grown);
+        if (grown) {
+            gw->late = grown;
+            gw->late_cap = cap;
+        }
+    }
+    /* one that hangs is to be ended: only slow ones give way, which say nothing new when there are so many */
+    if (gw->late_count < gw->late_cap && (given_up || gw->late_count < SLOW_MAX)) gw->late[gw->late_count++] = o;
     pthread_mutex_unlock(&gw->late_lock);
     weir_loop_wake(gw->workers[0].loop);
 }
 
 static void tell_late(struct gateway *gw)
 {
-    for (;;) {
-        struct weir_link_message m = {.type = WEIR_LINK_LATE};
-        pthread_mutex_lock(&gw->late_lock);
-        bool some = gw->late_count > 0;
-        if (some) {
-            const struct late *o = &gw->late[--gw->late_count];
-            m.unit = o->unit;
-            m.inode = o->inode;
-            m.flags = o->given_up ? WEIR_LINK_GIVEN_UP : 0;
-            memcpy(m.text, o->text, sizeof m.text);
-        }
-        pthread_mutex_unlock(&gw->late_lock);
-        if (!some) return;
-        if (weir_link_send(gw->link->fd, &m, NULL, 0) < 0) return; /* a control that does not listen looks after nothing */
+    size_t told = 0;
+    pthread_mutex_lock(&gw->late_lock);
+    for (; told < gw->late_count; told++) {
+        const struct late *o = &gw->late[told];
+        struct weir_link_message m = {.type = WEIR_LINK_LATE, .unit = o->unit, .inode = o->inode, .flags = o->given_up ? WEIR_LINK_GIVEN_UP : 0};
+        memcpy(m.text, o->text, sizeof m.text);
+        if (weir_link_send(gw->link->fd, &m, NULL, 0) < 0) break; /* it is behind: the next turn goes on */
     }
+    gw->late_count -= told;
+    if (told) memmove(gw->late, gw->late + told, gw->late_count * sizeof *gw->late);
+    pthread_mutex_unlock(&gw->late_lock);
 }
 
 void gateway_link_turn(struct gateway *gw)

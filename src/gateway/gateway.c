@@ -301,6 +301,7 @@ void gateway_free(struct gateway *gw)
     weir_table_fini(&gw->pool_names);
     pthread_mutex_destroy(&gw->lock);
     pthread_mutex_destroy(&gw->late_lock);
+    free(gw->late);
     free(gw);
 }
 

@@ -301,8 +301,8 @@ struct gateway {
         uint64_t unit, inode;
         bool given_up;
         char text[256];
-    } late[64];
-    unsigned late_count;
+    } *late;
+    size_t late_count, late_cap;
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */

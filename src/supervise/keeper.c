@@ -88,6 +88,8 @@ void kill_descendants(int sig, unsigned ms)
 
 /* ---- the process ---- */
 
+#define START_MS 10000 /* from the fork to the exec */
+
 static void say(int channel, struct keeper_msg m)
 {
     if (send(channel, &m, sizeof m, MSG_NOSIGNAL) < 0) return; /* the root part is gone: noticed by reading */
@@ -151,6 +153,24 @@ static _Noreturn void run_process(const struct keeper_start *s, int report, pid_
     _exit(126);
 }
 
+/* What the child says of itself: nothing when the exec succeeds. One that cannot go on (stopped by another of its user, a folder that
+ * does not answer), or is not wanted any more, is killed. */
+static ssize_t read_report(int channel, int report, pid_t pid, struct keeper_msg *m)
+{
+    struct pollfd p[2] = {{.fd = report, .events = POLLIN}, {.fd = channel, .events = POLLIN}};
+    for (int64_t until = now_ms() + START_MS, left; (left = until - now_ms()) > 0;) {
+        if (poll(p, 2, (int)left) <= 0) continue;
+        if (p[0].revents) return read(report, m, sizeof *m);
+        struct keeper_msg order;
+        ssize_t n = recv(channel, &order, sizeof order, MSG_DONTWAIT);
+        if (n < 0 || (n == (ssize_t)sizeof order && order.kind != KEEPER_END)) continue; /* nothing else can be done yet */
+        break;
+    }
+    kill(pid, SIGKILL);
+    *m = (struct keeper_msg){.kind = KEEPER_FAILED, .code = ETIMEDOUT, .text = "start the program"};
+    return (ssize_t)sizeof *m;
+}
+
 static pid_t start_process(const struct keeper_start *s)
 {
     int report[2];
@@ -160,10 +180,7 @@ static pid_t start_process(const struct keeper_start *s)
     pid_t pid = fork();
     if (pid == 0) run_process(s, report[1], keeper);
     close(report[1]);
-    ssize_t n;
-    do {
-        n = pid > 0 ? read(report[0], &m, sizeof m) : -1; /* ends when the exec succeeds */
-    } while (n < 0 && errno == EINTR && pid > 0);
+    ssize_t n = pid > 0 ? read_report(s->channel, report[0], pid, &m) : -1;
     close(report[0]);
     if (pid > 0 && n == 0) {
         say(s->channel, (struct keeper_msg){.kind = KEEPER_STARTED, .pid = pid, .start_time = start_time_of(pid)});
@@ -180,13 +197,28 @@ static pid_t start_process(const struct keeper_start *s)
 
 /* ---- a process that hangs ---- */
 
-#define DOOMED_MAX  32
-#define DOOMED_MS   1000 /* between TERM and KILL */
+#define DOOMED_MS 1000 /* between TERM and KILL */
 static struct doomed {
     uint64_t inode;
     int64_t at_ms;
-} doomed[DOOMED_MAX];
-static size_t doomed_count;
+} *doomed;
+static size_t doomed_count, doomed_room;
+
+static void doom(uint64_t inode, pid_t pid)
+{
+    if (doomed_count == doomed_room) {
+        size_t room = doomed_room ? doomed_room * 2 : 16;
+        struct doomed *grown = realloc(doomed, room * sizeof *grown);
+        if (!grown) {
+            kill(pid, SIGKILL); /* no time for manners */
+            return;
+        }
+        doomed = grown;
+        doomed_room = room;
+    }
+    kill(pid, SIGTERM);
+    doomed[doomed_count++] = (struct doomed){inode, now_ms() + DOOMED_MS};
+}
 
 /* It was told to end, and still holds the connection of the request that was given up. */
 static void kill_doomed(void)
@@ -219,10 +251,9 @@ static void look(const struct keeper_start *s, const struct keeper_msg *m, pid_t
     memcpy(answer.tag, m->tag, sizeof answer.tag);
     answer.pid = pid;
     if (pid > 0) describe_process(pid, answer.text, sizeof answer.text);
-    if (pid > 0 && ends && doomed_count < DOOMED_MAX) {
+    if (pid > 0 && ends) {
         answer.code = 1;
-        kill(pid, SIGTERM);
-        doomed[doomed_count++] = (struct doomed){m->inode, now_ms() + DOOMED_MS};
+        doom(m->inode, pid);
     }
     say(s->channel, answer);
 }

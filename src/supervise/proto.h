@@ -20,6 +20,7 @@ enum root_kind {
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
     ROOT_GATEWAY,    /* start the gateway; answer GATEWAY_UP with its link */
     ROOT_GATEWAY_KILL,
+    ROOT_RELINK,     /* a new link to the gateway that runs; answer GATEWAY_UP, if one runs */
     ROOT_TAG,        /* unit, tag: control's new note about it */
     ROOT_STOP,       /* end everything; code: the exit status */
     ROOT_READ,       /* open the configuration file (it may be root's alone); answer READ_AGAIN */

@@ -10,10 +10,12 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -26,6 +28,8 @@
 #define GATEWAY_END_MS 600
 #define MAX_MSG_FDS    5
 #define CONTROL_SOCKET "/run/weir/control.sock"
+#define LAST_WORDS     1000  /* orders of a control that ended */
+#define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
 #define WAITING_MAX    20000 /* messages that control has not taken */
 
 struct held { /* a listening socket for HTTP */
@@ -55,7 +59,7 @@ struct root {
     size_t unit_count;
     struct held listeners[ROOT_LISTENERS_MAX];
     size_t listener_count;
-    int64_t control_started_ms, control_due_ms, end_at_ms;
+    int64_t control_started_ms, control_due_ms, end_at_ms, keepers_at_ms;
     unsigned control_failures, interrupts;
     int exit_code;
     bool is_root, ending, gateway_killed, control_stopped;
@@ -152,6 +156,20 @@ static void failed(struct root *r, uint64_t unit, int code, const char *what)
     tell(r, m, -1);
 }
 
+/* A line of ours: lost rather than waited for where nobody reads. */
+static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void complain(const char *fmt, ...)
+{
+    char line[400];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (n >= (int)sizeof line) n = (int)sizeof line - 1;
+    if (n > 0 && poll(&p, 1, 0) == 1 && p.revents & POLLOUT && write(STDERR_FILENO, line, (size_t)n) < 0) return;
+}
+
 /* ---- children of ours ---- */
 
 static int open_config(const struct root *r)
@@ -201,13 +219,18 @@ static void start_control(struct root *r)
     snprintf(term, sizeof term, "TERM=%.80s", getenv("TERM") ? getenv("TERM") : "dumb");
     char *const env[] = {path, home, lang, fd, dir, flags, term, journal, NULL};
     memcpy(envp, env, sizeof env);
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        if (config >= 0) close(config);
+        r->control_due_ms = now_ms() + 1000;
+        return;
+    }
     r->control_pid = fork();
     if (r->control_pid == 0) run_weir(r, &r->control_who, argv, envp, &pair[1], 1);
     close(pair[1]);
     r->control_started_ms = now_ms();
     if (r->control_pid < 0) {
         close(pair[0]);
+        if (config >= 0) close(config);
         r->control_pid = 0;
         r->control_due_ms = now_ms() + 1000;
         return;
@@ -369,7 +392,8 @@ static void drop_unit(struct root *r, size_t i)
     unlink(u->path);
     if (u->channel >= 0) close(u->channel);
     if (u->log >= 0) close(u->log);
-    if (!u->told) tell(r, (struct root_msg){.kind = ROOT_EXITED, .unit = u->id, .pid = u->pid, .code = u->status}, -1);
+    if (!u->told && !u->pid) failed(r, u->id, ECHILD, "start its keeper");
+    else if (!u->told) tell(r, (struct root_msg){.kind = ROOT_EXITED, .unit = u->id, .pid = u->pid, .code = u->status}, -1);
     free(u);
     r->units[i] = r->units[--r->unit_count];
 }
@@ -378,7 +402,8 @@ static void end_unit(struct unit *u, uint32_t ms)
 {
     struct keeper_msg m = {.kind = KEEPER_END, .ms = ms};
     u->ending = true;
-    if (u->channel >= 0 && send(u->channel, &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return; /* it ended already */
+    if (u->channel < 0 || send(u->channel, &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return;
+    if (errno == EAGAIN || errno == ENOBUFS) shutdown(u->channel, SHUT_WR); /* it reads the end behind what it has to do */
 }
 
 static void ask_keeper(const struct unit *u, const struct root_msg *m)
@@ -483,6 +508,7 @@ static void begin_end(struct root *r, int code)
     r->ending = true;
     r->exit_code = code;
     r->end_at_ms = now_ms() + GATEWAY_END_MS;
+    r->keepers_at_ms = now_ms() + END_MS + KEEPERS_MS;
     tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
     if (r->gateway_pid > 0) kill(r->gateway_pid, SIGTERM);
     for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
@@ -492,6 +518,8 @@ static void push_end(struct root *r)
 {
     if (!r->ending) return;
     if (r->gateway_pid > 0 && now_ms() >= r->end_at_ms) kill(r->gateway_pid, SIGKILL);
+    if (now_ms() >= r->keepers_at_ms) /* what they kept comes to us, and is killed with the rest */
+        for (size_t i = 0; i < r->unit_count; i++) kill(r->units[i]->keeper, SIGKILL);
     if (r->unit_count == 0 && r->gateway_pid <= 0 && r->control_pid > 0 && !r->control_stopped) {
         r->control_stopped = true;
         kill(r->control_pid, SIGTERM);
@@ -533,7 +561,8 @@ static void from_control(struct root *r)
         r->control = -1;
         forget_waiting(r);
     } else if (!fine) {
-        fprintf(stderr, "weir-supervise: control sent what is no order\n");
+        complain("weir-supervise: control sent what is no order\n");
+        if (n == (ssize_t)sizeof m && m.version == ROOT_PROTO_VERSION && m.kind == ROOT_START) failed(r, m.unit, EMFILE, "take the order");
     } else {
         struct unit *u = find_unit(r, m.unit);
         switch (m.kind) {
@@ -559,6 +588,7 @@ static void from_control(struct root *r)
             if (u) ask_keeper(u, &m);
             break;
         case ROOT_GATEWAY: start_gateway(r); break;
+        case ROOT_RELINK: relink(r); break;
         case ROOT_GATEWAY_KILL:
             if (r->gateway_pid > 0) kill(r->gateway_pid, SIGKILL);
             break;
@@ -566,7 +596,7 @@ static void from_control(struct root *r)
             if (u) memcpy(u->tag, m.tag, sizeof u->tag);
             break;
         case ROOT_STOP: begin_end(r, m.code); break;
-        default: fprintf(stderr, "weir-supervise: control sent an order that is not known\n"); break;
+        default: complain("weir-supervise: control sent an order that is not known\n"); break;
         }
     }
     for (int i = 0; i < count; i++)
@@ -577,7 +607,7 @@ static void control_ended(struct root *r, int status)
 {
     r->control_pid = 0;
     if (r->control >= 0) {
-        while (r->control >= 0) { /* its last words */
+        for (int words = 0; r->control >= 0 && words < LAST_WORDS; words++) {
             struct pollfd p = {.fd = r->control, .events = POLLIN};
             if (poll(&p, 1, 0) <= 0) break;
             from_control(r);
@@ -587,7 +617,7 @@ static void control_ended(struct root *r, int status)
     }
     forget_waiting(r);
     if (r->ending) return;
-    fprintf(stderr, "weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
+    complain("weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     bool lived = now_ms() - r->control_started_ms > 5000;
     r->control_failures = lived ? 0 : r->control_failures + 1;
@@ -613,7 +643,7 @@ static void reap(struct root *r)
         }
         for (size_t i = 0; i < r->unit_count; i++) {
             if (r->units[i]->keeper != pid) continue;
-            if (r->units[i]->channel >= 0) from_keeper(r, r->units[i]);
+            for (int words = 0; r->units[i]->channel >= 0 && words < 16; words++) from_keeper(r, r->units[i]);
             if (WIFSIGNALED(status)) { /* it could not clean up: what it kept came to us */
                 if (r->units[i]->pid > 0) kill(r->units[i]->pid, SIGKILL);
                 r->units[i]->status = status;
@@ -627,20 +657,16 @@ static void reap(struct root *r)
 /* Children that are none of ours by name: orphans of a killed keeper. */
 static void kill_strays(const struct root *r)
 {
-    char path[64], buf[4096];
+    char path[64];
+    int pid;
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
-    if (fd >= 0) close(fd);
-    if (n <= 0) return;
-    buf[n] = 0;
-    for (char *p = buf; *p;) {
-        pid_t pid = (pid_t)strtol(p, &p, 10);
+    FILE *f = fopen(path, "re");
+    while (f && fscanf(f, "%d", &pid) == 1) {
         bool known = pid == r->control_pid || pid == r->gateway_pid || pid <= 0;
         for (size_t i = 0; i < r->unit_count && !known; i++) known = r->units[i]->keeper == pid;
         if (!known) kill(pid, SIGKILL);
-        while (*p == ' ' || *p == '\n') p++;
     }
+    if (f) fclose(f);
 }
 
 static void on_signals(struct root *r)
@@ -657,6 +683,7 @@ static void on_signals(struct root *r)
             if (r->interrupts++) { /* asked again: at once */
                 for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0);
                 r->end_at_ms = 0;
+                r->keepers_at_ms = now_ms() + 500;
             }
             begin_end(r, 0);
         }
@@ -859,6 +886,11 @@ int main(int argc, char **argv)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r.signals < 0) return 1;
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* two for each unit; apps get their own limit */
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     r.last_waiting = &r.first_waiting;
     r.control_socket = r.kept = -1;
     start_control(&r);

@@ -72,7 +72,7 @@ def descendants(pid):
 class Weir:
     """A running `weir serve` on a configuration of its own, in a folder that every user can read."""
 
-    def __init__(self, config, files=None, args=None, wait=True, program="threads 2"):
+    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None):
         self.dir = tempfile.mkdtemp(prefix="weir-test-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         self.port = free_port()
@@ -91,7 +91,7 @@ class Weir:
         self.configure(config)
         self.log_path = os.path.join(self.dir, "log")
         env = dict(os.environ)
-        self.process = subprocess.Popen([WEIR, "serve", "-c", self.config] + (args or []), stdout=open(self.log_path, "wb"),
+        self.process = subprocess.Popen([WEIR, "serve", "-c", self.config] + (args or []), stdout=log_to or open(self.log_path, "wb"),
                                         stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
         if wait:
             wait_for(lambda: "ready. Ctrl-C" in self.log() or self.process.poll() is not None, 60)
@@ -111,6 +111,8 @@ class Weir:
         return path
 
     def log(self):
+        if not os.path.exists(self.log_path):
+            return ""  # it goes somewhere else
         with open(self.log_path, errors="replace") as f:
             return f.read()
 
