@@ -184,7 +184,7 @@ static int ep_wait(struct weir_loop *l, struct weir_event *ev, int max, int64_t 
     struct epoll_loop *e = self(l);
     if (max > BATCH) max = BATCH;
     WEIR_ASSERT(max >= 8);
-    int fds = max - max / 4, rest = max / 8; /* many ready descriptors do not keep jobs and timers waiting */
+    int rest = max / 8, fds = max - 2 * rest; /* many ready descriptors do not keep jobs and timers waiting */
     int64_t timer_ms = weir_wheel_next_ms(l->wheel, l->now_us / 1000);
     if (timer_ms >= 0 && (timeout_us < 0 || timer_ms * 1000 < timeout_us)) timeout_us = timer_ms * 1000;
     if (timeout_us != 0) {
