@@ -13,8 +13,8 @@
 
 #define MAX_THREADS    64
 #define SCRATCH        65536
-#define BATCH_REQUESTS 16
-#define BATCH_BYTES    (32u << 10)
+#define BATCH_REQUESTS 32
+#define BATCH_BYTES    (64u << 10)
 #define BATCH_US       100
 #define OUTPUT_HIGH    (256u << 10) /* body bytes that wait in a connection's output */
 #define PLAIN_MPX_BODY (64u << 10)  /* larger bodies do not share a connection that has no credit */
