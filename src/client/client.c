@@ -2,11 +2,19 @@
 /* One thread's client: its turn, its inbox, and the table of connections that threads share. */
 #include "client/client.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 #include "client/internal.h"
 
 /* ---- group ---- */
+
+static unsigned cpus_of_ours(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) < 0) return 1;
+    return (unsigned)CPU_COUNT(&set);
+}
 
 int weir_client_group_new(struct weir_client_group **out, unsigned threads)
 {
@@ -14,6 +22,7 @@ int weir_client_group_new(struct weir_client_group **out, unsigned threads)
     struct weir_client_group *g = calloc(1, sizeof *g);
     if (!g) return WEIR_NOMEM;
     g->threads = threads;
+    g->cpus = cpus_of_ours();
     pthread_mutex_init(&g->lock, NULL);
     pthread_mutex_init(&g->pools_lock, NULL);
     pthread_mutex_init(&g->changed_lock, NULL);

@@ -157,6 +157,7 @@ struct weir_pool {
     char *name;
     pthread_mutex_t lock;
     struct weir_list endpoints, waiting;
+    uint32_t active;     /* requests that hold a slot */
     uint32_t waiting_count, opening, queue_count, queue_ms;
     uint32_t posted;     /* granted requests in the inboxes of threads */
     bool changed;        /* since its state was last taken; then it is in the group's list */
@@ -165,7 +166,7 @@ struct weir_pool {
     uint64_t *gone;      /* ids of endpoints that drained and are closed */
     uint32_t gone_count, gone_cap;
     uint64_t service_us; /* smoothed: how long a request holds its slot */
-    uint32_t cost;       /* smoothed: of that, what one request takes where several share a process; in 1/16 us */
+    uint32_t cost;       /* smoothed: of that, what one request takes of a process; in 1/16 us */
     uint64_t started, refused, timed_out;
     bool owned;
     struct pool_thread threads[MAX_THREADS];
@@ -262,7 +263,7 @@ struct weir_client {
 };
 
 struct weir_client_group {
-    unsigned threads;
+    unsigned threads, cpus; /* cpus: on which this process may run */
     struct weir_client *clients[MAX_THREADS];
     pthread_mutex_t pools_lock; /* before any pool's lock */
     struct weir_list pools;

@@ -315,6 +315,7 @@ int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
         r->conn = k;
     }
     ep->active++;
+    p->active++;
     p->started++;
     pool_changed(p, false);
     r->ep = ep;
@@ -413,9 +414,13 @@ static void opened(struct weir_endpoint *ep)
     ep->pool->opening--;
 }
 
-static void smooth(struct weir_pool *p, uint64_t hold_us, uint32_t active)
+/* What a request takes of a process, from how long it was held: all that are active share the processes, and these the CPUs that we
+ * may use, too. */
+static void smooth(struct weir_pool *p, uint64_t hold_us)
 {
-    uint64_t cost = hold_us * 16 / active;
+    uint32_t endpoints = 0;
+    for (const struct weir_list *l = p->endpoints.next; l != &p->endpoints && endpoints < p->group->cpus; l = l->next) endpoints++;
+    uint64_t cost = hold_us * 16 * endpoints / p->active;
     if (cost > UINT32_MAX / 2) cost = UINT32_MAX / 2;
     p->service_us = p->service_us ? p->service_us - p->service_us / 16 + hold_us / 16 : hold_us;
     p->cost = p->cost - p->cost / 16 + (uint32_t)cost / 16;
@@ -425,9 +430,10 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
 {
     struct weir_pool *p = ep->pool;
     pthread_mutex_lock(&p->lock);
-    WEIR_ASSERT(ep->active > 0);
-    smooth(p, hold_us, ep->active);
+    WEIR_ASSERT(ep->active > 0 && p->active > 0);
+    smooth(p, hold_us);
     ep->active--;
+    p->active--;
     if (done) ep->done++;
     else ep->failed++;
     pool_changed(p, false);

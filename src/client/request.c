@@ -399,6 +399,7 @@ void req_requeue(struct weir_client_req *r)
     pthread_mutex_lock(&p->lock);
     if (r->slot) {
         ep->active--;
+        p->active--;
         ep->retried++;
         r->slot = false;
         r->ep = NULL;
