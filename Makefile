@@ -17,6 +17,10 @@ stage: all
 	tools/users
 	tools/stage $(BUILD) $(PREFIX)
 
+install: all
+	meson install -C $(BUILD) >/dev/null
+	ldconfig
+
 serve: stage
 	@exec $(PREFIX)/bin/weir serve $(PREFIX)/share/weir/demo --listen $(LISTEN)
 
@@ -47,4 +51,4 @@ stress:
 clean:
 	rm -rf build build-*
 
-.PHONY: all stage serve test bench fuzz stress clean
+.PHONY: all stage install serve test bench fuzz stress clean

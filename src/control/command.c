@@ -18,7 +18,9 @@ static void no_socket(struct control *c, int error)
 {
     if (error == EADDRINUSE)
         say("another weir has the control socket %s: this one has none (weir { control PATH } names another)", c->control_path);
-    else say("cannot make the control socket %s: %s", c->control_path, strerror(error));
+    else
+        say("cannot make the control socket %s: %s: weir status and its like do not work. Its folder must be writable by the user that control "
+            "runs as (weir { user CONTROL GATEWAY } [weir weir-gw])", c->control_path, strerror(error));
     c->control_path[0] = 0; /* it serves without */
 }
 

@@ -495,6 +495,7 @@ bool pool_restart(struct control *c, const char *name)
     p->generation++;
     p->failures = 0;
     p->due_ms = 0;
+    p->why[0] = 0;
     p->stopped = p->patient = false;
     pool_touch(c, p);
     return true;

@@ -316,7 +316,8 @@ int gateway_start(struct gateway *gw)
     struct weir_config *conf = gw->snap->conf;
     gw->quota.dir = temp_dir(conf);
     if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path) < 0)
-        fprintf(stderr, "weir gateway: cannot open the access log %s: %s\n", conf->log_path, strerror(errno));
+        fprintf(stderr, "weir gateway: there is no access log: cannot open %s: %s: its folder must be writable by the gateway's user "
+                        "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
     if (log_sink_new(&gw->error_log, "stderr") < 0) return WEIR_SYSTEM;
     for (unsigned i = 0; i < gw->thread_count; i++) {
         int status = worker_init(&gw->workers[i], gw, i);
