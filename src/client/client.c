@@ -298,11 +298,7 @@ bool weir_client_busy(const struct weir_client *c)
 void weir_client_turn(struct weir_client *c)
 {
     turn_begins(c);
-    while (!weir_list_empty(&c->later)) {
-        struct weir_list *l = c->later.next;
-        weir_list_remove(l);
-        weir_list_push_back(&c->to_read, l);
-    }
+    weir_list_splice(&c->to_read, &c->later);
     c->turns++;
 }
 

@@ -65,7 +65,6 @@ struct output {
 struct unit {
     struct weir_table_node node; /* by id */
     struct weir_list link;       /* pool->units, in the order of their starts */
-    struct weir_list due_link;   /* control->starting: waits for its turn to be started */
     struct pool *pool;
     uint64_t id, start_time, generation, settings;
     pid_t pid;

@@ -27,17 +27,6 @@ static struct {
 
 /* ---- the writer ---- */
 
-static void write_all(const char *p, size_t len)
-{
-    while (len) {
-        ssize_t n = write(STDERR_FILENO, p, len);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return; /* a terminal that is gone must not stop us */
-        p += n;
-        len -= (size_t)n;
-    }
-}
-
 static void *writer_main(void *arg)
 {
     struct weir_buf now = {0};
@@ -50,11 +39,11 @@ static void *writer_main(void *arg)
         writer.waiting = now;
         writer.lost = 0;
         pthread_mutex_unlock(&writer.lock);
-        write_all(weir_buf_ptr(&taken), weir_buf_len(&taken));
+        weir_write_log(STDERR_FILENO, weir_buf_ptr(&taken), weir_buf_len(&taken));
         if (lost) {
             char line[96];
             int n = snprintf(line, sizeof line, "weir: %llu pieces of log were lost: their reader is too slow\n", (unsigned long long)lost);
-            write_all(line, (size_t)n);
+            weir_write_log(STDERR_FILENO, line, (size_t)n);
         }
         weir_buf_reset(&taken, 65536);
         now = taken;
@@ -72,7 +61,7 @@ static void put(const char *p, size_t len)
     if (!direct && (weir_buf_len(&writer.waiting) + len > WAIT_MAX || weir_buf_append(&writer.waiting, p, len) < 0)) writer.lost++;
     pthread_cond_signal(&writer.more);
     pthread_mutex_unlock(&writer.lock);
-    if (direct) write_all(p, len);
+    if (direct) weir_write_log(STDERR_FILENO, p, len);
 }
 
 static ssize_t stream_write(void *cookie, const char *p, size_t len)

@@ -105,6 +105,13 @@ static bool owned(const struct weir_conf_pool *o)
     return o->kind == WEIR_POOL_RUN || o->kind == WEIR_POOL_PHP;
 }
 
+static void no_trouble(struct pool *p)
+{
+    p->failures = 0;
+    p->due_ms = 0;
+    p->why[0] = 0;
+}
+
 void pools_plan(struct control *c)
 {
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
@@ -128,8 +135,7 @@ void pools_plan(struct control *c)
         if (p->settings == settings) continue;
         if (p->settings) p->generation++; /* else it is new; what was adopted before may be just that */
         p->settings = settings;
-        p->failures = 0;
-        p->due_ms = 0;
+        no_trouble(p);
     }
     c->endpoints_changed = true;
 }
@@ -441,9 +447,7 @@ static void forget_trouble(struct pool *p, bool complete, int64_t now)
         over = u->state == UNIT_READY && !is_old(p, u) && u->started_ms > p->failed_ms && (u->done || now - u->started_ms >= EARLY_MS);
     }
     if (!over) return;
-    p->failures = 0;
-    p->due_ms = 0;
-    p->why[0] = 0;
+    no_trouble(p);
 }
 
 static void pool_turn(struct control *c, struct pool *p)
@@ -493,9 +497,7 @@ bool pool_restart(struct control *c, const char *name)
     struct pool *p = pool_find(c, name);
     if (!p || !p->conf) return false;
     p->generation++;
-    p->failures = 0;
-    p->due_ms = 0;
-    p->why[0] = 0;
+    no_trouble(p);
     p->stopped = p->patient = false;
     pool_touch(c, p);
     return true;

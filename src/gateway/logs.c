@@ -52,21 +52,10 @@ struct write_job {
     struct weir_buf bytes;
 };
 
-static void write_all(int fd, const char *p, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, p, len);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return; /* a full disk or a closed pipe must not stop the service */
-        p += n;
-        len -= (size_t)n;
-    }
-}
-
 static void run_write(struct weir_job *job)
 {
     struct write_job *w = WEIR_CONTAINER(job, struct write_job, job);
-    write_all(w->sink->fd, weir_buf_ptr(&w->bytes), weir_buf_len(&w->bytes));
+    weir_write_log(w->sink->fd, weir_buf_ptr(&w->bytes), weir_buf_len(&w->bytes));
     atomic_fetch_sub(&w->sink->behind, (uint32_t)weir_buf_len(&w->bytes));
 }
 

@@ -368,3 +368,14 @@ uint16_t weir_address_text(const struct sockaddr_storage *a, char *out, size_t o
     snprintf(out, out_len, "unix:");
     return 0;
 }
+
+void weir_write_log(int fd, const char *p, size_t len)
+{
+    while (len) {
+        ssize_t n = write(fd, p, len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return;
+        p += n;
+        len -= (size_t)n;
+    }
+}
