@@ -396,6 +396,7 @@ int gateway_link_start(struct gateway *gw)
 {
     struct gateway_link *l = gw->link;
     if (!l) return WEIR_OK;
+    l->all = true;
     if (l->fd >= 0 && weir_loop_add(gw->workers[0].loop, l->fd, link_ident(0), false) < 0) return WEIR_SYSTEM;
     if (l->root_fd >= 0 && weir_loop_add(gw->workers[0].loop, l->root_fd, link_ident(1), false) < 0) return WEIR_SYSTEM;
     return WEIR_OK;
