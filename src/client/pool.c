@@ -102,6 +102,14 @@ void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms)
     pthread_mutex_unlock(&p->lock);
 }
 
+void weir_pool_set_ping(struct weir_pool *p, uint32_t ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->ping_ms = ms;
+    pthread_mutex_unlock(&p->lock);
+    if (ms) atomic_store(&p->group->pings, true);
+}
+
 const char *weir_pool_name(const struct weir_pool *p)
 {
     return p->name;
@@ -184,6 +192,7 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->keep = o->keep;
     if (was_new) { /* later changes are what the peer itself told */
         ep->prove = o->prove;
+        ep->pings = o->pings;
         ep->pid = o->pid;
         ep->flow = o->flow;
         ep->plain_mpx = o->plain_mpx && !o->flow;
@@ -391,6 +400,37 @@ static struct weir_client_req *next_waiter(struct weir_pool *p, struct weir_clie
     if (weir_list_empty(own)) return head;
     struct weir_client_req *mine = WEIR_CONTAINER(own->next, struct weir_client_req, wait_own);
     return mine->since_us <= head->since_us + SLACK_US ? mine : head;
+}
+
+/* Idle connections of c on which nothing was heard for too long. Locked. */
+static void take_silent(struct weir_pool *p, struct weir_client *c, struct weir_list *out)
+{
+    uint64_t before = c->loop->now_us - (uint64_t)p->ping_ms * 1000;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!ep->pings || ep->drain) continue;
+        for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
+            struct conn *k = WEIR_CONTAINER(i, struct conn, link);
+            next = i->next;
+            if (k->client != c || k->heard_us > before) continue;
+            weir_list_remove(&k->link);
+            conn_set(k, CONN_ACTIVE);
+            k->single = NULL;
+            weir_list_push_back(out, &k->link);
+        }
+    }
+}
+
+void pool_take_silent(struct weir_client *c, struct weir_list *out)
+{
+    pthread_mutex_lock(&c->group->pools_lock);
+    for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
+        struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
+        pthread_mutex_lock(&p->lock);
+        if (p->ping_ms && c->loop->now_us > (uint64_t)p->ping_ms * 1000) take_silent(p, c, out);
+        pthread_mutex_unlock(&p->lock);
+    }
+    pthread_mutex_unlock(&c->group->pools_lock);
 }
 
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)

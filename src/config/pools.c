@@ -166,7 +166,7 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
             config_set_pair(p, &o->env, &o->env_count, weir_cstr(config_keep(p, n->words[1].text)), config_text(p, n, 2));
         else config_bad(p, n, 1, "is no name of a variable", "use letters, digits and _");
     } else if (node_is(n, "time")) {
-        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms};
+        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms, .ping = &o->ping_ms};
         config_times(p, n, &t);
     } else if (node_is(n, "drain")) {
         config_get_time(p, n, 1, false, &o->drain_ms);

@@ -121,6 +121,7 @@ static const struct setting settings[] = {
     {BLOCK_TIME, "silent", 1, 1, BLOCK_NONE},
     {BLOCK_TIME, "slow", 1, 1, BLOCK_NONE},
     {BLOCK_TIME, "start", 1, 1, BLOCK_NONE},
+    {BLOCK_TIME, "ping", 1, 1, BLOCK_NONE},
     {BLOCK_TIME, "head", 1, 1, BLOCK_NONE},
     {BLOCK_TIME, "body", 1, 1, BLOCK_NONE},
     {BLOCK_TIME, "idle", 1, 1, BLOCK_NONE},

@@ -161,6 +161,7 @@ void probe_event(struct control *c, struct probe *p)
         }
         if (ev.type == WEIR_WIRE_EV_VALUES || ev.type == WEIR_WIRE_EV_ERROR) {
             bool agreed = ev.type == WEIR_WIRE_EV_VALUES && ev.agreed;
+            u->pings = ev.type == WEIR_WIRE_EV_VALUES;
             conclude(c, u, agreed, agreed ? weir_wire_server_limit(p->wire) : 0);
             return;
         }

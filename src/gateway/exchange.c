@@ -831,6 +831,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         gateway_late(w->gw, ex, &r, false);
         break;
     }
+    case WEIR_CLIENT_STUCK: gateway_stuck(w->gw, &ev->stuck); break;
     case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
     }
 }

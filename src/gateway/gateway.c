@@ -70,6 +70,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     }
     atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
+    if (owned) weir_pool_set_ping(gp->pool, conf->ping_ms);
     if (!owned) set_connect_endpoints(gp->pool, conf);
     return gp;
 }

@@ -302,7 +302,7 @@ struct gateway {
     pthread_mutex_t late_lock;
     struct late {                     /* requests that are slow or were given up, for control */
         uint64_t unit, inode;
-        bool given_up;
+        uint32_t flags;               /* WEIR_LINK_* */
         char text[256];
     } *late;
     size_t late_count, late_cap;
@@ -325,5 +325,6 @@ WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
 void gateway_late(struct gateway *gw, const struct exchange *ex, const struct weir_client_result *r, bool given_up); /* any thread */
+void gateway_stuck(struct gateway *gw, const struct weir_client_stuck *s); /* any thread */
 struct gateway_pool *gateway_find_pool(struct gateway *gw, const char *name, bool owned);
 #endif

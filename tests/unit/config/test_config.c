@@ -206,7 +206,7 @@ static void effective_settings_tell_their_places(void **state)
         const char *text;
         unsigned line;
     } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0},
-                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0},
+                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
     struct weir_config_source one = {name, (char *)(uintptr_t)text, sizeof text - 1, dir};
