@@ -41,9 +41,13 @@ WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g
 void weir_pool_free(struct weir_pool *p);
 /* No new request comes: its endpoints drain. True when the last connection is gone: then it was freed. Else ask again later. */
 WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
-/* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. Any thread. */
-void weir_pool_refuse(struct weir_pool *p, bool on);
-#define WEIR_POOL_REFUSES "the pool's processes do not start"
+/* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. why: static; NULL: that is
+ * over. Any thread. */
+void weir_pool_refuse(struct weir_pool *p, const char *why);
+/* Why it refuses now; NULL: it does not. Any thread. */
+const char *weir_pool_refusal(struct weir_pool *p);
+/* This endpoint does not serve (or does again): it gets no new request. When that is so for all, the pool refuses. Any thread. */
+void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
 void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 /* See weir_client_ping; 0: never. Any thread. */
 void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
@@ -143,7 +147,7 @@ struct weir_client_begin {
     void *user;
 };
 /* 1: started at once (give the body); 0: queued, STARTED follows; WEIR_LIMIT: the queue is full or too slow; WEIR_REFUSED: see
- * weir_pool_refuse; WEIR_NOMEM. */
+ * weir_pool_refusal; WEIR_NOMEM. */
 WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
                                  struct weir_client_req **out);
 /* Takes 0..len bytes of the body; after fewer than len a ROOM follows. The stream ends by itself after body_len bytes. */

@@ -130,7 +130,7 @@ struct weir_endpoint {
     /* under pool->lock */
     uint32_t workers, others;
     uint32_t pid;
-    bool drain, local, prove, pings;
+    bool drain, local, prove, pings, down; /* down: it does not answer its check */
     atomic_uint requests;              /* these four are read without the lock, too */
     atomic_bool keep, flow, plain_mpx;
     uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
@@ -163,7 +163,8 @@ struct weir_pool {
     uint32_t waiting_count, opening, queue_count, queue_ms, ping_ms;
     uint32_t posted;     /* granted requests in the inboxes of threads */
     bool changed;        /* since its state was last taken; then it is in the group's list */
-    bool refuses;        /* nothing serves it, and that is known: answered at once */
+    const char *refuses; /* nothing serves it, and that is known: answered at once; NULL: it does not */
+    bool all_down;       /* no endpoint answers its check */
     struct weir_list changed_link;
     uint64_t *gone;      /* ids of endpoints that drained and are closed */
     uint32_t gone_count, gone_cap;

@@ -303,7 +303,7 @@ static bool down(const struct weir_endpoint *ep, uint64_t now_us)
 
 static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    if (ep->drain || down(ep, now_us)) return false;
+    if (ep->drain || ep->down || down(ep, now_us)) return false;
     return endpoint_shared(ep) ? ep->active + ep->others < ep->limit : !weir_list_empty(&ep->idle);
 }
 
@@ -438,7 +438,7 @@ static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
     struct weir_endpoint *best = NULL;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (ep->drain || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us)) continue;
+        if (ep->drain || ep->down || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us)) continue;
         if (best && ep->failures > best->failures) continue; /* one that answers first */
         if (!best || ep->failures < best->failures || ep->conns * best->workers < best->conns * ep->workers) best = ep;
     }
@@ -618,12 +618,50 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
     pthread_mutex_unlock(&ep->pool->lock);
 }
 
-void weir_pool_refuse(struct weir_pool *p, bool on)
+#define ALL_DOWN "no server of the pool answers its check"
+
+void weir_pool_refuse(struct weir_pool *p, const char *why)
 {
     pthread_mutex_lock(&p->lock);
-    p->refuses = on;
-    if (on) end_waiters(p, NULL, WEIR_REFUSED, WEIR_POOL_REFUSES, NULL);
+    p->refuses = why ? why : p->all_down ? ALL_DOWN : NULL;
+    if (why) end_waiters(p, NULL, WEIR_REFUSED, why, NULL);
     pthread_mutex_unlock(&p->lock);
+}
+
+const char *weir_pool_refusal(struct weir_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    const char *why = p->refuses;
+    pthread_mutex_unlock(&p->lock);
+    return why;
+}
+
+/* Locked: endpoints came, went, or were marked. */
+static void look_for_down(struct weir_pool *p)
+{
+    bool all = !weir_list_empty(&p->endpoints);
+    for (const struct weir_list *l = p->endpoints.next; l != &p->endpoints && all; l = l->next) {
+        const struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        all = ep->drain || ep->down;
+    }
+    if (all == p->all_down) return;
+    p->all_down = all;
+    p->refuses = all ? ALL_DOWN : NULL;
+    if (all) end_waiters(p, NULL, WEIR_REFUSED, ALL_DOWN, NULL);
+}
+
+void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
+{
+    pthread_mutex_lock(&p->lock);
+    struct weir_endpoint *ep = find_endpoint(p, id);
+    if (ep) ep->down = down;
+    look_for_down(p);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; !down && i < p->group->threads; i++) /* who waits may be served */
+        if (p->group->clients[i]) {
+            atomic_store(&p->group->clients[i]->look, true);
+            weir_loop_wake(p->group->clients[i]->loop);
+        }
 }
 
 /* ---- looking ---- */

@@ -119,11 +119,13 @@ struct weir_conf_pool {
     uint32_t request_ms, silent_ms, slow_ms; /* 0 none, 60000, 5000 */
     uint32_t drain_ms;        /* 30000: end of a generation */
     uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
+    const char *check;        /* connect: each server is asked for this path; NULL: not */
+    uint32_t check_ms;        /* so often [5 s] */
     uint32_t ping_ms;         /* a process that was not heard of for so long is asked, and has so long to answer [0: never] */
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
     uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
-    const char *check;        /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
+    const char *ready_path;   /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
     bool notify;              /* ready when it says READY=1 (sd_notify) */
     struct weir_pair *php_values, *php_admin_values;
     size_t php_value_count, php_admin_value_count;

@@ -84,9 +84,9 @@ static void read_php(struct parser *p, struct weir_conf_pool *o, const struct no
 static void read_ready(struct parser *p, struct weir_conf_pool *o, const struct node *n)
 {
     struct weir_str s = n->words[1].text;
-    o->check = NULL;
+    o->ready_path = NULL;
     o->notify = weir_str_eq(s, WEIR_STR("notify"));
-    if (s.len && s.ptr[0] == '/') o->check = config_text(p, n, 1).ptr;
+    if (s.len && s.ptr[0] == '/') o->ready_path = config_text(p, n, 1).ptr;
     else if (!o->notify && !weir_str_eq(s, WEIR_STR("accept"))) config_bad(p, n, 1, "is no kind of readiness", "write accept, notify, or a path to ask for");
 }
 
@@ -168,6 +168,12 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     } else if (node_is(n, "time")) {
         struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms, .ping = &o->ping_ms};
         config_times(p, n, &t);
+    } else if (node_is(n, "check")) {
+        o->check = config_text(p, n, 1).ptr;
+        o->check_ms = 5000;
+        if (o->check[0] != '/') config_bad(p, n, 1, "is no path", "write what to ask for, such as /ping");
+        if (n->count > 2) config_get_time(p, n, 2, false, &o->check_ms);
+        if (o->check_ms < 100) config_bad(p, n, 2, "is too often", "write at least 100ms");
     } else if (node_is(n, "drain")) {
         config_get_time(p, n, 1, false, &o->drain_ms);
     } else if (node_is(n, "keep")) {
@@ -250,6 +256,8 @@ void config_read_pool(struct parser *p, const struct node *n)
         if (!later)
             config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, or connect ADDRESS", "the pool has nothing to run");
     }
+    if (o->check && o->kind != WEIR_POOL_CONNECT)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready /PATH for its start, time { ping TIME } for later", "check is for servers that others own (connect)");
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
     c->pool_count++;

@@ -97,7 +97,7 @@ static const struct setting settings[] = {
     {BLOCK_POOL, "watch", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
     {BLOCK_POOL, "publish", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "listen", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_LIST},
-    {BLOCK_POOL, "check", 1, 2, BLOCK_NONE, .later = true},
+    {BLOCK_POOL, "check", 1, 2, BLOCK_NONE},
     {BLOCK_POOL, "retry", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "root", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "peer-tls", 0, 0, BLOCK_PEER_TLS, .later = true},

@@ -92,7 +92,7 @@ static uint64_t settings_of(const struct control *c, const struct pool *p, const
     h = mix(mix(mix(mix(h, o->php_version), o->dir), o->user), o->group);
     snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u", php ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
              o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0);
-    h = mix(mix(h, numbers), o->check);
+    h = mix(mix(h, numbers), o->ready_path);
     h = mix_pairs(h, o->env, o->env_count);
     h = mix_pairs(h, o->php_values, o->php_value_count);
     struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold */

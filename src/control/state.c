@@ -203,6 +203,7 @@ static void tell_pool(struct told *t, const struct pool *p)
         return;
     }
     t->refusals = list;
+    t->refusals[t->refusal_count].stopped = p->stopped;
     snprintf(t->refusals[t->refusal_count++].pool, sizeof t->refusals->pool, "%s", p->name);
 }
 

@@ -129,10 +129,10 @@ static void apply_endpoints(struct gateway *gw, const struct weir_link_endpoint 
 static void apply_refusals(struct gateway *gw, const struct weir_link_message *m)
 {
     if (m->part == 0)
-        for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) gp->refused = false;
+        for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) gp->refused = NULL;
     for (size_t i = 0; i < m->refusal_count; i++) {
         struct gateway_pool *gp = gateway_find_pool(gw, m->refusals[i].pool, true);
-        if (gp) gp->refused = true;
+        if (gp) gp->refused = m->refusals[i].stopped ? "the pool is stopped" : "the pool's processes do not start";
     }
     if (m->part + 1 != m->of) return;
     for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) {

@@ -453,7 +453,8 @@ static void run_app(struct exchange *ex, const struct script *s)
     if (status == WEIR_LIMIT) {
         exchange_fail(ex, 503, "the pool's queue is full");
     } else if (status == WEIR_REFUSED) {
-        exchange_fail(ex, 503, WEIR_POOL_REFUSES);
+        const char *why = weir_pool_refusal(ex->route->pool);
+        exchange_fail(ex, 503, why ? why : "the pool takes no requests");
     } else if (status == WEIR_INVALID) {
         exchange_fail(ex, 431, "a parameter of the request is too large for FastCGI");
     } else if (status < 0) {

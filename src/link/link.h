@@ -36,6 +36,7 @@ struct weir_link_use { /* of an endpoint, up */
     bool gone;        /* drained, and no connection to it is left */
 };
 struct weir_link_refusal { /* a pool whose requests are answered 503 at once */
+    bool stopped; /* because somebody said so; else its processes do not start */
     char pool[65];
 };
 struct weir_link_pool {
