@@ -78,17 +78,18 @@ static void check_start(struct control *c, struct unit *u)
 {
     struct pool_root first = {0};
     const char *path = u->pool->conf->check, *root = pool_next_root(c, u->pool, &first);
-    bool php = u->pool->conf->kind == WEIR_POOL_PHP;
+    const struct weir_conf_pool *o = u->pool->conf;
+    bool script = o->kind == WEIR_POOL_PHP || (o->kind == WEIR_POOL_CGI && !o->argc);
     char file[4096] = "";
     struct weir_pair *pairs;
     size_t count;
     uint16_t id;
     struct probe *p = connect_to(c, u);
     if (!p) return;
-    if (php && root) snprintf(file, sizeof file, "%s%s", root, path);
+    if (script && root) snprintf(file, sizeof file, "%s%s", root, path);
     struct weir_cgi_request r = {.method = WEIR_STR("GET"), .protocol = WEIR_STR("HTTP/1.1"), .request_uri = weir_cstr(path),
-                                 .document_uri = weir_cstr(path), .script_name = php ? weir_cstr(path) : WEIR_STR(""),
-                                 .script_filename = weir_cstr(file), .path_info = php ? WEIR_STR("") : weir_cstr(path),
+                                 .document_uri = weir_cstr(path), .script_name = script ? weir_cstr(path) : WEIR_STR(""),
+                                 .script_filename = weir_cstr(file), .path_info = script ? WEIR_STR("") : weir_cstr(path),
                                  .document_root = weir_cstr(root ? root : ""), .server_name = WEIR_STR("localhost"),
                                  .server_addr = WEIR_STR("127.0.0.1"), .server_port = WEIR_STR("80"), .remote_addr = WEIR_STR("127.0.0.1"),
                                  .remote_port = WEIR_STR("0"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),

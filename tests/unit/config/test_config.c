@@ -235,7 +235,7 @@ static const struct {
     {"02-three-tenants.conf", "read operate admin status deny-file certificates proxy-protocol use tenants log https"},
     {"03-laravel-container.conf", "tls cache check host https"},
     {"04-c-app.conf", "tls limits memory files write network https"},
-    {"05-cgit.conf", "tls cgi read https"},
+    {"05-cgit.conf", "tls read https"},
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", "group mode publish fastcgi+unix"},
     {"08-farm-app.conf", "peer-tls ca certificate name allow root publish fastcgis"},
