@@ -423,6 +423,55 @@ def test_what_goes_on_behind_its_answer_has_the_time_of_a_request(weir):
     assert not marked(weir, "b2.done")
 
 
+def pipes(pid):
+    """What it has open but for sockets: the gateway makes as many connections as it likes."""
+    found = []
+    for f in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{f}").split(":")[0])
+    return sorted(f for f in found if f != "socket")
+
+
+def test_many_at_once_and_clients_that_leave_leave_nothing(weir):
+    runner = weir.pids("scripts")[0]
+    wait_for(lambda: not children(runner))
+    before, got = pipes(runner), []
+
+    def client(i):
+        for k in range(8):
+            if (i + k) % 3 == 0:
+                with begin(weir, "/cgi-bin/x") as s:
+                    s.settimeout(0.002 * k or None)
+                    with contextlib.suppress(OSError):
+                        s.recv(1)
+            else:
+                got.append(weir.get("/cgi-bin/x").status)
+    clients = [threading.Thread(target=client, args=(i,)) for i in range(12)]
+    for t in clients:
+        t.start()
+    for t in clients:
+        t.join()
+    assert got == [201] * 64
+    wait_for(lambda: not children(runner) and not zombies(runner))
+    wait_for(lambda: pipes(runner) == before)
+
+
+@pytest.mark.parametrize("whom", ["gateway", "runner"])
+def test_programs_end_with_whom_they_answer_and_with_their_runner(weir, whom):
+    with begin(weir, f"/tool/hang/k-{whom}"):
+        pids = [int(p) for p in wait_for(lambda: marked(weir, f"k-{whom}")).split()]
+        victim = weir.gateway() if whom == "gateway" else weir.pids("tool")[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: not [p for p in pids if alive(p)])
+    wait_for(lambda: weir.gateway() not in (0, victim) and weir.pids("tool") not in ([], [victim]))
+
+    def answers():
+        with contextlib.suppress(OSError):
+            return weir.get("/tool/deaf").status == 200
+        return False
+    wait_for(answers)
+
+
 def test_a_reload_keeps_the_runner_and_more_workers_replace_it(weir):
     tool, scripts = weir.pids("tool"), weir.pids("scripts")
     weir.configure(CONFIG.replace("workers 8", "workers 9"))

@@ -36,7 +36,7 @@ static const struct {
     {"site a { listen http://*:x }", "1:17: \"http://*:x\" is no address to listen on: write host and port, such as http://*:8080"},
     {"site a { listen http://*:1; pool b }", "1:34: no pool is named \"b\": define it: pool b { ... }"},
     {"site a { listen http://*:1; pool shob }\npool shop { php }", "1:34: no pool is named \"shob\": did you mean \"shop\"?"},
-    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, or connect ADDRESS"},
+    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, cgi, or connect ADDRESS"},
     {"pool p { php; run x }", "1:15: \"run\" cannot stand here, too: it excludes \"php\" in line 1; keep one"},
     {"pool p { php; php }", "1:15: \"php\" stands twice in one block: the first one is in line 1; keep one"},
     {"pool p { php }\npool p { php }", "2:6: \"p\" is defined twice: it was defined in w.conf:1:1; choose another name"},
