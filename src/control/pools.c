@@ -346,7 +346,8 @@ static uint64_t largest_of(const struct unit *u)
     char path[96], list[4096];
     uint64_t most = memory_of(u->pid);
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)u->pid, (int)u->pid);
-    FILE *f = u->processes > 1 ? fopen(path, "re") : NULL;
+    bool workers = u->processes > 1 && u->pool->conf && u->pool->conf->kind != WEIR_POOL_CGI; /* a CGI program ends by itself */
+    FILE *f = workers ? fopen(path, "re") : NULL;
     size_t n = f ? fread(list, 1, sizeof list - 1, f) : 0;
     if (f) fclose(f);
     list[n] = 0;
