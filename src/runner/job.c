@@ -22,28 +22,46 @@
 
 /* ---- answers of our own ---- */
 
-/* Ends the request with an error that we tell: text to the client, why to the log. */
-static void answer(struct weir_app_req *req, int status, const char *text, const char *what, const char *why)
+static const char *text_of(int status)
+{
+    switch (status) {
+    case 403: return "The program may not be run.\n";
+    case 404: return "There is no such program.\n";
+    case 501: return "Only requests for an answer are served here.\n";
+    case 503: return "The program cannot be started now.\n";
+    default: return "The program cannot be started.\n";
+    }
+}
+
+/* Ends the request with an error of our own; the reason is for the log, not for the client. */
+static void answer(struct weir_app_req *req, int status, const char *what, const char *why)
 {
     bool told = weir_app_req_printf(req, WEIR_STDERR, "weir-cgi: %s%s%s\n", what, *what ? ": " : "", why) >= 0;
     told = weir_app_req_status(req, status) == WEIR_OK && told;
     if (status == 503) told = weir_app_req_header(req, "Retry-After", "1") == WEIR_OK && told;
-    told = weir_app_req_printf(req, WEIR_STDOUT, "%s\n", text) >= 0 && told;
+    told = weir_app_req_printf(req, WEIR_STDOUT, "%s", text_of(status)) >= 0 && told;
     weir_app_req_end(req, told ? 127 : 126);
 }
 
-static void answer_start_failed(struct weir_app_req *req, const struct runner *r, const struct child *c)
+/* A script is the client's choice, the program of the command line is not: that it is missing is our fault. */
+static void answer_start_failed(struct weir_app_req *req, bool script, const struct child *c)
 {
-    bool script = !r->program[0];
-    int e = c->error;
-    if (e == EAGAIN || e == ENOMEM || e == EMFILE || e == ENFILE) answer(req, 503, "The program cannot be started now.", c->path, strerror(e));
-    else if (!c->in_folder) answer(req, script && e == EACCES ? 403 : 502, "The program cannot be started.", c->dir, strerror(e));
-    else if ((e == ENOENT || e == ENOTDIR) && access(c->path, F_OK) == 0)
-        answer(req, 502, "The program cannot be started.", c->path, "the interpreter in its first line does not exist");
-    else if (e == ENOENT || e == ENOTDIR) answer(req, script ? 404 : 502, "There is no such program.", c->path, strerror(e));
-    else if (e == EACCES) answer(req, script ? 403 : 502, "The program may not be run.", c->path, "it, or its interpreter, is not executable for the pool's user");
-    else if (e == ENOEXEC) answer(req, 502, "The program cannot be started.", c->path, "neither a script with #! in its first line nor a program for this machine");
-    else answer(req, 502, "The program cannot be started.", c->path, strerror(e));
+    int e = c->error, status = 502;
+    bool missing = e == ENOENT || e == ENOTDIR;
+    const char *why = strerror(e), *what = c->in_folder || !c->dir ? c->path : c->dir;
+    if (e == EAGAIN || e == ENOMEM || e == EMFILE || e == ENFILE) {
+        status = 503;
+    } else if (e == EACCES) {
+        if (script) status = 403;
+        if (c->in_folder) why = "it, or its interpreter, is not executable for the pool's user";
+    } else if (c->in_folder && missing && access(c->path, F_OK) == 0) {
+        why = "the interpreter in its first line does not exist";
+    } else if (missing) {
+        if (script) status = 404;
+    } else if (e == ENOEXEC) {
+        why = "neither a script with #! in its first line nor a program for this machine";
+    }
+    answer(req, status, what, why);
 }
 
 /* ---- watching ---- */
@@ -375,8 +393,7 @@ static void job_start(struct job *j)
     close_ends(e.theirs);
     if (pid < 0) {
         close_ends(e.ours);
-        if (c.dir) answer_start_failed(j->req, r, &c);
-        else answer(j->req, 503, "The program cannot be started now.", j->path, strerror(c.error));
+        answer_start_failed(j->req, !r->program[0], &c);
         j->req = NULL;
         job_free(j);
         return;
@@ -415,22 +432,22 @@ void job_begin(struct runner *r, struct weir_app_req *req)
 {
     const char *path = r->program[0] ? r->program[0] : weir_app_req_param(req, "SCRIPT_FILENAME");
     if (weir_app_req_role(req) != WEIR_RESPONDER) {
-        answer(req, 501, "Only requests for an answer are served here.", "", "a CGI program can neither authorize nor filter");
+        answer(req, 501, "", "a CGI program can neither authorize nor filter");
         return;
     }
     if (!path || path[0] != '/' || strlen(path) >= PATH_MAX) {
-        answer(req, 404, "There is no such program.", "", "the request names no program: SCRIPT_FILENAME is no absolute path");
+        answer(req, 404, "", "the request names no program: SCRIPT_FILENAME is no absolute path");
         return;
     }
     if (!r->program[0] && !is_below_roots(r, path)) {
-        answer(req, 403, "The program may not be run.", path, "it lies below no root of this pool");
+        answer(req, 403, path, "it lies below no root of this pool");
         return;
     }
     struct job *j = calloc(1, sizeof *j);
     char *copy = j ? strdup(path) : NULL;
     if (!copy) {
         free(j);
-        answer(req, 503, "The program cannot be started now.", path, "out of memory");
+        answer(req, 503, path, "out of memory");
         return;
     }
     *j = (struct job){.runner = r, .req = req, .path = copy, .due_ms = NEVER};
