@@ -120,10 +120,12 @@ static void read_php_value(struct parser *p, const struct node *n, struct weir_p
     config_set_pair(p, list, count, weir_cstr(config_keep(p, name)), value);
 }
 
-static void read_run(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+/* run PROGRAM ARG...; cgi, likewise, or without a program. */
+static void read_program(struct parser *p, struct weir_conf_pool *o, const struct node *n, enum weir_conf_pool_kind kind)
 {
-    o->kind = WEIR_POOL_RUN;
+    o->kind = kind;
     o->argc = 0;
+    if (n->count < 2) return;
     config_words(p, n, 1, &o->argv, &o->argc);
     if (o->argc) o->argv[0] = config_path(p, n, 1);
 }
@@ -131,7 +133,9 @@ static void read_run(struct parser *p, struct weir_conf_pool *o, const struct no
 static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struct node *n, const struct node **what)
 {
     if (node_is(n, "run")) {
-        if (config_claim(p, what, n)) read_run(p, o, n);
+        if (config_claim(p, what, n)) read_program(p, o, n, WEIR_POOL_RUN);
+    } else if (node_is(n, "cgi")) {
+        if (config_claim(p, what, n)) read_program(p, o, n, WEIR_POOL_CGI);
     } else if (node_is(n, "php")) {
         if (config_claim(p, what, n)) read_php(p, o, n);
     } else if (node_is(n, "connect")) {
@@ -252,12 +256,14 @@ void config_read_pool(struct parser *p, const struct node *n)
     if (!what && !inherited) {
         bool later = false;
         for (const struct node *k = n->children; k && !later; k = k->next)
-            later = k->used && (node_is(k, "cgi") || node_is(k, "use"));
+            later = k->used && node_is(k, "use");
         if (!later)
-            config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, or connect ADDRESS", "the pool has nothing to run");
+            config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, cgi, or connect ADDRESS", "the pool has nothing to run");
     }
     if (o->check && o->kind != WEIR_POOL_CONNECT)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready /PATH for its start, time { ping TIME } for later", "check is for servers that others own (connect)");
+    if (o->kind == WEIR_POOL_CGI && o->notify)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready accept, or ready /PATH", "the programs of a cgi pool run for one request each: none can say that it is ready");
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
     c->pool_count++;

@@ -70,7 +70,7 @@ static const struct setting settings[] = {
     /* pool */
     {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
     {BLOCK_POOL, "php", 0, 2, BLOCK_NONE, .how = HOW_GROUP_POOL},
-    {BLOCK_POOL, "cgi", 1, ANY, BLOCK_NONE, .later = true, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "cgi", 0, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
     {BLOCK_POOL, "connect", 1, 1, BLOCK_CONNECT, .many = true, .how = HOW_GROUP_POOL},
     {BLOCK_POOL, "user", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "group", 1, 1, BLOCK_NONE},

@@ -78,15 +78,16 @@ static void check_start(struct control *c, struct unit *u)
 {
     struct pool_root first = {0};
     const char *path = u->pool->conf->ready_path, *root = pool_next_root(c, u->pool, &first);
-    bool php = u->pool->conf->kind == WEIR_POOL_PHP;
+    const struct weir_conf_pool *o = u->pool->conf;
+    bool script = o->kind == WEIR_POOL_PHP || (o->kind == WEIR_POOL_CGI && !o->argc);
     char file[4096] = "";
     struct weir_pair *pairs;
     size_t count;
     uint16_t id;
     struct probe *p = connect_to(c, u);
     if (!p) return;
-    if (php && root) snprintf(file, sizeof file, "%s%s", root, path);
-    struct weir_cgi_request r = weir_cgi_check_request(path, root ? root : "", file, php);
+    if (script && root) snprintf(file, sizeof file, "%s%s", root, path);
+    struct weir_cgi_request r = weir_cgi_check_request(path, root ? root : "", file, script);
     p->head = weir_cgi_head_new(&p->arena, NULL);
     bool fine = p->head && weir_cgi_params(&r, &p->arena, &pairs, &count) == WEIR_OK &&
                 weir_wire_server_begin(p->wire, WEIR_RESPONDER, 0, 0, pairs, count, NULL, &id) == WEIR_OK &&

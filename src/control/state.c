@@ -122,6 +122,11 @@ void state_late(struct control *c, const struct weir_link_message *m)
     }
     struct root_msg order = {.kind = given_up ? ROOT_KILL : ROOT_LOOK, .unit = u->id, .inode = m->inode};
     snprintf(order.tag, sizeof order.tag, "%.150s", m->text);
+    const struct weir_conf_pool *o = u->pool->conf;
+    if (o && o->kind == WEIR_POOL_CGI) { /* its runner was told, and ends the program; what it itself does tells nothing */
+        say("pool %s: %s: %s", u->pool->name, given_up ? "answered 504, and its program is ended" : "slow", m->text);
+        return;
+    }
     if (!m->inode && given_up) {
         say("pool %s: answered 504: %s; process %d goes on with other requests", u->pool->name, m->text, (int)u->pid);
         return;

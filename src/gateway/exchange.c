@@ -535,6 +535,10 @@ static void run_script(struct exchange *ex)
         s.name = weir_str(ex->path.path.ptr, l->script_len);
         s.path_info = weir_str(ex->path.path.ptr + l->script_len, ex->path.path.len - l->script_len);
     }
+    if (ex->route->programs && site_route(ex->site, s.name) != ex->route) { /* PATH_INFO behind it makes no other program of it */
+        exchange_fail(ex, 403, "another route decides about this program");
+        return;
+    }
     s.filename = root ? join(&ex->arena, root, s.name) : (struct weir_str){0};
     if (!s.name.ptr || (root && !s.filename.ptr)) {
         exchange_fail(ex, 503, "out of memory");
@@ -552,7 +556,7 @@ static void looked_up(struct exchange *ex)
     case LOOKUP_DENIED: exchange_fail(ex, 403, "this file may not be read"); break;
     case LOOKUP_FAILED: exchange_fail(ex, 500, "the file could not be opened"); break;
     case LOOKUP_NONE:
-        exchange_fail(ex, 404, ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
+        exchange_fail(ex, 404, ex->route->programs ? "no such program" : ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
         break;
     }
 }
@@ -609,7 +613,7 @@ static void dispatch(struct exchange *ex)
     case WEIR_ACTION_FILES:
     case WEIR_ACTION_PHP: find_file(ex); return;
     case WEIR_ACTION_POOL:
-        if (ex->route->scripts) {
+        if (ex->route->scripts || ex->route->programs) {
             find_file(ex);
             return;
         }

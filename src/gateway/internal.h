@@ -51,6 +51,7 @@ struct route {
     struct weir_pool *pool;   /* NULL: none */
     const struct weir_conf_pool *pool_conf;
     bool scripts;             /* only files that exist here (or are named by `only`) are run */
+    bool programs;            /* files that exist here are run as CGI programs, and nothing else is served */
 };
 struct site {
     const struct weir_conf_site *conf;

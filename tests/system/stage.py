@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 
-PROGRAMS = ("src/cli/weir", "src/supervise/weir-supervise", "src/app/libweir.so*", "examples/*", "tests/system/apps/*")
+PROGRAMS = ("src/cli/weir", "src/supervise/weir-supervise", "src/runner/weir-cgi", "src/app/libweir.so*", "examples/*", "tests/system/apps/*")
 
 
 def reachable(path):
