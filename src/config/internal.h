@@ -90,11 +90,25 @@ struct parser {
     const struct weir_config_source *place_source; /* whose name is kept as */
     const char *place_file;
     size_t listener_cap;
+    struct weir_table pool_names, host_names; /* of struct named */
+    size_t pool_cap;
+    bool any_lost, all_new;     /* of the sources: one is lost; what lies below all pools changed */
     const char *const *own_listeners;
     struct { /* $name, $user, $home of the block that is read; ptr NULL: it has none */
         struct weir_str name, user, home;
     } vars;
 };
+struct named {
+    struct weir_table_node node;
+    const char *name;
+    size_t index; /* of the pool or site */
+};
+/* NULL: nobody was remembered by this name. */
+const struct named *config_named(const struct weir_table *t, struct weir_str name);
+void config_remember(struct parser *p, struct weir_table *t, const char *name, size_t index);
+void config_parser_fini(struct parser *p); /* all but the configuration */
+/* The place of a user among the homes: found, or where it would be put in. */
+bool config_find_home(const struct weir_config_sources *s, struct weir_str user, size_t *at);
 /* Reads sources and defaults into the parser; the statements stand in p->first. False: out of memory. */
 WEIR_CHECK bool config_gather(struct parser *p, const struct weir_config_sources *s, struct weir_config_report *report);
 void *config_alloc(struct parser *p, size_t n); /* zeroed, in the snapshot's arena */

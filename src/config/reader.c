@@ -15,11 +15,26 @@ struct reader {
     unsigned depth;
 };
 
+static void remember_bad(struct weir_config_report *r, const char *file)
+{
+    for (size_t i = r->bad_count; i-- > 0;) /* mostly the last one */
+        if (strcmp(r->bad[i], file) == 0) return;
+    if (r->bad_count % 64 == 0) {
+        const char **list = weir_arena_alloc(&r->arena, (r->bad_count + 64) * sizeof *list);
+        if (!list) return;
+        if (r->bad_count) memcpy(list, r->bad, r->bad_count * sizeof *list);
+        r->bad = list;
+    }
+    const char *name = weir_arena_str(&r->arena, weir_cstr(file)).ptr;
+    if (name) r->bad[r->bad_count++] = name;
+}
+
 void config_say_at(struct weir_config_report *r, enum weir_config_level level, const char *file, unsigned line,
                    unsigned column, const char *advice, const char *text)
 {
     if (level == WEIR_CONFIG_ERROR) r->errors++;
     if (level == WEIR_CONFIG_LATER) r->later++;
+    if (level != WEIR_CONFIG_WARNING) remember_bad(r, file);
     if (r->count >= MAX_MESSAGES) return;
     if (r->count % 16 == 0) {
         struct weir_config_message *list = weir_arena_alloc(&r->arena, (r->count + 16) * sizeof *list);

@@ -217,7 +217,7 @@ static bool serves(const struct pool *p)
 
 static void set_refuses(struct control *c, struct pool *p)
 {
-    bool refuses = p->stopped || (p->failures >= BREAKER && !serves(p));
+    bool refuses = p->stopped || (p->conf && p->conf->broken) || (p->failures >= BREAKER && !serves(p));
     if (refuses == p->refuses) return;
     p->refuses = refuses;
     c->endpoints_changed = true;
