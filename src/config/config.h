@@ -14,7 +14,7 @@ struct weir_config_source {
     char *dir;  /* absolute folder for relative paths */
     char *problem; /* why it could not be read; NULL: it was */
     bool lost;  /* nothing of it is used: pools that others name may be missing */
-    bool same;  /* as at the last reading, and so is all that it depends on: what was found of it then holds */
+    bool same;  /* its text is as at the last reading */
     struct weir_config_identity { /* of the file that was read; inode 0: not known, it is read again */
         uint64_t device, inode, size;
         int64_t changed_ns, modified_ns;
@@ -28,6 +28,7 @@ struct weir_config_sources {
     size_t count;
     struct weir_config_home *homes;
     size_t home_count;
+    bool changed; /* what lies below all of them may not be as at the last reading: the main file, or one that is gone */
 };
 
 /* ---- messages: all of them, with file, line, column (from 1) ---- */
@@ -143,7 +144,7 @@ struct weir_conf_pool {
     struct weir_conf_endpoint *endpoints; /* CONNECT */
     size_t endpoint_count;
     const char *broken;       /* not NULL: it cannot run, the reason */
-    bool same;                /* its file is as it was: the machine was looked at then */
+    bool same;                /* all that it is made of is as it was: the machine was looked at then */
     struct weir_config_place place;
 };
 struct weir_config {

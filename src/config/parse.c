@@ -134,6 +134,7 @@ bool config_gather(struct parser *p, const struct weir_config_sources *s, struct
     p->sources = s;
     p->report = report;
     p->last = &p->first;
+    p->all_new = s->changed;
     p->c = calloc(1, sizeof *p->c);
     if (!p->c || !read_built_in(p)) return false;
     p->c->refs = 1;
@@ -153,13 +154,27 @@ const struct named *config_named(const struct weir_table *t, struct weir_str nam
     return NULL;
 }
 
-void config_remember(struct parser *p, struct weir_table *t, const char *name, size_t index)
+void config_remember(struct parser *p, struct weir_table *t, const char *name, const struct node *n, size_t word, size_t index)
 {
     struct named *o = weir_arena_alloc(&p->tree, sizeof *o);
     if (!o) return;
     o->name = name;
+    o->at = n;
+    o->word = word;
     o->index = index;
     (void)!weir_table_put(t, &o->node, weir_hash(weir_cstr(name)));
+}
+
+void config_taken(struct parser *p, const struct node *n, size_t word, const struct named *first)
+{
+    const struct node *blamed = n, *other = first->at;
+    if (n->source->same && !other->source->same) {
+        blamed = other;
+        other = n;
+        word = first->word;
+    }
+    const struct weir_config_place place = {other->source->name, other->words[0].line, other->words[0].column};
+    config_twice(p, blamed, word, &place);
 }
 
 void config_parser_fini(struct parser *p)

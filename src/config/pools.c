@@ -225,7 +225,7 @@ void config_read_pool(struct parser *p, const struct node *n)
     }
     const struct named *first = config_named(&p->pool_names, n->words[1].text);
     if (first) {
-        config_twice(p, n, 1, &c->pools[first->index].place);
+        config_taken(p, n, 1, first);
         return;
     }
     config_pool_vars(p, n);
@@ -253,5 +253,5 @@ void config_read_pool(struct parser *p, const struct node *n)
     }
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
-    config_remember(p, &p->pool_names, o->name, c->pool_count++);
+    config_remember(p, &p->pool_names, o->name, n, 1, c->pool_count++);
 }

@@ -75,7 +75,7 @@ static int missing_pool(struct parser *p, const struct node *n, size_t word)
     *o = (struct weir_conf_pool){.name = config_keep(p, n->words[word].text), .kind = WEIR_POOL_RUN, .dir = "/", .queue_ms = 30000,
                                  .place = config_place(p, n), .broken = "the file that defines it has mistakes"};
     config_say(p->report, WEIR_CONFIG_WARNING, n, word, "it is answered 503", "no pool is named \"%.64s\"", n->words[word].text.ptr);
-    config_remember(p, &p->pool_names, o->name, c->pool_count);
+    config_remember(p, &p->pool_names, o->name, n, word, c->pool_count);
     return (int)c->pool_count++;
 }
 
@@ -290,8 +290,8 @@ static void site_names(struct parser *p, struct weir_conf_site *s, const struct 
         s->names[i] = name;
         if (!valid_host(n->words[i + 1].text)) config_bad(p, n, i + 1, "is no host name", "write www.example.org, or * for all");
         const struct named *first = config_named(&p->host_names, weir_cstr(name));
-        if (first && first->index < c->site_count) config_twice(p, n, i + 1, &c->sites[first->index].place);
-        if (!first) config_remember(p, &p->host_names, name, c->site_count);
+        if (first && first->index < c->site_count) config_taken(p, n, i + 1, first);
+        if (!first) config_remember(p, &p->host_names, name, n, i + 1, c->site_count);
     }
 }
 

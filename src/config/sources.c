@@ -249,14 +249,13 @@ static int read_pattern(struct reading *rd, const struct node *n, struct weir_co
     return status;
 }
 
-/* Where anything changed that lies below all pools and sites, none of them is the same. */
-static void settle_same(const struct reading *rd)
+static void compare_main(const struct reading *rd)
 {
-    const struct weir_config_sources *old = rd->old, *new = rd->out;
-    if (!old || !old->count) return;
-    const struct weir_config_source *a = &old->list[0], *b = &new->list[0];
-    bool same = a->len == b->len && memcmp(a->text, b->text, a->len) == 0 && strcmp(a->dir, b->dir) == 0 && rd->found + 1 == old->count;
-    for (size_t i = 0; i < new->count; i++) new->list[i].same = same && (i == 0 || new->list[i].same);
+    if (!rd->old || !rd->old->count) return;
+    const struct weir_config_source *a = &rd->old->list[0];
+    struct weir_config_source *b = &rd->out->list[0];
+    b->same = a->len == b->len && memcmp(a->text, b->text, a->len) == 0 && strcmp(a->dir, b->dir) == 0;
+    rd->out->changed = !b->same || rd->found + 1 != rd->old->count;
 }
 
 /* The files that the main one includes, in the order of their names. */
@@ -271,7 +270,7 @@ static int read_includes(const struct weir_config_sources *old, struct weir_conf
     weir_config_report_init(&quiet);
     for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status == WEIR_OK; n = n->next)
         if (n->count == 2 && weir_str_eq(n->words[0].text, WEIR_STR("include"))) status = read_pattern(&rd, n, r);
-    if (status == WEIR_OK) settle_same(&rd);
+    if (status == WEIR_OK) compare_main(&rd);
     weir_arena_fini(&tree);
     weir_config_report_fini(&quiet);
     return status;

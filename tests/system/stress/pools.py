@@ -133,6 +133,10 @@ def main():
         with Latency(w) as calm:
             time.sleep(2)
         print(f"  requests without a reload: p50 {calm.percentile(.5):.1f} ms, p99 {calm.percentile(.99):.1f} ms, worst {calm.percentile(1):.1f} ms")
+        print("  reload of none: control {:.1f} ms, root part {:.1f} ms, gateway {:.1f} ms CPU; the command took {:.0f} ms".format(*reload_cost(w, lambda: None)))
+        for i in range(3):
+            costs = reload_cost(w, lambda: w.write(f"pools/{name_of(6)}.conf", pool_text(name_of(6), w.port, USER, f"env ROUND {i}")))
+            print("  reload of one: control {:.1f} ms, root part {:.1f} ms, gateway {:.1f} ms CPU; the command took {:.0f} ms".format(*costs))
         with Latency(w) as load:
             for i in range(5):
                 costs = reload_cost(w, lambda: w.write(f"pools/{name_of(7)}.conf", pool_text(name_of(7), w.port, USER, f"env ROUND {i}")))

@@ -380,11 +380,35 @@ static void an_included_file_is_read_again_only_when_it_changed(void **state)
     assert_int_equal(unlink(in_folder("b.conf")), 0); /* what a file said that is gone may have held for all */
     read_folder(&two, &three, WEIR_OK);
     assert_int_equal(three.count, 2);
-    assert_false(three.list[1].same);
+    assert_true(three.changed && !two.changed);
     assert_int_equal(unlink(in_folder("a.conf")), 0);
     weir_config_sources_free(&one);
     weir_config_sources_free(&two);
     weir_config_sources_free(&three);
+}
+
+static void the_newer_one_of_two_files_is_to_blame(void **state)
+{
+    (void)state;
+    char n1[] = "/c/main", n2[] = "/c/a.conf", n3[] = "/c/b.conf", d[] = "/c";
+    char main_text[] = "include *.conf\n", pool[] = "pool p { run ./x }\n", site[] = "pool q { run ./x }\nsite h { listen http://*:80; pool q }\n";
+    struct weir_config_source list[] = {{.name = n1, .text = main_text, .len = sizeof main_text - 1, .dir = d, .same = true},
+                                        {.name = n2, .dir = d}, {.name = n3, .dir = d}};
+    struct weir_config_sources src = {.list = list, .count = 3};
+    for (int i = 0; i < 8; i++) {
+        struct weir_config_report r;
+        struct weir_config *c = NULL;
+        char *text = i & 4 ? site : pool;
+        list[1].text = list[2].text = text;
+        list[1].len = list[2].len = strlen(text);
+        list[1].same = i & 1;
+        list[2].same = i & 2;
+        weir_config_report_init(&r);
+        assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_INVALID);
+        assert_int_equal(r.bad_count, 1);
+        assert_string_equal(r.bad[0], (i & 3) == 2 ? n2 : n3); /* the first one stands, unless it alone is new */
+        weir_config_report_fini(&r);
+    }
 }
 
 static void what_cannot_be_read_is_its_own_mistake(void **state)
@@ -444,7 +468,7 @@ int main(void)
         cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(sources_survive_packing), cmocka_unit_test(an_included_file_is_read_again_only_when_it_changed),
-        cmocka_unit_test(what_cannot_be_read_is_its_own_mistake), cmocka_unit_test(a_pool_of_a_lost_file_is_missing_and_nothing_else),
+        cmocka_unit_test(the_newer_one_of_two_files_is_to_blame), cmocka_unit_test(what_cannot_be_read_is_its_own_mistake), cmocka_unit_test(a_pool_of_a_lost_file_is_missing_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
