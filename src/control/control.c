@@ -339,6 +339,7 @@ static void from_root(struct control *c)
     case ROOT_GATEWAY_UP: on_gateway_up(c, &m, fd); return;
     case ROOT_GATEWAY_DOWN: on_gateway_down(c, &m); break;
     case ROOT_STARTED:
+    case ROOT_LOST:
     case ROOT_EXITED: units_root(c, &m); break;
     case ROOT_LOOKED: units_looked(c, &m); break;
     case ROOT_FAILED: on_root_failed(c, &m); break;
