@@ -187,7 +187,8 @@ static struct count count_units(const struct pool *p)
         n.current++;
         n.ready += u->state == UNIT_READY;
         n.starting += u->state < UNIT_READY;
-        uint32_t room = u->flow && u->requests ? u->requests : u->workers ? u->workers : 1;
+        uint32_t at_once = p->conf && p->conf->requests_per_process ? p->conf->requests_per_process : u->requests;
+        uint32_t room = u->flow && at_once ? at_once : u->workers ? u->workers : 1;
         if (room > n.room) n.room = room;
     }
     return n;

@@ -14,13 +14,13 @@ import pytest
 from weirlib import SLOW, USER, Weir, alive, children, descendants, wait_for
 
 KILLS = 20 if SLOW == 1 else 5
-PATHS = {"app": "/app/sleep/15", "fpm": "/fpm/s.php", "cgi": "/cgi/s.php"}
+PATHS = {"app": "/sleep/15", "fpm": "/fpm/s.php", "cgi": "/cgi/s.php"}
 CLIENTS = 3  # for each pool
 CONFIG = f"""
 site a {{
     listen http://127.0.0.1:PORT
     root public
-    route /app/ {{ pool app }}
+    pool app
     route /fpm/ {{ php fpm }}
     route /cgi/ {{ php cgi }}
 }}
