@@ -45,7 +45,10 @@ static int make_socket(struct control *c, int *out)
     bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN;
     close(fd);
     if (taken) return EADDRINUSE;
-    if (lstat(c->control_path, &st) == 0 && S_ISSOCK(st.st_mode)) unlink(c->control_path);
+    if (lstat(c->control_path, &st) == 0) {
+        if (!S_ISSOCK(st.st_mode)) return EEXIST; /* somebody's file */
+        unlink(c->control_path);
+    }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     mode_t old = umask(0177);
     int bad = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 64) < 0 ? errno : 0;

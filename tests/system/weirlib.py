@@ -85,9 +85,9 @@ class Weir:
             shutil.copy(os.path.join(EXAMPLES, name), self.dir)
         for name, text in (files or {}).items():
             self.write(name, text)
+        self.socket = os.path.join(self.run_dir, "control.sock")
         if prepare:
             prepare(self)
-        self.socket = os.path.join(self.run_dir, "control.sock")
         self.config = os.path.join(self.dir, "weir.conf")
         self.program = program
         self.configure(config)
