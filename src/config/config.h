@@ -43,6 +43,7 @@ struct weir_config_message {
 struct weir_config_report {
     struct weir_config_message *list;
     size_t count, errors, later;
+    size_t of_file, dropped; /* messages in a row about one file; those that found no room */
     const char **bad;   /* files with errors or LATER, each once; also those whose messages found no room */
     size_t bad_count;
     struct weir_arena arena;

@@ -8,7 +8,8 @@
 #define MAX_FILE  (1u << 20) /* bytes of one file */
 #define MAX_DEPTH 8          /* blocks in blocks */
 #define MAX_WORDS 256        /* of one statement */
-#define MAX_MESSAGES 200
+#define MAX_MESSAGES 2000
+#define MAX_OF_FILE  100     /* messages in a row: the mistakes of one file leave room for those of others */
 
 struct word {
     struct weir_str text; /* NUL behind it; in the tree's arena */

@@ -285,5 +285,5 @@ void weir_config_report_print(const struct weir_config_report *r, FILE *to)
         fprintf(to, "weir: %s:%u:%u: %s%s%s%s\n", m->file, m->line, m->column,
                 m->level == WEIR_CONFIG_WARNING ? "warning: " : "", m->text, m->advice[0] ? ": " : "", m->advice);
     }
-    if (r->errors + r->later > MAX_MESSAGES) fprintf(to, "weir: and more of them\n");
+    if (r->dropped) fprintf(to, "weir: and %zu more of them\n", r->dropped);
 }

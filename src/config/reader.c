@@ -35,9 +35,13 @@ void config_say_at(struct weir_config_report *r, enum weir_config_level level, c
     if (level == WEIR_CONFIG_ERROR) r->errors++;
     if (level == WEIR_CONFIG_LATER) r->later++;
     if (level != WEIR_CONFIG_WARNING) remember_bad(r, file);
-    if (r->count >= MAX_MESSAGES) return;
-    if (r->count % 16 == 0) {
-        struct weir_config_message *list = weir_arena_alloc(&r->arena, (r->count + 16) * sizeof *list);
+    r->of_file = r->count && strcmp(r->list[r->count - 1].file, file) == 0 ? r->of_file + 1 : 1;
+    if (r->count >= MAX_MESSAGES || r->of_file > MAX_OF_FILE) {
+        r->dropped++;
+        return;
+    }
+    if (r->count == 0 || (r->count >= 16 && (r->count & (r->count - 1)) == 0)) { /* full: 16, 32, ... */
+        struct weir_config_message *list = weir_arena_alloc(&r->arena, (r->count ? r->count * 2 : 16) * sizeof *list);
         if (!list) return;
         if (r->count) memcpy(list, r->list, r->count * sizeof *list);
         r->list = list;

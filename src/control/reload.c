@@ -269,7 +269,7 @@ static bool mend_source(struct control *c, struct weir_config_source *s)
     s->problem = NULL;
     s->len = usable ? old->len : 0;
     s->lost = !usable;
-    s->same = false;
+    s->same = usable;
     s->id = (struct weir_config_identity){0}; /* what is wrong may be mended elsewhere: it is read again */
     say("%s has mistakes: %s", s->name, usable ? "its last good version stays in use" : "nothing of it is used");
     return true;

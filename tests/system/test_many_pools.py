@@ -184,14 +184,30 @@ def test_check_tells_what_is_wrong_with_each_broken_file():
         return {line.split(":")[1].strip() for line in r.stderr.splitlines()}
     with Weir(many.MAIN.format(user=USER), prepare=lambda w: many.write_pools(w, 5, USER)) as w:
         names = [n for n in write_broken(w, "z") if "unreadable" not in n]  # root reads all
-        os.unlink(w.dir + "/pools/z-unknown-words.conf")  # its 300 mistakes leave no room for others
-        names.remove(w.dir + "/pools/z-unknown-words.conf")
         assert {n for n in names if not of_machine(n)} - told(w) == set()
         for name in os.listdir(w.dir + "/pools"):  # what the machine lacks is told of texts that are right
             path = os.path.join(w.dir, "pools", name)
             if name[:2] in ("m-", "z-") and not of_machine(path):
                 os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
         assert {n for n in names if of_machine(n)} - told(w) == set()
+
+
+def test_who_claims_the_names_of_another_file_harms_only_himself():
+    with Weir(many.MAIN.format(user=USER), prepare=lambda w: many.write_pools(w, 5, USER)) as w:
+        assert asks(w, 3) == 200 and asks(w, 4) == 200
+        before = pids(w, [3, 4])
+        claims = "".join(many.pool_text(many.name_of(i), w.port, USER, "env STOLEN yes") for i in (3, 4))
+        w.write("pools/a.conf", claims)  # it is read before them
+        w.write("pools/p0003.conf", "pool p0003 { rum ../demo }\n")  # and one of them has a mistake just now
+        for _ in range(2):
+            assert w.command("reload").returncode == 0
+            assert asks(w, 3) == 200 and asks(w, 4) == 200 and pids(w, [3, 4]) == before
+        assert f"{w.dir}/pools/a.conf has mistakes: nothing of it is used" in w.log()
+        os.unlink(w.dir + "/pools/p0003.conf")  # now the name is free
+        w.write("pools/a.conf", many.pool_text("p0003", w.port, USER, "env STOLEN yes"))
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: asks(w, 3) == 200 and pids(w, [3])[0] not in ([], before[0]))
+        assert pids(w, [4]) == before[1:]
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="takes a right away from another user")
