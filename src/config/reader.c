@@ -110,6 +110,14 @@ static bool put(struct reader *r, char *to, size_t *n, char c)
     return true;
 }
 
+/* No control byte is in it. */
+static bool plain(const char *p, size_t len)
+{
+    bool fine = true;
+    for (size_t i = 0; i < len; i++) fine = fine && (unsigned char)p[i] >= 0x20 && p[i] != 0x7f;
+    return fine;
+}
+
 /* A word, quoted or not; false: it was not valid. */
 static bool read_word(struct reader *r, struct word *w)
 {
@@ -124,7 +132,11 @@ static bool read_word(struct reader *r, struct word *w)
         r->p = r->end;
         return false;
     }
-    if (!w->quoted) {
+    if (!w->quoted && plain(r->p, most)) {
+        memcpy(to, r->p, most);
+        for (; n < most; n++) r->column += ((unsigned char)to[n] & 0xc0) != 0x80;
+        r->p += most;
+    } else if (!w->quoted) {
         while (r->p < r->end && !ends_word(*r->p)) {
             fine = put(r, to, &n, *r->p) && fine;
             step(r);

@@ -75,9 +75,10 @@ static char *dir_of_plain(struct reading *rd, const char *name)
 /* Takes text and dir, and gives the new source; NULL: memory. */
 static struct weir_config_source *add(struct weir_config_sources *s, const char *name, char *dir, char *text, size_t len)
 {
-    struct weir_config_source *list = dir && text ? realloc(s->list, (s->count + 1) * sizeof *list) : NULL;
-    char *copy = list ? strdup(name) : NULL;
+    struct weir_config_source *list = s->list;
+    if ((s->count & (s->count - 1)) == 0) list = realloc(s->list, (s->count ? s->count * 2 : 1) * sizeof *list); /* 1, 2, 4, 8, ... */
     if (list) s->list = list;
+    char *copy = list && dir && text ? strdup(name) : NULL;
     if (!copy) {
         free(dir);
         free(text);
@@ -261,12 +262,11 @@ static void compare_main(const struct reading *rd)
 /* The files that the main one includes, in the order of their names. */
 static int read_includes(const struct weir_config_sources *old, struct weir_config_sources *out, struct weir_config_report *r)
 {
-    static struct reading rd; /* two paths of 4 KiB */
+    struct reading rd = {.old = old, .out = out, .at = 1};
     struct weir_config_report quiet; /* its mistakes are told when it is parsed */
     struct weir_arena tree = {0};
     struct weir_config_source main_source = out->list[0];
     int status = WEIR_OK;
-    rd = (struct reading){.old = old, .out = out, .at = 1};
     weir_config_report_init(&quiet);
     for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status == WEIR_OK; n = n->next)
         if (n->count == 2 && weir_str_eq(n->words[0].text, WEIR_STR("include"))) status = read_pattern(&rd, n, r);

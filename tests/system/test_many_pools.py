@@ -36,7 +36,7 @@ def test_idle_pools_cost_little_memory_and_no_cpu(weir):
     both = (weir.process.pid, weir.status()["control_pid"])
     assert len(weir.status()["pools"]) == COUNT + 1
     resident = [many.memory(p) for p in both]
-    before, seconds = [many.ticks(p) for p in both], 8 if SLOW == 1 else 2
+    before, seconds = [many.ticks(p) for p in both], 5 if SLOW == 1 else 2
     time.sleep(seconds)  # what is measured is that nothing happens
     used = [many.ticks(p) - b for p, b in zip(both, before)]
     print(f"{COUNT} pools: root part and control {[f'{r / 2**20:.1f} MiB' for r, _ in resident]} resident, {used} ticks in {seconds} s")
@@ -63,7 +63,7 @@ def test_a_reload_that_changes_one_pool_starts_and_ends_only_that_one(weir):
     started = [p["name"] for p in weir.status()["pools"] if p["processes"]]
     assert set(started) == {many.name_of(i) for i in running} | {"main"}
     if SLOW == 1:
-        assert min(c[0] for c in costs) < 50  # the best of several: others use the machine, too
+        assert min(c[0] for c in costs) < 100  # 20 to 40 ms where the machine is ours; it was 110 to 260
         resident = sum(many.memory(p)[0] for p in (weir.process.pid, weir.status()["control_pid"]))
         print(f"after the reloads {resident / 2**20:.1f} MiB")
         assert resident <= 64 << 20

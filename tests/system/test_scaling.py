@@ -110,7 +110,6 @@ def waits_beside_idle(samples):
 POOLS = {
     "dynamic": ("php cgi; workers 1..8", "/s.php", 1),
     "on-demand": ("run ./bench_app; requests-per-process 1; processes 0..8", "/sleep/20", 0),
-    "on-demand-php": ("php cgi; workers 0..8", "/s.php", 0),
 }
 
 

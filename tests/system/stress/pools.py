@@ -13,8 +13,12 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
 
-def pool_text(name, port, user, more=""):
-    return (f"pool {name} {{\n    run ../demo {name}\n    processes 0..1\n    {user}\n    time {{ idle 1h }}\n    {more}\n}}\n"
+PHP = "php\n    workers 0..2\n    php-admin-value memory_limit 64M"
+
+
+def pool_text(name, port, user, more="", what=None):
+    what = what or f"run ../demo {name}\n    processes 0..1"
+    return (f"pool {name} {{\n    {what}\n    {user}\n    time {{ idle 1h }}\n    {more}\n}}\n"
             f"site {name}.test {{\n    listen http://127.0.0.1:{port}\n    pool {name}\n}}\n")
 
 
@@ -22,9 +26,9 @@ def name_of(i):
     return f"p{i:04d}"
 
 
-def write_pools(weir, count, user):
+def write_pools(weir, count, user, what=None):
     for i in range(count):
-        weir.write(f"pools/{name_of(i)}.conf", pool_text(name_of(i), weir.port, user))
+        weir.write(f"pools/{name_of(i)}.conf", pool_text(name_of(i), weir.port, user, what=what))
 
 
 MAIN = "site main {{ listen http://127.0.0.1:PORT; pool main }}\npool main {{ run ./demo; {user} }}\ninclude pools/*.conf\n"
@@ -115,11 +119,13 @@ def main():
     p.add_argument("--build", required=True)
     p.add_argument("--pools", type=int, default=2000)
     p.add_argument("--idle", type=float, default=10)
+    p.add_argument("--php", action="store_true")
     o = p.parse_args()
+    what = PHP if o.php else None
     os.environ["WEIR_BUILD"] = os.path.abspath(o.build)
     from weirlib import USER, Weir, wait_for
     begin = time.monotonic()
-    with Weir(MAIN.format(user=USER), prepare=lambda w: write_pools(w, o.pools, USER)) as w:
+    with Weir(MAIN.format(user=USER), prepare=lambda w: write_pools(w, o.pools, USER, what)) as w:
         print(f"pools: {o.pools}, ready after {time.monotonic() - begin:.2f} s")
         control, gateway = w.status()["control_pid"], w.gateway()
         for name, pid in (("root part", w.process.pid), ("control", control), ("gateway", gateway)):
@@ -135,11 +141,11 @@ def main():
         print(f"  requests without a reload: p50 {calm.percentile(.5):.1f} ms, p99 {calm.percentile(.99):.1f} ms, worst {calm.percentile(1):.1f} ms")
         print("  reload of none: control {:.1f} ms, root part {:.1f} ms, gateway {:.1f} ms CPU; the command took {:.0f} ms".format(*reload_cost(w, lambda: None)))
         for i in range(3):
-            costs = reload_cost(w, lambda: w.write(f"pools/{name_of(6)}.conf", pool_text(name_of(6), w.port, USER, f"env ROUND {i}")))
+            costs = reload_cost(w, lambda: w.write(f"pools/{name_of(6)}.conf", pool_text(name_of(6), w.port, USER, f"env ROUND {i}", what)))
             print("  reload of one: control {:.1f} ms, root part {:.1f} ms, gateway {:.1f} ms CPU; the command took {:.0f} ms".format(*costs))
         with Latency(w) as load:
             for i in range(5):
-                costs = reload_cost(w, lambda: w.write(f"pools/{name_of(7)}.conf", pool_text(name_of(7), w.port, USER, f"env ROUND {i}")))
+                costs = reload_cost(w, lambda: w.write(f"pools/{name_of(7)}.conf", pool_text(name_of(7), w.port, USER, f"env ROUND {i}", what)))
                 print("  reload of one: control {:.1f} ms, root part {:.1f} ms, gateway {:.1f} ms CPU (with load); the command took {:.0f} ms".format(*costs))
         print(f"  requests during the reloads: p50 {load.percentile(.5):.1f} ms, p99 {load.percentile(.99):.1f} ms, worst {load.percentile(1):.1f} ms, failed {len(load.bad)}")
         wait_for(lambda: w.get("/hello", host="main").status == 200)
