@@ -238,12 +238,14 @@ static void reply(struct control *c, struct client *k, json_t *o)
 
 void command_reloaded(struct control *c, const char *why)
 {
+    const char *ok = c->bad_files ? "the configuration was read again; included files have mistakes: see the log, or weir check"
+                                  : "the configuration was read again";
     for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
         struct watch *w = WEIR_CONTAINER(l, struct watch, link);
         struct client *k = (struct client *)(void *)w;
         if (w->kind != WATCH_CLIENT || w->dead || !k->waits) continue;
         k->waits = false;
-        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", "the configuration was read again"));
+        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", ok));
     }
 }
 

@@ -130,6 +130,7 @@ struct control {
     struct weir_config *conf, *next;      /* in use; read and checked, its listeners are being opened */
     struct weir_config_sources sources, next_sources;
     bool reloading, reload_by_signal;
+    size_t bad_files;                     /* included ones with mistakes at the last reading */
     int config_memfd;
     uint64_t config_version, config_sent, endpoint_version;
     bool endpoints_changed;
