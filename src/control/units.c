@@ -280,5 +280,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     unit_set(c, u, m->flags & 1 ? UNIT_ENDING : ready ? UNIT_READY : UNIT_PROBING);
     if (log >= 0) output_watch(c, log, name, u->pid);
-    if (m->flags & 2) unit_drain(c, u);
+    if (!(m->flags & 2)) return;
+    unit_drain(c, u);
+    u->released = c->conf && !c->conf->site_count; /* a gateway that runs has not been told of yet */
 }

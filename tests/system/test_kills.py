@@ -277,3 +277,18 @@ def test_nothing_of_a_stopped_pool_is_left_not_even_its_daemons(pool):
         assert not of_pools(w.dir)
         wait_for(lambda: not zombies(w.process.pid))
         assert w.get("/d.php").status == 503
+
+
+@pytest.mark.parametrize("pool", ["fpm", "cgi"])
+def test_a_master_that_is_killed_while_control_is_away_loses_nothing_either(weir, pool):
+    with Load(weir) as load:
+        for _ in range(3):
+            wait_for(lambda: whole_again(weir))
+            control, master = weir.status()["control_pid"], unit_of(weir, pool)
+            wait_for(lambda: lived(control))
+            os.kill(control, signal.SIGKILL)
+            os.kill(master, signal.SIGKILL)
+            wait_for(lambda: not alive(master))
+            wait_for(lambda: whole_again(weir) and unit_of(weir, pool) != master)
+    assert not load.failed()
+    wait_for(lambda: not zombies(weir.process.pid) and not of_pools(weir.dir) - set(descendants(weir.process.pid)))
