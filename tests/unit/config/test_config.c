@@ -293,8 +293,8 @@ static void a_tenants_file_is_his_alone(void **state)
         "4:26: the pool \"alice\" is not bob's: name one of this file",
         "4:33: \"listen\" is not for a tenant's file: defaults site of the main file tells where",
         "3:40: \"php-admin-value\" is not for a tenant's file: defaults pool of the main file sets it for all",
-        "5:17: the root /etc does not lie in the home of bob: name a folder below ~/",
-        "6:17: the root /home/bob/../alice does not lie in the home of bob: name a folder below ~/",
+        "5:15: the root /etc does not lie in the home of bob: name a folder below ~/",
+        "6:15: the root /home/bob/../alice does not lie in the home of bob: name a folder below ~/",
     };
     static const char main_text[] = "tenants t/*.conf; defaults site { listen http://*:80 }; defaults pool { php; php-admin-value a 1 }";
     static const char text[] = "weir { threads 2 }\npool bobs { }\npool bob { user root; connect unix:/x; php-admin-value a 2 }\n"
