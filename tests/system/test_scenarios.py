@@ -97,7 +97,7 @@ def test_exit_within_a_script_ends_its_answer_and_nothing_else(weir, php):
 def test_a_worker_that_crashes_is_a_502_for_its_request_alone(weir, php):
     master = weir.pids(php)
     with weir.connect() as other:
-        other.sendall(f"GET /{php}/sleep.php?ms=300 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        other.sendall(f"GET /{php}/sleep.php?ms={600 * SLOW} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         wait_for(lambda: weir.pool(php)["processes"][0]["busy"] >= 1)
         assert weir.get(f"/{php}/crash.php").status == 502
         got = b""
@@ -275,7 +275,7 @@ def test_a_hangup_signal_is_a_reload():
 def test_what_runs_during_a_reload_ends_as_it_began_and_the_next_one_has_the_new_settings(php):
     with Weir(config(**{php: "php-value user_agent one"}), files()) as w:
         with w.connect() as s:
-            s.sendall(f"GET /{php}/sleep.php?ms=700 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            s.sendall(f"GET /{php}/sleep.php?ms={700 * SLOW} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
             wait_for(lambda: w.pool(php)["processes"][0]["busy"] == 1)
             old = w.pids(php)[0]
             w.configure(config(**{php: "php-value user_agent two"}))
