@@ -222,9 +222,10 @@ static int read_one(struct reading *rd, const char *name)
 {
     struct stat st;
     const struct weir_config_source *old = old_source(rd, name);
-    bool plain = lstat(name, &st) == 0 && !S_ISLNK(st.st_mode);
-    if (!old || !plain || !same_file(&old->id, &st)) return read_again(rd, name, old, plain);
-    struct weir_config_source *o = add(rd->out, name, dir_of_plain(rd, name), copy_of(old->text, old->len), old->len);
+    bool there = lstat(name, &st) == 0, plain = there && !S_ISLNK(st.st_mode);
+    if (there && !plain) there = stat(name, &st) == 0; /* where the link leads */
+    if (!old || !there || !same_file(&old->id, &st)) return read_again(rd, name, old, plain);
+    struct weir_config_source *o = add(rd->out, name, plain ? dir_of_plain(rd, name) : dir_of(name), copy_of(old->text, old->len), old->len);
     if (!o) return WEIR_NOMEM;
     o->id = old->id;
     o->same = strcmp(old->dir, o->dir) == 0;

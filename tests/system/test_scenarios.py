@@ -97,7 +97,7 @@ def test_exit_within_a_script_ends_its_answer_and_nothing_else(weir, php):
 def test_a_worker_that_crashes_is_a_502_for_its_request_alone(weir, php):
     master = weir.pids(php)
     with weir.connect() as other:
-        other.sendall(f"GET /{php}/sleep.php?ms=300 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        other.sendall(f"GET /{php}/sleep.php?ms={600 * SLOW} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         wait_for(lambda: weir.pool(php)["processes"][0]["busy"] >= 1)
         assert weir.get(f"/{php}/crash.php").status == 502
         got = b""
@@ -275,7 +275,7 @@ def test_a_hangup_signal_is_a_reload():
 def test_what_runs_during_a_reload_ends_as_it_began_and_the_next_one_has_the_new_settings(php):
     with Weir(config(**{php: "php-value user_agent one"}), files()) as w:
         with w.connect() as s:
-            s.sendall(f"GET /{php}/sleep.php?ms=700 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+            s.sendall(f"GET /{php}/sleep.php?ms={700 * SLOW} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
             wait_for(lambda: w.pool(php)["processes"][0]["busy"] == 1)
             old = w.pids(php)[0]
             w.configure(config(**{php: "php-value user_agent two"}))
@@ -289,18 +289,23 @@ def test_what_runs_during_a_reload_ends_as_it_began_and_the_next_one_has_the_new
         wait_for(lambda: not alive(old))
 
 
+def environment(weir, pool):
+    """Of its process; empty while there is none."""
+    for pid in weir.pids(pool):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ") as f:
+            return dict(x.split("=", 1) for x in f.read().split("\0") if x)
+    return {}
+
+
 def test_one_program_serves_pools_with_settings_of_their_own():
     pools = "".join(f"pool {n} {{ run ./demo; env NAME {n}; env SHARED yes; {USER} }}\n" for n in ("one", "two"))
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; route /1/ {{ pool one }}; route /2/ {{ pool two }} }}\n{pools}") as w:
-        environments = []
-        for name in ("one", "two"):
-            with open(f"/proc/{w.pids(name)[0]}/environ") as f:
-                environments.append(dict(x.split("=", 1) for x in f.read().split("\0") if x))
+        environments = [environment(w, name) for name in ("one", "two")]
         assert [e["NAME"] for e in environments] == ["one", "two"] and all(e["SHARED"] == "yes" for e in environments)
         two = w.pids("two")
         w.configure(f"site a {{ listen http://127.0.0.1:PORT; route /1/ {{ pool one }}; route /2/ {{ pool two }} }}\n" + pools.replace("NAME one", "NAME uno"))
         assert w.command("reload").returncode == 0
-        wait_for(lambda: w.pids("one") and "NAME=uno" in open(f"/proc/{w.pids('one')[0]}/environ").read())
+        wait_for(lambda: environment(w, "one").get("NAME") == "uno")
         assert w.pids("two") == two
 
 
@@ -324,6 +329,10 @@ def test_the_end_at_once_after_the_start_leaves_nothing():
     for delay in (0, 0.01, 0.03, 0.08):
         w = Weir(config(), files(), wait=False)
         time.sleep(delay)  # wherever it is
+        below = descendants(w.process.pid)
+        w.process.send_signal(signal.SIGINT)
+        w.process.wait(20 * SLOW)
+        wait_for(lambda: not [p for p in below if alive(p)])  # control sees by itself that a root part is gone that was not up yet
         w.stop()
 
 

@@ -402,23 +402,52 @@ static int remove_folder(void **state)
     return system(command);
 }
 
+/* As if it had been old enough when it was read. */
+static void know(struct weir_config_source *s)
+{
+    struct stat st;
+    assert_int_equal(stat(s->name, &st), 0);
+    s->id = (struct weir_config_identity){.device = st.st_dev, .inode = st.st_ino, .size = (uint64_t)st.st_size,
+                                          .changed_ns = st.st_ctim.tv_sec * INT64_C(1000000000) + st.st_ctim.tv_nsec,
+                                          .modified_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec};
+}
+
+static void a_link_is_known_by_what_it_leads_to(void **state)
+{
+    (void)state;
+    struct weir_config_sources one = {0}, two = {0}, three = {0};
+    char dir[256];
+    assert_int_equal(mkdir(in_folder("there"), 0700), 0);
+    assert_non_null(realpath(in_folder("there"), dir));
+    write_file("there/x", "pool a { run ./a }\n", 19);
+    assert_int_equal(symlink("there/x", in_folder("l.conf")), 0);
+    read_folder(NULL, &one, WEIR_OK);
+    know(&one.list[1]);
+    one.list[1].text[5] = 'A';
+    read_folder(&one, &two, WEIR_OK);
+    assert_string_equal(two.list[1].text, "pool A { run ./a }\n");
+    assert_string_equal(two.list[1].dir, dir);
+    write_file("there/x", "pool a { run ./b }\n", 19);
+    read_folder(&two, &three, WEIR_OK);
+    assert_string_equal(three.list[1].text, "pool a { run ./b }\n");
+    assert_int_equal(unlink(in_folder("l.conf")), 0);
+    weir_config_sources_free(&one);
+    weir_config_sources_free(&two);
+    weir_config_sources_free(&three);
+}
+
 static void an_included_file_is_read_again_only_when_it_changed(void **state)
 {
     (void)state;
     struct weir_config_sources one = {0}, two = {0}, three = {0};
-    struct stat st;
     write_file("a.conf", "pool a { run ./a }\n", 19);
     write_file("b.conf", "pool b { run ./b }\n", 19);
     read_folder(NULL, &one, WEIR_OK);
     assert_int_equal(one.count, 3);
     assert_false(one.list[1].same);
     assert_int_equal(one.list[1].id.inode, 0); /* it is too young to be known by its times */
-    for (size_t i = 1; i < 3; i++) {
-        assert_int_equal(stat(one.list[i].name, &st), 0);
-        one.list[i].id = (struct weir_config_identity){.device = st.st_dev, .inode = st.st_ino, .size = (uint64_t)st.st_size,
-                                                       .changed_ns = st.st_ctim.tv_sec * INT64_C(1000000000) + st.st_ctim.tv_nsec,
-                                                       .modified_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec};
-    }
+    know(&one.list[1]);
+    know(&one.list[2]);
     one.list[1].text[5] = 'A'; /* what is kept is taken: the file is not read */
     write_file("b.conf", "pool b { run ./c }\n", 19);
     read_folder(&one, &two, WEIR_OK);
@@ -517,7 +546,9 @@ int main(void)
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
         cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
-        cmocka_unit_test(a_tenants_file_is_his_alone), cmocka_unit_test(sources_survive_packing), cmocka_unit_test(an_included_file_is_read_again_only_when_it_changed),
+        cmocka_unit_test(a_tenants_file_is_his_alone),
+        cmocka_unit_test(sources_survive_packing), cmocka_unit_test(an_included_file_is_read_again_only_when_it_changed),
+        cmocka_unit_test(a_link_is_known_by_what_it_leads_to),
         cmocka_unit_test(the_newer_one_of_two_files_is_to_blame), cmocka_unit_test(what_cannot_be_read_is_its_own_mistake), cmocka_unit_test(a_pool_of_a_lost_file_is_missing_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
