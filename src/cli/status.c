@@ -99,8 +99,9 @@ static void print_status(const json_t *s)
                num(g, "connections"), num(g, "restarts"));
     json_array_foreach(json_object_get(s, "pools"), i, pool)
     {
-        printf("pool %s (%s%s%s%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
-               json_is_true(json_object_get(pool, "stopped")) ? ", stopped" : "", str(pool, "scaled")[0] ? ", scaled to " : "", str(pool, "scaled"),
+        printf("pool %s (%s%s%s%s%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
+               json_is_true(json_object_get(pool, "stopped")) ? ", stopped until a restart or reload" : "",
+               str(pool, "scaled")[0] ? ", scaled to " : "", str(pool, "scaled"), str(pool, "scaled")[0] ? " until a reload" : "",
                num(pool, "requests"), num(pool, "queued"), num(pool, "refused") + num(pool, "timed_out"), num(pool, "restarts"));
         if (str(pool, "problem")[0]) printf("  problem: %s\n", str(pool, "problem"));
         json_array_foreach(json_object_get(pool, "processes"), k, unit)

@@ -180,7 +180,7 @@ static json_t *restart(struct control *c, const char *what)
 static json_t *scale(struct control *c, const char *what, json_t *order)
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
-    if (least < 0 || most < 1 || least > most || most > 1000) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
+    if (least < 0 || most < 1 || least > most || most > SCALE_MAX) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
     if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
     return json_pack("{s:s}", "ok", "it holds until the next reload");
 }

@@ -344,6 +344,10 @@ static void from_root(struct control *c)
     case ROOT_FAILED: on_root_failed(c, &m); break;
     case ROOT_READ_AGAIN: reload_begin(c, fd, false, m.flags & 1); break;
     case ROOT_ENDING: c->ending = true; break;
+    case ROOT_ORDERS:
+        if (c->adopting) c->adopting--;
+        orders_kept(c, fd);
+        break;
     default: break;
     }
     if (fd >= 0) close(fd);
@@ -407,6 +411,7 @@ static void finish(struct control *c)
         watch_end(c, w, true);
     }
     bury(c);
+    orders_free(c);
     weir_config_drop(c->conf);
     weir_config_sources_free(&c->sources);
     weir_config_drop(c->next);

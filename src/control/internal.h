@@ -2,7 +2,7 @@
 /* control: what its files share. control.c owns the loop and what comes from the root part and the gateway; pools.c how many
  * units a pool should have and what follows; units.c one unit, from its start to its end; spec.c what it is started with;
  * state.c what the gateway is told of them and tells; ready.c proves that a started unit answers; output.c lines of apps;
- * reload.c configurations and their listeners; command.c the socket. */
+ * reload.c configurations and their listeners; command.c the socket; orders.c what people ordered, and keeping it. */
 #ifndef WEIR_CONTROL_INTERNAL_H
 #define WEIR_CONTROL_INTERNAL_H
 
@@ -24,6 +24,7 @@
 #define MEMORY_MS     10000 /* how often the memory of processes is looked at, where a pool limits it */
 #define GATEWAY_DRAIN_MS 600
 #define RELINK_MS     1000  /* between tries to give the gateway a new link */
+#define SCALE_MAX     1000 /* processes of a pool, by `weir scale` */
 #define COMMAND_MAX   65536
 #define REPLY_MAX     (64u << 20) /* what a client that does not read lets us keep */
 
@@ -120,6 +121,10 @@ struct client {
     bool broken;
 };
 
+struct orders {
+    struct json_t *kept; /* what the root part kept, until there is a configuration; NULL */
+};
+
 struct control {
     struct weir_control_options o;
     int epoll;
@@ -150,7 +155,8 @@ struct control {
     char control_path[108]; /* empty: none */
     bool own_socket;        /* made here: removed here */
     int64_t started_ms;
-    int adopting; /* units that the root part has yet to tell: nothing is started before */
+    int adopting; /* units and orders that the root part has yet to tell: nothing is started before */
+    struct orders orders;
 };
 
 int64_t now_ms(void);
@@ -238,6 +244,12 @@ void reload_goes_on(struct control *c);
 void reload_listening(struct control *c, const struct root_msg *m, int fd); /* takes fd */
 void reload_drop_listeners(struct control *c);
 int reload_listener_fd(struct control *c, const struct weir_conf_listener *l);
+
+/* orders.c */
+void orders_keep(struct control *c);         /* they changed: the root part keeps them for the next control */
+void orders_kept(struct control *c, int fd); /* what the last control let it keep */
+void orders_begin(struct control *c);        /* behind the first configuration */
+void orders_free(struct control *c);
 
 /* control.c */
 void gateway_restart(struct control *c);

@@ -500,6 +500,7 @@ bool pool_restart(struct control *c, const char *name)
     no_trouble(p);
     p->stopped = p->patient = false;
     pool_touch(c, p);
+    orders_keep(c);
     return true;
 }
 
@@ -510,6 +511,7 @@ bool pool_stop(struct control *c, const char *name, bool patient)
     p->stopped = true;
     p->patient = patient;
     pool_touch(c, p);
+    orders_keep(c);
     return true;
 }
 
@@ -520,6 +522,7 @@ bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t mo
     p->least = least;
     p->most = most;
     pool_touch(c, p);
+    orders_keep(c);
     return true;
 }
 

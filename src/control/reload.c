@@ -164,6 +164,8 @@ static void take(struct control *c)
     pools_plan(c);
     weir_config_drop(old);
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
+    if (first) orders_begin(c);
+    else orders_keep(c); /* how pools are driven lasts until here */
     if (first) command_listen(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;

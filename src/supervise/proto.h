@@ -30,7 +30,7 @@ enum root_kind {
     ROOT_KILL,       /* unit, inode, tag: end the process that holds this socket, if one of the unit still does; answer LOOKED */
     ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed */
     /* root -> control */
-    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept; code: how many ROOT_UNIT follow; fd: else the
+    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept; code: how many ROOT_UNIT and ROOT_ORDERS follow; fd: else the
                         configuration file, if there is one. First message */
     ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */
     ROOT_LISTENING,
@@ -41,7 +41,11 @@ enum root_kind {
     ROOT_GATEWAY_UP, /* pid; fd: control's end of the link */
     ROOT_GATEWAY_DOWN,
     ROOT_READ_AGAIN, /* flags: 1: by SIGHUP; fd: the configuration file, opened again */
-    ROOT_ENDING      /* everything ends now */
+    ROOT_ENDING,     /* everything ends now */
+    /* control -> root */
+    ROOT_KEEP_ORDERS, /* fd: what people ordered at run time, as control packed it; given back behind HELLO by ORDERS */
+    /* root -> control */
+    ROOT_ORDERS      /* fd: what KEEP_ORDERS gave */
 };
 
 struct root_msg {

@@ -51,7 +51,7 @@ struct root {
     gid_t gateway_gid;
     char dir[64], name[24]; /* of our sockets; its last part */
     int base;               /* the folder above it */
-    int signals, control, gateway_channel, control_socket, kept;
+    int signals, control, gateway_channel, control_socket, kept, kept_orders;
     struct waiting *first_waiting, **last_waiting;
     size_t waiting_count;
     pid_t control_pid, gateway_pid;
@@ -236,7 +236,7 @@ static void start_control(struct root *r)
         return;
     }
     r->control = pair[0];
-    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u), .code = (int32_t)r->unit_count}, r->kept >= 0 ? r->kept : config);
+    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u), .code = (int32_t)r->unit_count + (r->kept_orders >= 0)}, r->kept >= 0 ? r->kept : config);
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
@@ -246,6 +246,7 @@ static void start_control(struct root *r)
         snprintf(m.text, sizeof m.text, "%s", u->path);
         tell(r, m, u->log);
     }
+    if (r->kept_orders >= 0) tell(r, (struct root_msg){.kind = ROOT_ORDERS}, r->kept_orders);
 }
 
 /* A new link between control and the gateway that runs. */
@@ -537,6 +538,15 @@ static void read_again(struct root *r, uint32_t flags)
     if (fd >= 0) close(fd);
 }
 
+/* What control gives us to keep replaces what was kept. */
+static void keep(int *kept, int *fds, int count)
+{
+    if (count < 1) return;
+    if (*kept >= 0) close(*kept);
+    *kept = fds[0];
+    fds[0] = -1;
+}
+
 static void from_control(struct root *r)
 {
     struct root_msg m;
@@ -567,12 +577,8 @@ static void from_control(struct root *r)
         struct unit *u = find_unit(r, m.unit);
         switch (m.kind) {
         case ROOT_READ: read_again(r, 0); break;
-        case ROOT_KEEP:
-            if (count < 1) break;
-            if (r->kept >= 0) close(r->kept);
-            r->kept = fds[0];
-            fds[0] = -1;
-            break;
+        case ROOT_KEEP: keep(&r->kept, fds, count); break;
+        case ROOT_KEEP_ORDERS: keep(&r->kept_orders, fds, count); break;
         case ROOT_LISTEN: do_listen(r, &m); break;
         case ROOT_CONTROL_SOCKET: do_control_socket(r); break;
         case ROOT_UNLISTEN: do_unlisten(r, &m); break;
@@ -892,7 +898,7 @@ int main(int argc, char **argv)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     r.last_waiting = &r.first_waiting;
-    r.control_socket = r.kept = -1;
+    r.control_socket = r.kept = r.kept_orders = -1;
     start_control(&r);
     while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_pid > 0) turn(&r);
     kill_descendants(SIGKILL, 100);
