@@ -20,6 +20,10 @@ static const struct {
     {"scale", "change how many processes a pool has, until the next reload", weir_cmd_scale},
     {"stop", "end a pool; its requests are answered 503", weir_cmd_stop},
     {"drain", "end a pool and cut nothing", weir_cmd_drain},
+    {"suspend", "answer a site's requests with a page that says so", weir_cmd_suspend},
+    {"resume", "let a suspended site serve again", weir_cmd_resume},
+    {"deny", "close connections from an address or a network", weir_cmd_deny},
+    {"allow", "take a denied address back", weir_cmd_allow},
     {"call", "send one request to a FastCGI application", weir_cmd_call},
     {"control", NULL, weir_cmd_control},
 };

@@ -53,6 +53,7 @@ struct weir_conf_listener {
     struct weir_config_place place;
 };
 
+#define WEIR_CONFIG_PAGE_MAX 32768 /* bytes of a suspended site's text or page */
 enum weir_conf_action { WEIR_ACTION_FILES, WEIR_ACTION_PHP, WEIR_ACTION_POOL, WEIR_ACTION_REDIRECT, WEIR_ACTION_DENY };
 enum weir_conf_match { WEIR_MATCH_PREFIX, WEIR_MATCH_SUFFIX, WEIR_MATCH_EXACT };
 struct weir_conf_pattern {
@@ -90,6 +91,9 @@ struct weir_conf_site {
     struct weir_conf_route *routes; /* in the order written; the last one is the site's own and matches all */
     size_t route_count;
     bool debug;
+    bool is_suspended;        /* every request is answered 503, with: */
+    bool suspended_page;      /* text is HTML, of a file; else plain */
+    struct weir_str suspended; /* may be empty */
     const char *broken;       /* not NULL: this site is disabled, the reason (answers 503) */
     struct weir_config_place place;
 };
@@ -122,6 +126,8 @@ struct weir_conf_pool {
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
     uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
+    const char **watch;       /* absolute: files and folders; when one changes, the pool restarts */
+    size_t watch_count;
     const char *check;        /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
     bool notify;              /* ready when it says READY=1 (sd_notify) */
     struct weir_pair *php_values, *php_admin_values;
@@ -140,6 +146,7 @@ struct weir_config {
     unsigned refs;            /* atomic */
     const char *user, *gateway_user;   /* weir, weir-gw */
     const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
+    const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */
     uint64_t temp_bytes;      /* all spill files together [20 GiB] */

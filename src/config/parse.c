@@ -59,6 +59,8 @@ static void read_weir(struct parser *p, const struct node *block)
             config_count(p, n, 1, 1, 1000, &c->starting);
         } else if (node_is(n, "control")) {
             c->control_path = config_path(p, n, 1);
+        } else if (node_is(n, "deny-file")) {
+            c->deny_file = config_path(p, n, 1);
         } else if (node_is(n, "log")) {
             struct weir_str s = n->words[1].text;
             c->log_path = weir_str_eq(s, WEIR_STR("off")) || weir_str_eq(s, WEIR_STR("-")) ? config_keep(p, s) : config_path(p, n, 1);

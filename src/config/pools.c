@@ -90,6 +90,17 @@ static void read_ready(struct parser *p, struct weir_conf_pool *o, const struct 
     else if (!o->notify && !weir_str_eq(s, WEIR_STR("accept"))) config_bad(p, n, 1, "is no kind of readiness", "write accept, notify, or a path to ask for");
 }
 
+static void read_watch(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    size_t first = 1 + config_appends(n), have = config_appends(n) ? o->watch_count : 0;
+    const char **all = config_alloc(p, (have + n->count) * sizeof *all);
+    if (!all) return;
+    if (have) memcpy(all, o->watch, have * sizeof *all);
+    for (size_t i = first; i < n->count; i++) all[have++] = config_path(p, n, i);
+    o->watch = all;
+    o->watch_count = have;
+}
+
 static void read_recycle(struct parser *p, struct weir_conf_pool *o, const struct node *block)
 {
     for (const struct node *n = block->children; n; n = n->next) {
@@ -168,6 +179,8 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     } else if (node_is(n, "time")) {
         struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms};
         config_times(p, n, &t);
+    } else if (node_is(n, "watch")) {
+        read_watch(p, o, n);
     } else if (node_is(n, "drain")) {
         config_get_time(p, n, 1, false, &o->drain_ms);
     } else if (node_is(n, "keep")) {

@@ -171,11 +171,71 @@ static int read_homes(struct weir_config_sources *s)
     return status;
 }
 
+/* ---- pages of suspended sites: texts beside the others, so that the gateway needs no right to read them ---- */
+
+static int read_page(struct weir_config_sources *s, const char *path)
+{
+    char name[PATH_MAX + 8];
+    struct stat st;
+    char *text = NULL;
+    ssize_t len = -1;
+    snprintf(name, sizeof name, PAGE_SOURCE "%s", path);
+    for (size_t i = 0; i < s->count; i++)
+        if (strcmp(s->list[i].name, name) == 0) return WEIR_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= WEIR_CONFIG_PAGE_MAX && (text = malloc((size_t)st.st_size + 1)))
+        len = pread(fd, text, (size_t)st.st_size, 0);
+    if (fd >= 0) close(fd);
+    if (len < 0) { /* told when it is parsed */
+        free(text);
+        return WEIR_OK;
+    }
+    text[len] = 0;
+    return add(s, name, "/", text, (size_t)len);
+}
+
+static int read_pages_of(struct parser *p, struct weir_config_sources *s, const struct node *block)
+{
+    for (const struct node *k = block->children; k; k = k->next) {
+        if (k->used || k->count != 2 || !node_is(k, "suspended") || !config_names_file(k, 1)) continue;
+        if (read_page(s, config_path(p, k, 1)) < 0) return WEIR_NOMEM;
+    }
+    return WEIR_OK;
+}
+
+static int read_pages(struct weir_config_sources *s)
+{
+    struct weir_config_report quiet; /* its mistakes are told when it is parsed */
+    struct parser p = {0};
+    int status = WEIR_OK;
+    bool any = false;
+    for (size_t i = 0; i < s->count && !any; i++) any = memmem(s->list[i].text, s->list[i].len, "suspended", 9) != NULL;
+    if (!any) return status;
+    weir_config_report_init(&quiet);
+    struct weir_config_sources now = *s; /* its list grows under the parser */
+    now.list = malloc(s->count * sizeof *now.list);
+    if (now.list) memcpy(now.list, s->list, s->count * sizeof *now.list);
+    if (!now.list || !config_gather(&p, &now, &quiet)) status = WEIR_NOMEM;
+    for (const struct node *n = p.first; n && status == WEIR_OK; n = n->next) {
+        if (!node_is(n, "site")) continue;
+        config_site_vars(&p, n);
+        for (int i = 0; i < LAYERS && status == WEIR_OK; i++)
+            if (p.site[i]) status = read_pages_of(&p, s, p.site[i]);
+        if (status == WEIR_OK) status = read_pages_of(&p, s, n);
+    }
+    weir_arena_fini(&p.tree);
+    weir_config_drop(p.c);
+    weir_config_report_fini(&quiet);
+    free(now.list);
+    return status;
+}
+
 int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report)
 {
     int status = read_fd(fd, path, out, report);
     if (status == WEIR_OK) status = read_includes(out, report);
     if (status == WEIR_OK) status = read_homes(out);
+    if (status == WEIR_OK) status = read_pages(out);
     return report->errors ? WEIR_INVALID : status;
 }
 

@@ -137,14 +137,15 @@ static json_t *status_json(const struct control *c)
     for (size_t i = 0; i < c->conf->listener_count; i++) json_array_append_new(listen, json_string(c->conf->listeners[i].address.text));
     json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o}", "pid", (int)c->gateway_pid, "ready", c->gateway_ready, "restarts",
                                 (int)c->gateway_restarts, "connections", (json_int_t)c->connections, "threads", threads);
-    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:I}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
                      "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration", (json_int_t)c->config_version, "listen", listen,
-                     "gateway", gateway, "pools", pools);
+                     "gateway", gateway, "pools", pools, "suspended", orders_suspended_json(c), "denied",
+                     (json_int_t)(c->orders.denied.count + c->orders.filed.count));
 }
 
 /* ---- orders ---- */
 
-static json_t *error_json(const char *text)
+json_t *error_json(const char *text)
 {
     char safe[8192 * 4]; /* JSON is UTF-8; what a file or a client said need not be */
     size_t n = strlen(text), at = 0;
@@ -204,6 +205,11 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
         if (!what || !pool_stop(c, what, name[0] == 'd')) return no_pool(what);
         return json_pack("{s:s}", "ok", "nothing new is taken, what runs may end; weir restart starts it again");
     }
+    if (strcmp(name, "suspend") == 0)
+        return orders_suspend(c, what, json_string_value(json_object_get(order, "text")), json_is_true(json_object_get(order, "page")));
+    if (strcmp(name, "resume") == 0) return orders_resume(c, what);
+    if (strcmp(name, "deny") == 0) return what ? orders_deny(c, what, json_integer_value(json_object_get(order, "seconds"))) : orders_denied_json(c);
+    if (strcmp(name, "allow") == 0) return orders_allow(c, what);
     return error_json("a command that is not known");
 }
 

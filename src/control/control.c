@@ -209,6 +209,7 @@ static void on_gateway_up(struct control *c, const struct root_msg *m, int fd)
     if (c->link.fd >= 0) watch_end(c, &c->link, false);
     c->config_sent = 0;
     c->gateway_ready = false;
+    c->orders.told = false;
     if (fd >= 0 && watch_add(c, &c->link, WATCH_LINK, fd) < 0) c->link.fd = -1;
 }
 
@@ -256,6 +257,9 @@ static void gateway_turn(struct control *c)
         c->relink_due_ms = now_ms() + RELINK_MS;
         root_send(c, &(struct root_msg){.kind = ROOT_RELINK}, NULL, 0);
     }
+    files_clock(c);
+    orders_clock(c);
+    orders_tell(c); /* before the configuration: nobody is served against an order */
     send_config(c);
 }
 
@@ -342,7 +346,10 @@ static void from_root(struct control *c)
     case ROOT_EXITED: units_root(c, &m); break;
     case ROOT_LOOKED: units_looked(c, &m); break;
     case ROOT_FAILED: on_root_failed(c, &m); break;
-    case ROOT_READ_AGAIN: reload_begin(c, fd, false, m.flags & 1); break;
+    case ROOT_READ_AGAIN:
+        reload_begin(c, fd, false, m.flags & 1 || c->files.asked);
+        c->files.asked = false;
+        break;
     case ROOT_ENDING: c->ending = true; break;
     case ROOT_ORDERS:
         if (c->adopting) c->adopting--;
@@ -368,6 +375,7 @@ static void dispatch(struct control *c, struct watch *w)
     case WATCH_PROBE: probe_event(c, (struct probe *)(void *)w); break;
     case WATCH_LISTEN: command_accept(c); break;
     case WATCH_NOTIFY: notify_event(c); break;
+    case WATCH_FILES: files_event(c); break;
     case WATCH_CLIENT: command_event(c, (struct client *)(void *)w); break;
     }
 }
@@ -384,6 +392,9 @@ static int next_ms(const struct control *c)
         int64_t due = c->gateway_due_ms > now ? c->gateway_due_ms - now : 50;
         if (wait < 0 || due < wait) wait = due;
     }
+    int64_t order = c->ending ? -1 : orders_next_ms(c), file = c->ending ? -1 : files_next_ms(c);
+    if (order >= 0 && (wait < 0 || order < wait)) wait = order;
+    if (file >= 0 && (wait < 0 || file < wait)) wait = file;
     return wait < 0 ? -1 : wait > 60000 ? 60000 : (int)wait;
 }
 
@@ -412,6 +423,7 @@ static void finish(struct control *c)
     }
     bury(c);
     orders_free(c);
+    files_free(c);
     weir_config_drop(c->conf);
     weir_config_sources_free(&c->sources);
     weir_config_drop(c->next);
@@ -429,7 +441,7 @@ int weir_control_run(const struct weir_control_options *o)
     c.o = *o;
     weir_list_init(&c.heap);
     pools_init(&c);
-    c.config_memfd = c.link.fd = c.listen.fd = c.notify.fd = -1;
+    c.config_memfd = c.link.fd = c.listen.fd = c.notify.fd = c.files.w.fd = -1;
     c.next_unit = 1;
     c.started_ms = now_ms();
     signal(SIGPIPE, SIG_IGN);

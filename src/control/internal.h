@@ -2,7 +2,8 @@
 /* control: what its files share. control.c owns the loop and what comes from the root part and the gateway; pools.c how many
  * units a pool should have and what follows; units.c one unit, from its start to its end; spec.c what it is started with;
  * state.c what the gateway is told of them and tells; ready.c proves that a started unit answers; output.c lines of apps;
- * reload.c configurations and their listeners; command.c the socket; orders.c what people ordered, and keeping it. */
+ * reload.c configurations and their listeners; command.c the socket; orders.c what people ordered, and keeping it; denied.c lists of
+ * addresses; files.c files that may change. */
 #ifndef WEIR_CONTROL_INTERNAL_H
 #define WEIR_CONTROL_INTERNAL_H
 
@@ -25,10 +26,10 @@
 #define GATEWAY_DRAIN_MS 600
 #define RELINK_MS     1000  /* between tries to give the gateway a new link */
 #define SCALE_MAX     1000 /* processes of a pool, by `weir scale` */
-#define COMMAND_MAX   65536
+#define COMMAND_MAX   (256u << 10) /* a page of 32 KiB as JSON, each byte escaped */
 #define REPLY_MAX     (64u << 20) /* what a client that does not read lets us keep */
 
-enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT, WATCH_NOTIFY };
+enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT, WATCH_NOTIFY, WATCH_FILES };
 struct watch { /* what epoll tells about; first member of its owner */
     struct weir_list link; /* of all that are on the heap */
     enum watch_kind kind;
@@ -104,6 +105,7 @@ struct pool {
     bool stopped;                      /* by `weir stop` or `drain`, until it is restarted or reloaded */
     bool patient;                      /* what runs is not cut */
     bool waits;                        /* for its turn to start something */
+    int64_t changed_ms;                /* a file that it watches changed last; 0: it follows from none any more */
 };
 struct listener_fd {
     char socket[80];
@@ -121,8 +123,37 @@ struct client {
     bool broken;
 };
 
+struct suspended {
+    char *site, *text; /* site: its first name when it was ordered; text may be empty */
+    bool page;         /* text is HTML */
+};
+struct denied {
+    struct weir_net net;
+    int64_t until; /* seconds since 1970; 0: for good */
+};
+struct denied_list { /* sorted by network */
+    struct denied *list;
+    size_t count, room;
+    int64_t next; /* not later than the first time that is over; 0: none */
+};
 struct orders {
-    struct json_t *kept; /* what the root part kept, until there is a configuration; NULL */
+    struct json_t *kept;         /* what the root part kept, until there is a configuration; NULL */
+    struct suspended *suspended;
+    size_t suspended_count;
+    struct denied_list denied;   /* by `weir deny` */
+    struct denied_list filed;    /* by the deny file */
+    char path[256];              /* where suspended sites are written; empty: nowhere */
+    bool told;                   /* the gateway knows all of it */
+};
+
+#define FILES_MS 100 /* behind the last event of what changed */
+enum files_kind { FILES_DENY, FILES_POOL, FILES_CONFIG };
+struct files {
+    struct watch w; /* inotify */
+    struct weir_table folders;
+    int64_t deny_ms, config_ms; /* done then; 0: nothing is to be done */
+    bool full;                  /* it was told that not all are watched */
+    bool asked;                 /* for the configuration, because it changed */
 };
 
 struct control {
@@ -157,6 +188,7 @@ struct control {
     int64_t started_ms;
     int adopting; /* units and orders that the root part has yet to tell: nothing is started before */
     struct orders orders;
+    struct files files;
 };
 
 int64_t now_ms(void);
@@ -250,6 +282,37 @@ void orders_keep(struct control *c);         /* they changed: the root part keep
 void orders_kept(struct control *c, int fd); /* what the last control let it keep */
 void orders_begin(struct control *c);        /* behind the first configuration */
 void orders_free(struct control *c);
+void orders_tell(struct control *c);         /* to the gateway, if it does not know */
+void orders_clock(struct control *c);        /* denied addresses whose time is over */
+int64_t orders_next_ms(const struct control *c); /* until the next one's is; -1: none */
+/* What is answered to `weir suspend`, `resume`, `deny` and `allow`. NULL: memory. */
+struct json_t *orders_suspend(struct control *c, const char *site, const char *text, bool page);
+struct json_t *orders_resume(struct control *c, const char *site);
+struct json_t *orders_deny(struct control *c, const char *address, int64_t seconds); /* 0: for good */
+struct json_t *orders_allow(struct control *c, const char *address);
+struct json_t *orders_denied_json(const struct control *c);    /* all of them */
+struct json_t *orders_suspended_json(const struct control *c); /* by order or by the configuration */
+
+/* denied.c */
+enum denied_change { DENIED_NEW, DENIED_CHANGED, DENIED_FULL };
+enum denied_change denied_add(struct denied_list *l, const struct weir_net *net, int64_t until);
+bool denied_remove(struct denied_list *l, const struct weir_net *net);
+size_t denied_expire(struct denied_list *l, int64_t now); /* how many */
+const struct denied *denied_covers(const struct denied_list *l, const struct weir_net *net); /* one that holds all of net; NULL */
+bool denied_everybody(const struct weir_net *net); /* all addresses of IPv4 or IPv6: a mistake */
+void denied_file_begin(struct control *c); /* the configuration names it, perhaps another one than before */
+void denied_file_read(struct control *c);  /* it changed */
+#define DENIED_MAX 65536 /* of each list */
+
+/* files.c */
+void files_begin(struct control *c); /* behind each configuration */
+void files_event(struct control *c);
+void files_clock(struct control *c);
+int64_t files_next_ms(const struct control *c); /* -1: nothing is due */
+void files_free(struct control *c);
+
+/* command.c, for the answers of others */
+struct json_t *error_json(const char *text);
 
 /* control.c */
 void gateway_restart(struct control *c);

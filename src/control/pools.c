@@ -420,6 +420,7 @@ static int64_t next_look(const struct pool *p, const struct count *n, uint32_t w
     int64_t at = INT64_MAX;
 #define SOONER(t) do { if ((t) < at) at = (t); } while (0)
     if (n->current < want && p->due_ms > now) SOONER(p->due_ms);
+    if (p->changed_ms) SOONER(p->changed_ms + FILES_MS);
     if (p->waits) SOONER(now + 100);
     if (p->failures && p->failures < BREAKER && n->ready >= want) SOONER(p->failed_ms + EARLY_MS);
     for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
@@ -450,9 +451,21 @@ static void forget_trouble(struct pool *p, bool complete, int64_t now)
     no_trouble(p);
 }
 
+/* What it watches changed, and nothing more has for a moment. */
+static void follow_change(struct pool *p, int64_t now)
+{
+    if (!p->changed_ms || now < p->changed_ms + FILES_MS) return;
+    p->changed_ms = 0;
+    if (!p->conf || p->conf->broken || p->stopped) return;
+    say("pool %s: its files changed: it restarts", p->name);
+    p->generation++;
+    no_trouble(p);
+}
+
 static void pool_turn(struct control *c, struct pool *p)
 {
     int64_t now = now_ms();
+    follow_change(p, now);
     recycle_some(p, now);
     struct count n = count_units(p);
     uint32_t want = wanted(p, &n);

@@ -166,6 +166,8 @@ static void take(struct control *c)
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
     if (first) orders_begin(c);
     else orders_keep(c); /* how pools are driven lasts until here */
+    denied_file_begin(c);
+    files_begin(c);
     if (first) command_listen(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;

@@ -294,6 +294,7 @@ void gateway_free(struct gateway *gw)
         free(gp);
     }
     gateway_link_fini(gw);
+    orders_drop(gw->orders);
     weir_client_group_free(gw->group);
     free((void *)(uintptr_t)gw->quota.dir);
     log_sink_drop(gw->access_log);

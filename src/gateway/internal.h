@@ -2,7 +2,7 @@
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
  * connections. exchange.c one request with its response. serve_file.c files. snapshot.c the compiled configuration.
- * logs.c what is written. */
+ * logs.c what is written. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -211,6 +211,16 @@ void exchange_file_pump(struct exchange *ex);
 /* An error before an exchange exists: the parser's. */
 void exchange_refuse(struct http_conn *h, int status, const char *why);
 
+/* ---- orders of people ---- */
+
+struct orders;
+void gateway_orders(struct gateway *gw, int fd);  /* a memfd of control; not taken over */
+void worker_take_orders(struct worker *w);        /* the current ones, if they changed */
+void orders_drop(struct orders *o);
+bool worker_denies(const struct worker *w, const struct sockaddr *peer);
+/* By an order or the configuration: true; text lives as long as this turn. */
+bool worker_suspends(const struct worker *w, const struct weir_conf_site *site, struct weir_str *text, bool *page);
+
 /* ---- logs ---- */
 
 struct log_sink;
@@ -259,6 +269,7 @@ struct worker {
     char date[30];
     int64_t log_time_at;
     char log_time[40];
+    struct orders *orders;            /* held; NULL: none */
 };
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
@@ -303,6 +314,7 @@ struct gateway {
         char text[256];
     } *late;
     size_t late_count, late_cap;
+    struct orders *orders;            /* held; by lock */
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */

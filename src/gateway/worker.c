@@ -2,6 +2,7 @@
 /* A thread of the gateway: one loop, its turn, accepting and spreading connections. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
@@ -48,6 +49,7 @@ void worker_fini(struct worker *w)
         free(w->conns[i]);
     }
     if (w->snap) snapshot_drop(w->snap);
+    orders_drop(w->orders);
     for (unsigned i = 0; i < w->spare_count; i++) weir_buf_fini(&w->spare[i]);
     weir_buf_fini(&w->log_buf);
     weir_buf_fini(&w->err_buf);
@@ -150,6 +152,10 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
             return;
         }
+        if (worker_denies(w, (struct sockaddr *)&peer)) {
+            weir_loop_close(w->loop, fd);
+            continue;
+        }
         if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
         struct worker *to = choose_worker(w);
         if (to != w && !hand_over(to, fd, &peer, peer_len, l->id)) { /* it has enough to do */
@@ -210,6 +216,7 @@ static void woken(struct worker *w)
 {
     weir_client_woken(w->client);
     take_snapshot(w);
+    worker_take_orders(w);
     take_inbox(w);
     if (atomic_load(&w->gw->end_asked)) begin_drain(w);
     tick(w);
@@ -286,6 +293,7 @@ static void end_turn(struct worker *w)
 void worker_begin(struct worker *w)
 {
     take_snapshot(w);
+    worker_take_orders(w);
     tick(w);
 }
 

@@ -39,6 +39,8 @@ int become(const struct identity *who, const char **step);
 void close_from(int first);
 void reset_signals(void);
 uint64_t start_time_of(pid_t pid);
+/* The folder for what control keeps over the end of everything, made where root has to make it; empty: there is none. */
+void state_dir(bool is_root, const struct identity *control, char *out, size_t len);
 /* What is in the memfd of a start; all strings are checked to end. */
 struct spec {
     char *bytes;

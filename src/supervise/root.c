@@ -210,14 +210,15 @@ static void start_control(struct root *r)
 {
     int pair[2], config = open_config(r);
     char dir[96], flags[32], home[] = "HOME=/", path[] = "PATH=/usr/local/bin:/usr/bin:/bin", lang[] = "LANG=C.UTF-8";
-    char fd[] = "WEIR_ROOT=3", term[96], journal[] = "WEIR=1";
-    char *argv[64] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "control"}, *envp[10];
+    char fd[] = "WEIR_ROOT=3", term[96], journal[] = "WEIR=1", state[160] = "WEIR_STATE=";
+    char *argv[64] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "control"}, *envp[16];
     int argc = 2;
     for (char **a = r->control_args; *a && argc < 62; a++) argv[argc++] = *a;
+    state_dir(r->is_root, &r->control_who, state + strlen(state), sizeof state - strlen(state));
     snprintf(dir, sizeof dir, "WEIR_DIR=%s", r->dir);
     snprintf(flags, sizeof flags, "WEIR_PRIVILEGED=%d", r->is_root);
     snprintf(term, sizeof term, "TERM=%.80s", getenv("TERM") ? getenv("TERM") : "dumb");
-    char *const env[] = {path, home, lang, fd, dir, flags, term, journal, NULL};
+    char *const env[] = {path, home, lang, fd, dir, flags, term, journal, state, NULL};
     memcpy(envp, env, sizeof env);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         if (config >= 0) close(config);

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Driving it: what people order while it runs, what of it lasts, and who may order it."""
+import http.client
+import json
 import os
 import signal
+import socket
+import subprocess
 
 import pytest
-from weirlib import USER, Weir, alive, wait_for
+from weirlib import IS_ROOT, SLOW, USER, WEIR, Weir, alive, wait_for
 
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
@@ -53,3 +57,158 @@ def test_a_restart_undoes_a_drain_also_for_the_next_control(weir):
     wait_for(lambda: weir.pids("more"))
     kill_control(weir)
     assert weir.pids("more") and "stopped" not in weir.pool("more")
+
+
+def restart_all(weir):
+    """Ends it as Ctrl-C does, and starts it again."""
+    weir.process.send_signal(signal.SIGINT)
+    assert weir.process.wait(20 * SLOW) == 0
+    weir.process = subprocess.Popen([WEIR, "serve", "-c", weir.config], stdout=open(weir.log_path, "wb"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                    start_new_session=True)
+    wait_for(lambda: "ready. Ctrl-C" in weir.log() or weir.process.poll() is not None)
+
+
+def test_a_suspended_site_answers_503_until_it_is_resumed_over_restarts_of_everything(weir):
+    pids = weir.pids("demo")
+    assert weir.get("/").text == b"<p>here</p>"
+    r = weir.command("suspend", "a.test", "--message", "Back at <noon> & later")
+    assert r.returncode == 0 and "forgotten" not in r.stdout, r
+    try:
+        a = wait_for(lambda: (lambda r: r if r.status == 503 else None)(weir.get("/app/hello")))
+        assert b"This site is suspended" in a.text and b"Back at &lt;noon&gt; &amp; later" in a.text and a.getheader("Retry-After") == "3600"
+        assert weir.get("/", method="POST", body="x" * 10).status == 503
+        assert weir.get("/app/hello", host="www.b.test").status == 200 and weir.pids("demo") == pids
+        assert weir.status()["suspended"] == [{"site": "a.test", "by": "order", "configured": True}]
+        assert weir.command("reload").returncode == 0
+        assert weir.get("/").status == 503
+        kill_control(weir)
+        assert weir.get("/").status == 503
+        old = weir.gateway()
+        os.kill(old, signal.SIGKILL)
+        wait_for(lambda: weir.gateway() not in (0, old))
+        assert weir.get("/").status == 503
+        restart_all(weir)
+        assert weir.get("/").status == 503 and b"Back at" in weir.get("/").text
+        assert "site a.test: suspended by an order" in weir.command("status").stdout
+        weir.write("page.html", "<h1>Mine: \u00e4</h1>")
+        assert weir.command("suspend", "WWW.b.test", "--page", weir.dir + "/page.html").returncode == 0
+        wait_for(lambda: weir.get("/", host="b.test").text == "<h1>Mine: \u00e4</h1>".encode())
+    finally:
+        assert weir.command("resume", "a.test").returncode == 0
+        weir.command("resume", "b.test")
+    wait_for(lambda: weir.get("/").status == 200 and weir.get("/app/hello", host="b.test").status == 200)
+    assert weir.command("resume", "a.test").returncode == 1 and "there is no site" in weir.command("suspend", "c.test").stderr
+
+
+def test_a_request_that_runs_when_its_site_is_suspended_goes_on(weir):
+    with weir.connect() as s:
+        s.sendall(b"POST /app/hello HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+        assert s.recv(4096).startswith(b"HTTP/1.1 100")
+        s.sendall(b"half!")
+        assert weir.command("suspend", "a.test").returncode == 0
+        wait_for(lambda: weir.get("/").status == 503)
+        s.sendall(b"other")
+        assert s.recv(4096).startswith(b"HTTP/1.1 200")
+    assert weir.command("resume", "a.test").returncode == 0
+
+
+def test_the_configuration_suspends_a_site_with_a_text_or_a_page(weir):
+    weir.write("away.html", "<h1>Away</h1>")
+    weir.configure(CONFIG.replace("root public;", 'root public; suspended "Please call us.";').replace("www.b.test {", "www.b.test { suspended ./away.html;"))
+    assert weir.command("reload").returncode == 0
+    wait_for(lambda: b"Please call us." in weir.get("/").text and weir.get("/", host="b.test").text == b"<h1>Away</h1>")
+    assert "by its configuration" in weir.command("resume", "a.test").stderr
+    assert "suspended by its configuration" in weir.command("status").stdout
+    os.unlink(weir.dir + "/away.html")
+    assert weir.command("reload").returncode == 0
+    wait_for(lambda: b"This site is suspended" in weir.get("/", host="b.test").text)
+    assert "cannot be read" in weir.log()
+
+
+def test_a_state_file_that_is_none_stops_nobody():
+    with Weir(CONFIG, {"public/index.html": "x"}) as w:
+        assert w.command("suspend", "a.test").returncode == 0
+        folder = f"/var/lib/weir/state-weir" if IS_ROOT else os.path.expanduser("~/.local/state/weir")
+        name = next(os.path.join(folder, f) for f in os.listdir(folder) if os.path.basename(w.dir) in f)
+        for bad in (b"", b"{", b"[1]", b'{"suspended": 3}', b'{"suspended": [3, {"site": 1}, {"site": "", "text": "x"}, {"site": "a.test"}]}', b"\xff" * 100):
+            with open(name, "wb") as f:
+                f.write(bad)
+            restart_all(w)
+            assert w.get("/").status == 200, bad
+        assert w.command("suspend", "a.test").returncode == 0 and w.command("resume", "a.test").returncode == 0
+        assert not os.path.exists(name)
+
+
+# ---- addresses ----
+
+def refused(weir, source="127.0.0.1"):
+    """A connection from there is closed without an answer."""
+    with socket.socket() as s:
+        s.settimeout(20 * SLOW)
+        s.bind((source, 0))
+        s.connect(("127.0.0.1", weir.port))
+        try:
+            s.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            return s.recv(100) == b""
+        except (ConnectionResetError, BrokenPipeError):
+            return True
+
+
+def test_a_denied_address_is_closed_at_once_and_open_connections_are_refused(weir):
+    c = http.client.HTTPConnection("127.0.0.1", weir.port, timeout=20 * SLOW)
+    c.request("GET", "/")
+    assert c.getresponse().read() == b"<p>here</p>"
+    assert weir.command("deny", "127.0.0.1").returncode == 0
+    wait_for(lambda: refused(weir))
+    assert not refused(weir, "127.0.0.2")
+    c.request("GET", "/")
+    r = c.getresponse()
+    assert r.status == 403 and r.getheader("Connection") == "close"
+    kill_control(weir)
+    assert refused(weir)
+    assert weir.command("reload").returncode == 0
+    old = weir.gateway()
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: weir.gateway() not in (0, old))
+    assert refused(weir)
+    assert weir.command("allow", "127.0.0.1").returncode == 0
+    wait_for(lambda: not refused(weir))
+    assert "is not denied" in weir.command("allow", "127.0.0.1").stderr
+
+
+def test_networks_times_and_the_list_of_what_is_denied(weir):
+    assert weir.command("deny", "127.0.1.77/24", "--for", "2s").returncode == 0
+    assert weir.command("deny", "2001:db8::/32", "--for", "1h").returncode == 0
+    for bad in ("0.0.0.0/0", "::/0", "127.0.0.1/33", "nobody", "1.2.3.4/", "::ffff:0:0/96"):
+        assert weir.command("deny", bad).returncode == 1, bad
+    assert weir.command("deny", "1.2.3.4", "--for", "soon").returncode == 2
+    assert refused(weir, "127.0.1.1") and refused(weir, "127.0.1.254") and not refused(weir, "127.0.2.1")
+    text = weir.command("deny", "--list").stdout
+    assert "127.0.1.0/24" in text and "2001:db8::/32" in text and "s left" in text
+    assert "still" not in weir.command("allow", "127.0.1.5").stderr and "denied by 127.0.1.0/24" in weir.command("allow", "127.0.1.5").stderr
+    wait_for(lambda: not refused(weir, "127.0.1.1"))
+    kill_control(weir)
+    assert [o["address"] for o in json.loads(weir.command("deny", "--list", "--json").stdout)["denied"]] == ["2001:db8::/32"]
+    assert weir.status()["denied"] == 1
+
+
+def test_a_deny_file_is_read_again_when_it_changes_and_bad_lines_are_skipped():
+    with Weir(CONFIG, {"public/index.html": "x", "deny.txt": "# nobody yet\n"}, program="threads 2; deny-file DIR/deny.txt") as w:
+        assert not refused(w, "127.0.0.9")
+        with open(w.dir + "/deny.txt", "a") as f:
+            f.write("127.0.0.9   # a guest\nnot an address\n127.0.3.0/24\n\xff\x00\n")
+        wait_for(lambda: refused(w, "127.0.0.9") and refused(w, "127.0.3.200"))
+        assert ":3:" in w.log() and "the line is skipped" in w.log() and not refused(w)
+        w.write("next.txt", "127.0.0.10\n")
+        os.rename(w.dir + "/next.txt", w.dir + "/deny.txt")
+        wait_for(lambda: refused(w, "127.0.0.10") and not refused(w, "127.0.0.9"))
+        w.write("deny.txt", "127.0.0.11\n" * 900000)
+        wait_for(lambda: "stay denied" in w.log())
+        assert refused(w, "127.0.0.10")
+        kill_control(w)
+        w.write("deny.txt", "\n".join(f"10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}" for i in range(70000)))
+        wait_for(lambda: w.status()["denied"] == 65536)
+        assert "4464 addresses are beyond" in w.log()
+        os.unlink(w.dir + "/deny.txt")
+        w.write("deny.txt", "127.0.0.12\n")
+        wait_for(lambda: refused(w, "127.0.0.12") and not refused(w, "127.0.0.10"))
