@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """Driving it: what people order while it runs, what of it lasts, and who may order it."""
+import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 
 import pytest
-from weirlib import IS_ROOT, SLOW, USER, WEIR, Weir, alive, wait_for
+from weirlib import EXAMPLES, IS_ROOT, SLOW, USER, WEIR, Weir, alive, free_port, wait_for
 
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
@@ -212,3 +215,92 @@ def test_a_deny_file_is_read_again_when_it_changes_and_bad_lines_are_skipped():
         os.unlink(w.dir + "/deny.txt")
         w.write("deny.txt", "127.0.0.12\n")
         wait_for(lambda: refused(w, "127.0.0.12") and not refused(w, "127.0.0.10"))
+
+
+# ---- files that change ----
+
+def generation(weir, pool):
+    return weir.pool(pool)["generation"]
+
+
+def test_a_pool_restarts_once_when_what_it_watches_changes(weir):
+    weir.write("src/one.txt", "1")
+    weir.write(".env", "A=1")
+    weir.configure(CONFIG.replace("pool demo {", "pool demo { watch src .env;").replace("pool more {", "pool more { watch src/one.txt;"))
+    assert weir.command("reload").returncode == 0
+    wait_for(lambda: weir.status()["configuration"] == 2)
+    gen = generation(weir, "demo")
+
+    def changes(name, text="x"):
+        nonlocal gen
+        old = weir.pids("demo")
+        for _ in range(3):
+            weir.write(name, text)
+        wait_for(lambda: weir.pids("demo") and not set(old) & set(weir.pids("demo")))
+        assert generation(weir, "demo") == gen + 1, name
+        gen += 1
+    for noise in ("src/.one.txt.swp", "src/one.txt~", "src/#one.txt#", "src/__pycache__/a.pyc", "src/4913", "other.txt"):
+        weir.write(noise, "x")  # were one of these heard, the next change would be the second restart
+    changes("src/one.txt")
+    changes(".env")
+    weir.write("src/deep/er/two.txt", "2")
+    wait_for(lambda: generation(weir, "demo") > gen)
+    gen = generation(weir, "demo")
+    wait_for(lambda: len(weir.pids("demo")) == 1 and not weir.pids("demo", "draining") and not weir.pids("demo", "ending"))
+    gen = generation(weir, "demo")
+    changes("src/deep/er/two.txt")
+    assert "its files changed" in weir.log()
+    old = weir.pids("demo")
+    os.unlink(weir.dir + "/src/deep/er/two.txt")
+    wait_for(lambda: weir.pids("demo") and weir.pids("demo") != old)
+    assert weir.command("stop", "demo").returncode == 0  # an order outweighs a change
+    wait_for(lambda: not weir.pool("demo")["processes"])
+    more = weir.pids("more")
+    weir.write("src/one.txt", "5")
+    wait_for(lambda: weir.pids("more") and weir.pids("more") != more)
+    assert weir.pool("demo")["stopped"] and not weir.pool("demo")["processes"]
+
+
+def test_serve_with_watch_follows_programs_and_the_configuration():
+    with Weir(CONFIG, {"public/index.html": "x"}, args=["--watch"]) as w:
+        old = w.pids("demo")
+        shutil.copy(w.dir + "/hello", w.dir + "/next")
+        os.rename(w.dir + "/next", w.dir + "/demo")
+        wait_for(lambda: w.pids("demo") and w.pids("demo") != old)
+        more = w.pids("more")
+        w.configure(CONFIG.replace("pool demo { run ./demo;", "pool demo { run ./demo; drain 5s;") + f"pool new {{ run ./hello; {USER} }}\n")
+        wait_for(lambda: w.pids("new"))
+        w.configure(CONFIG + "nonsense\n")
+        wait_for(lambda: "nonsense" in w.log() and "stays in use" in w.log())
+        assert w.pids("more") == more
+
+
+def test_a_served_folder_with_watch_takes_apps_that_come_and_go():
+    with tempfile.TemporaryDirectory(prefix="weir-dir-", dir="/tmp") as d:
+        os.chmod(d, 0o755)
+        port, log = free_port(), d + ".log"
+        with open(log, "wb") as out:
+            p = subprocess.Popen([WEIR, "serve", d, "--watch", "--listen", f"http://127.0.0.1:{port}"], stdout=out, stderr=out, start_new_session=True)
+
+        def get(path):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                c = http.client.HTTPConnection("127.0.0.1", port, timeout=20 * SLOW)
+                c.request("GET", path)
+                r = c.getresponse()
+                return r.status, r.read()
+            return 0, b""
+        try:
+            wait_for(lambda: "ready. Ctrl-C" in open(log).read() or p.poll() is not None)
+            assert get("/app/hello")[0] == 404
+            shutil.copy(os.path.join(EXAMPLES, "demo"), d + "/app.fcgi")
+            wait_for(lambda: get("/app/hello")[0] == 200)
+            first = get("/app/hello")
+            shutil.copy(os.path.join(EXAMPLES, "hello"), d + "/next")
+            os.rename(d + "/next", d + "/app.fcgi")
+            wait_for(lambda: get("/app/hello")[0] == 200 and get("/app/hello") != first)
+            os.unlink(d + "/app.fcgi")
+            wait_for(lambda: get("/app/hello")[0] == 404)
+        finally:
+            p.send_signal(signal.SIGINT)
+            assert p.wait(20 * SLOW) == 0
+            os.unlink(log)
