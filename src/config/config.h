@@ -141,11 +141,21 @@ struct weir_conf_pool {
     const char *broken;
     struct weir_config_place place;
 };
+enum weir_conf_role_kind { WEIR_ROLE_NONE, WEIR_ROLE_READ, WEIR_ROLE_OPERATE, WEIR_ROLE_ADMIN }; /* each may what those before it may */
+enum weir_conf_who { WEIR_WHO_USER, WEIR_WHO_GROUP, WEIR_WHO_OWNER };
+struct weir_conf_role {
+    enum weir_conf_role_kind role;
+    enum weir_conf_who who;
+    const char *name;         /* of the user or group; OWNER: the user of a pool, for that pool */
+    struct weir_config_place place;
+};
 struct weir_config {
     struct weir_arena arena;
     unsigned refs;            /* atomic */
     const char *user, *gateway_user;   /* weir, weir-gw */
     const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
+    struct weir_conf_role *roles; /* who else may drive it; root and the user who runs Weir may all */
+    size_t role_count;
     const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */

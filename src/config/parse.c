@@ -40,6 +40,48 @@ static bool read_built_in(struct parser *p)
 
 /* ---- the program ---- */
 
+static bool valid_word(struct weir_str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!((s.ptr[i] >= 'a' && s.ptr[i] <= 'z') || (s.ptr[i] >= 'A' && s.ptr[i] <= 'Z') || (s.ptr[i] >= '0' && s.ptr[i] <= '9') || strchr("_-.$", s.ptr[i])))
+            return false;
+    return s.len > 0;
+}
+
+static void read_role(struct parser *p, const struct node *n, size_t word, enum weir_conf_role_kind role)
+{
+    struct weir_config *c = p->c;
+    struct weir_str s = n->words[word].text;
+    struct weir_conf_role *o = &c->roles[c->role_count];
+    bool owner = weir_str_eq(s, WEIR_STR("@pool-owner")), group = weir_str_prefix(s, WEIR_STR("%"));
+    if (owner && role == WEIR_ROLE_ADMIN) {
+        config_bad(p, n, word, "cannot be admin", "write it behind read or operate: it is for his own pools");
+        return;
+    }
+    if (group) s = weir_str(s.ptr + 1, s.len - 1);
+    if (!owner && !valid_word(s)) {
+        config_bad(p, n, word, "names nobody", "write a user, %group, or @pool-owner");
+        return;
+    }
+    *o = (struct weir_conf_role){.role = role, .who = owner ? WEIR_WHO_OWNER : group ? WEIR_WHO_GROUP : WEIR_WHO_USER, .name = config_keep(p, s),
+                                 .place = config_place(p, n)};
+    c->role_count++;
+}
+
+static void read_control(struct parser *p, const struct node *block)
+{
+    size_t words = 0;
+    p->c->control_path = config_path(p, block, 1);
+    for (const struct node *n = block->children; n; n = n->next) words += n->count;
+    p->c->role_count = 0;
+    p->c->roles = config_alloc(p, (words + 1) * sizeof *p->c->roles);
+    for (const struct node *n = block->children; n && p->c->roles; n = n->next) {
+        if (n->used) continue;
+        enum weir_conf_role_kind role = node_is(n, "read") ? WEIR_ROLE_READ : node_is(n, "operate") ? WEIR_ROLE_OPERATE : WEIR_ROLE_ADMIN;
+        for (size_t i = 1; i < n->count; i++) read_role(p, n, i, role);
+    }
+}
+
 static void read_weir(struct parser *p, const struct node *block)
 {
     struct weir_config *c = p->c;
@@ -58,7 +100,7 @@ static void read_weir(struct parser *p, const struct node *block)
         } else if (node_is(n, "starting")) {
             config_count(p, n, 1, 1, 1000, &c->starting);
         } else if (node_is(n, "control")) {
-            c->control_path = config_path(p, n, 1);
+            read_control(p, n);
         } else if (node_is(n, "deny-file")) {
             c->deny_file = config_path(p, n, 1);
         } else if (node_is(n, "log")) {

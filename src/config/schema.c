@@ -29,9 +29,9 @@ static const struct setting settings[] = {
     {BLOCK_WEIR, "starting", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "status", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_WEIR, "deny-file", 1, 1, BLOCK_NONE, .path = true},
-    {BLOCK_CONTROL, "read", 1, ANY, BLOCK_NONE, .later = true},
-    {BLOCK_CONTROL, "operate", 1, ANY, BLOCK_NONE, .later = true},
-    {BLOCK_CONTROL, "admin", 1, ANY, BLOCK_NONE, .later = true},
+    {BLOCK_CONTROL, "read", 1, ANY, BLOCK_NONE},
+    {BLOCK_CONTROL, "operate", 1, ANY, BLOCK_NONE},
+    {BLOCK_CONTROL, "admin", 1, ANY, BLOCK_NONE},
     /* listener */
     {BLOCK_LISTENER, "address", 1, ANY, BLOCK_NONE},
     {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .later = true},

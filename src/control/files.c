@@ -214,7 +214,6 @@ void files_free(struct control *c)
 static void pool_changed(struct control *c, struct pool *p)
 {
     p->changed_ms = now_ms();
-    if (p->conf && p->conf->broken) c->files.config_ms = p->changed_ms + FILES_MS; /* what it lacked may be there now */
     pool_touch(c, p);
 }
 

@@ -27,6 +27,7 @@
 #define RELINK_MS     1000  /* between tries to give the gateway a new link */
 #define SCALE_MAX     1000 /* processes of a pool, by `weir scale` */
 #define COMMAND_MAX   (256u << 10) /* a page of 32 KiB as JSON, each byte escaped */
+#define CLIENTS_MAX   64          /* connections of people that are no admins */
 #define REPLY_MAX     (64u << 20) /* what a client that does not read lets us keep */
 
 enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT, WATCH_NOTIFY, WATCH_FILES };
@@ -119,6 +120,7 @@ struct client {
     uid_t uid;
     struct weir_buf out;
     bool waits;    /* for the end of a reload */
+    bool guest;    /* no admin */
     bool in_ended; /* no more orders come */
     bool broken;
 };
@@ -185,6 +187,7 @@ struct control {
     size_t thread_count;
     char control_path[108]; /* empty: none */
     bool own_socket;        /* made here: removed here */
+    unsigned guests;        /* connections of people that are no admins */
     int64_t started_ms;
     int adopting; /* units and orders that the root part has yet to tell: nothing is started before */
     struct orders orders;
@@ -266,6 +269,7 @@ size_t output_escape(char *out, size_t room, const char *p, size_t len);
 /* command.c */
 void command_listen(struct control *c);
 void command_socket(struct control *c, int fd, int error); /* fd: taken; -1: error tells why */
+void command_mode(struct control *c);                /* of the socket: for others only where some have a role */
 void command_accept(struct control *c);
 void command_event(struct control *c, struct client *k);
 void command_reloaded(struct control *c, const char *why); /* NULL: the configuration is in use */
@@ -310,6 +314,14 @@ void files_event(struct control *c);
 void files_clock(struct control *c);
 int64_t files_next_ms(const struct control *c); /* -1: nothing is due */
 void files_free(struct control *c);
+
+/* roles.c */
+struct rights {
+    enum weir_conf_role_kind all, own; /* everywhere; for the pools that run as this user */
+    char user[64];
+};
+void roles_of(const struct control *c, uid_t uid, struct rights *out);
+bool roles_pool(const struct control *c, const struct rights *r, enum weir_conf_role_kind need, const char *pool);
 
 /* command.c, for the answers of others */
 struct json_t *error_json(const char *text);

@@ -456,7 +456,7 @@ static void follow_change(struct pool *p, int64_t now)
 {
     if (!p->changed_ms || now < p->changed_ms + FILES_MS) return;
     p->changed_ms = 0;
-    if (!p->conf || p->conf->broken || p->stopped) return;
+    if (!p->conf || p->stopped) return;
     say("pool %s: its files changed: it restarts", p->name);
     p->generation++;
     no_trouble(p);

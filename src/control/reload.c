@@ -169,6 +169,7 @@ static void take(struct control *c)
     denied_file_begin(c);
     files_begin(c);
     if (first) command_listen(c);
+    else command_mode(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;
     command_reloaded(c, NULL);

@@ -304,3 +304,85 @@ def test_a_served_folder_with_watch_takes_apps_that_come_and_go():
             p.send_signal(signal.SIGINT)
             assert p.wait(20 * SLOW) == 0
             os.unlink(log)
+
+
+# ---- roles ----
+
+ROLES = f"""
+weir {{ log off; threads 2; temp DIR/run; control DIR/run/control.sock {{ read %mail @pool-owner; operate daemon; admin bin }} }}
+{CONFIG}
+pool theirs {{ run ./hello; user nobody }}
+"""
+
+
+def ask_as(weir, user, *args):
+    return subprocess.run([WEIR, args[0], "--socket", weir.socket, *args[1:]], capture_output=True, text=True, timeout=60, user=user, group=user if user != "nobody" else "nogroup",
+                          extra_groups=[])
+
+
+def set_roles(weir, text):
+    with open(weir.config, "w") as f:
+        f.write(text.replace("PORT", str(weir.port)).replace("DIR", weir.dir))
+    return weir.command("reload")
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="becomes other users")
+def test_roles_tell_who_may_see_and_order_what(weir):
+    assert os.stat(weir.socket).st_mode & 0o777 == 0o600
+    assert ask_as(weir, "daemon", "status").returncode == 1
+    assert set_roles(weir, ROLES).returncode == 0
+    wait_for(lambda: weir.pids("theirs"))
+    assert os.stat(weir.socket).st_mode & 0o777 == 0o666
+
+    def may(user, *args):
+        r = ask_as(weir, user, *args)
+        assert r.returncode in (0, 1), r
+        assert r.returncode == 0 or "you may not do that" in r.stderr or "of yours" in r.stderr, r.stderr
+        return r.returncode == 0
+    # who has none, and the gateway's user, though somebody names it
+    assert not may("games", "status") and not may("weir-gw", "status")
+    # read, by a group
+    assert may("mail", "status") and may("mail", "deny", "--list")
+    for order in (("restart", "demo"), ("stop", "demo"), ("scale", "demo", "2"), ("deny", "1.2.3.4"), ("allow", "1.2.3.4"), ("suspend", "a.test"), ("resume", "a.test"), ("reload",)):
+        assert not may("mail", *order), order
+    # operate
+    assert may("daemon", "scale", "demo", "2") and may("daemon", "deny", "1.2.3.4") and may("daemon", "allow", "1.2.3.4") and may("daemon", "restart", "theirs")
+    assert not may("daemon", "reload") and not may("daemon", "restart", "gateway")
+    # an owner sees his own pools
+    seen = json.loads(ask_as(weir, "nobody", "status", "--json").stdout)
+    assert [p["name"] for p in seen["pools"]] == ["theirs"] and "gateway" not in seen and "listen" not in seen
+    assert "pool theirs" in ask_as(weir, "nobody", "status").stdout
+    assert not may("nobody", "stop", "theirs") and not may("nobody", "deny", "--list")
+    # admin
+    assert may("bin", "reload") and may("bin", "restart", "gateway")
+    # and drives them, where that is said
+    assert set_roles(weir, ROLES.replace("operate daemon", "operate @pool-owner; # daemon").replace("; # daemon; admin bin }", "; admin bin weir-gw }")).returncode == 0
+    assert not may("daemon", "status") and not may("weir-gw", "status")
+    assert may("nobody", "stop", "theirs") and weir.pool("theirs")["stopped"] and may("nobody", "restart", "theirs")
+    for order in (("stop", "demo"), ("restart", "gateway"), ("restart", "nothing")):
+        assert not may("nobody", *order), order
+    weir.configure(CONFIG)
+    assert weir.command("reload").returncode == 0 and os.stat(weir.socket).st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="becomes other users")
+def test_people_who_only_connect_do_not_keep_an_admin_away(weir):
+    assert set_roles(weir, ROLES).returncode == 0
+    hang = ("import socket, sys\nkept = []\nfor i in range(80):\n s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); kept.append(s)\n"
+            "print(sum(1 for s in kept[70:] if s.recv(100)), flush=True)\nsys.stdin.read()\n")
+    with subprocess.Popen(["/usr/bin/python3", "-c", hang, weir.socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user="daemon", group="daemon",
+                          extra_groups=[]) as p:
+        assert int(p.stdout.readline()) == 10
+        assert weir.status() and "too many others ask" in ask_as(weir, "daemon", "status").stderr
+        p.stdin.close()
+        assert p.wait(20 * SLOW) == 0
+    wait_for(lambda: ask_as(weir, "daemon", "status").returncode == 0)
+
+
+def test_mistakes_in_roles_are_told(weir):
+    for bad, text in (("admin @pool-owner", "cannot be admin"), ("read @others", "names nobody"), ("operate %", "names nobody")):
+        r = set_roles(weir, ROLES.replace("admin bin", bad) if "admin" in bad else ROLES.replace("admin bin", "admin bin").replace("read %mail @pool-owner", bad)
+                      if bad.startswith("read") else ROLES.replace("operate daemon", bad))
+        assert r.returncode == 1 and text in r.stderr, r.stderr
+    assert set_roles(weir, ROLES.replace("read %mail", "read adm")).returncode == 0
+    assert "there is no user adm: write %adm for the group" in weir.log()

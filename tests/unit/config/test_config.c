@@ -232,7 +232,7 @@ static const struct {
     const char *file, *later;
 } examples[] = {
     {"01-wordpress-tls.conf", "tls limits memory https"},
-    {"02-three-tenants.conf", "read operate admin status certificates proxy-protocol use tenants log https"},
+    {"02-three-tenants.conf", "status certificates proxy-protocol use tenants log https"},
     {"03-laravel-container.conf", "tls cache check host https"},
     {"04-c-app.conf", "tls limits memory files write network https"},
     {"05-cgit.conf", "tls cgi read https"},
