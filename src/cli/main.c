@@ -24,6 +24,7 @@ static const struct {
     {"resume", "let a suspended site serve again", weir_cmd_resume},
     {"deny", "close connections from an address or a network", weir_cmd_deny},
     {"allow", "take a denied address back", weir_cmd_allow},
+    {"reopen", "open log files anew, after a rotation", weir_cmd_reopen},
     {"call", "send one request to a FastCGI application", weir_cmd_call},
     {"control", NULL, weir_cmd_control},
 };

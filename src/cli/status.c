@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Asking the running weir; `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`: orders to the control socket of the running weir. */
+/* Asking the running weir; `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`, `reopen`: orders to the control socket of the running weir. */
 #include <argp.h>
 #include <errno.h>
 #include <jansson.h>
@@ -215,4 +215,9 @@ int weir_cmd_stop(int argc, char **argv)
 int weir_cmd_drain(int argc, char **argv)
 {
     return command(argc, argv, "POOL", "Ends a pool as stop does, but cuts nothing: it waits for what runs, however long.", "drain", 1);
+}
+
+int weir_cmd_reopen(int argc, char **argv)
+{
+    return command(argc, argv, NULL, "Opens log files anew, after they were moved away. SIGUSR1 to the root part does the same.", "reopen", 0);
 }

@@ -126,6 +126,7 @@ struct weir_conf_pool {
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
     uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
+    uint32_t log_rate;        /* lines of its output in a second; 0: no limit [2000] */
     const char **watch;       /* absolute: files and folders; when one changes, the pool restarts */
     size_t watch_count;
     const char *check;        /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
@@ -158,6 +159,9 @@ struct weir_config {
     size_t role_count;
     const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
+    bool log_json;            /* its lines are JSON */
+    const char *app_log;      /* lines of apps; NULL: beside our own */
+    bool app_log_json;
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */
     uint64_t temp_bytes;      /* all spill files together [20 GiB] */
     uint32_t threads;         /* gateway [number of CPUs] */

@@ -11,7 +11,7 @@
 
 static const char built_in[] =
     "defaults pool {\n"
-    "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept\n"
+    "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept; log-rate 2000\n"
     "    time { request none; silent 60s; slow 5s; start 60s; idle 10s }\n"
     "}\n"
     "defaults site {\n"
@@ -106,8 +106,14 @@ static void read_weir(struct parser *p, const struct node *block)
         } else if (node_is(n, "log")) {
             struct weir_str s = n->words[1].text;
             c->log_path = weir_str_eq(s, WEIR_STR("off")) || weir_str_eq(s, WEIR_STR("-")) ? config_keep(p, s) : config_path(p, n, 1);
-            if (n->count > 2 && !weir_str_eq(n->words[2].text, WEIR_STR("combined")))
-                config_say(p->report, WEIR_CONFIG_LATER, n, 2, "use combined for now", "log formats: not in this version");
+            c->log_json = n->count > 2 && weir_str_eq(n->words[2].text, WEIR_STR("json"));
+            if (n->count > 2 && !c->log_json && !weir_str_eq(n->words[2].text, WEIR_STR("combined")))
+                config_say(p->report, WEIR_CONFIG_LATER, n, 2, "use combined or json for now", "log formats: not in this version");
+        } else if (node_is(n, "app-log")) {
+            c->app_log = weir_str_eq(n->words[1].text, WEIR_STR("-")) ? NULL : config_path(p, n, 1);
+            c->app_log_json = n->count > 2 && weir_str_eq(n->words[2].text, WEIR_STR("json"));
+            if (n->count > 2 && !c->app_log_json && !weir_str_eq(n->words[2].text, WEIR_STR("text"))) config_bad(p, n, 2, "is no format", "write text or json");
+            if (!c->app_log && n->count > 2) config_bad(p, n, 2, "has no meaning here", "name a file, or leave it out");
         } else if (node_is(n, "temp")) {
             c->temp_dir = config_path(p, n, 1);
             if (n->count > 2) config_get_size(p, n, 2, &c->temp_bytes);

@@ -179,6 +179,8 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     } else if (node_is(n, "time")) {
         struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms};
         config_times(p, n, &t);
+    } else if (node_is(n, "log-rate")) {
+        config_count(p, n, 1, 0, 1000000, &o->log_rate);
     } else if (node_is(n, "watch")) {
         read_watch(p, o, n);
     } else if (node_is(n, "drain")) {

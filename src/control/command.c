@@ -195,7 +195,7 @@ json_t *error_json(const char *text)
     for (size_t i = 0, end; i < n; i = end + 1) { /* line ends stay */
         const char *nl = strchr(text + i, '\n');
         end = nl ? (size_t)(nl - text) : n;
-        at += output_escape(safe + at, sizeof safe - at - 1, text + i, end - i);
+        at += weir_text_escape(safe + at, sizeof safe - at - 1, text + i, end - i);
         if (nl && at + 1 < sizeof safe) safe[at++] = '\n';
     }
     safe[at] = 0;
@@ -243,7 +243,7 @@ static json_t *stop(struct control *c, const char *what, bool patient)
     return json_pack("{s:s}", "ok", "nothing new is taken, what runs may end; weir restart starts it again");
 }
 
-enum command { STATUS, RELOAD, RESTART, SCALE, STOP, DRAIN, SUSPEND, RESUME, DENY, ALLOW };
+enum command { STATUS, RELOAD, RESTART, SCALE, STOP, DRAIN, SUSPEND, RESUME, DENY, ALLOW, REOPEN };
 static const struct {
     const char *name;
     enum weir_conf_role_kind need;
@@ -251,7 +251,7 @@ static const struct {
 } commands[] = {[STATUS] = {"status", WEIR_ROLE_READ, true}, [RELOAD] = {"reload", WEIR_ROLE_ADMIN, false}, [RESTART] = {"restart", WEIR_ROLE_OPERATE, true},
                 [SCALE] = {"scale", WEIR_ROLE_OPERATE, true}, [STOP] = {"stop", WEIR_ROLE_OPERATE, true}, [DRAIN] = {"drain", WEIR_ROLE_OPERATE, true},
                 [SUSPEND] = {"suspend", WEIR_ROLE_OPERATE, false}, [RESUME] = {"resume", WEIR_ROLE_OPERATE, false}, [DENY] = {"deny", WEIR_ROLE_READ, false},
-                [ALLOW] = {"allow", WEIR_ROLE_OPERATE, false}};
+                [ALLOW] = {"allow", WEIR_ROLE_OPERATE, false}, [REOPEN] = {"reopen", WEIR_ROLE_ADMIN, false}};
 
 static bool allowed(const struct control *c, const struct rights *may, size_t i, const char *what)
 {
@@ -293,6 +293,7 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
     case RESUME: return orders_resume(c, what);
     case DENY: return what ? orders_deny(c, what, json_integer_value(json_object_get(order, "seconds"))) : orders_denied_json(c);
     case ALLOW: return orders_allow(c, what);
+    case REOPEN: logs_reopen(c); return json_pack("{s:s}", "ok", "log files are opened anew");
     }
     return NULL;
 }

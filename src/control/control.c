@@ -32,7 +32,7 @@ void say(const char *fmt, ...)
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
     char out[sizeof line * 4 + 2];
-    size_t n = strlen(line), at = output_escape(out, sizeof out - 1, line, n);
+    size_t n = strlen(line), at = weir_text_escape(out, sizeof out - 1, line, n);
     out[at] = 0;
     fprintf(output_stream(), "weir: %s\n", out);
 }
@@ -86,7 +86,7 @@ static int send_order(struct control *c, struct root_msg *m, const int *fds, siz
 {
     union {
         struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int) * 5)];
+        char room[CMSG_SPACE(sizeof(int) * ROOT_FDS_MAX)];
     } ctl;
     struct iovec v = {m, sizeof *m};
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1};
@@ -119,7 +119,7 @@ static void watch_root(struct control *c, bool writable)
 struct order {
     struct order *next;
     struct root_msg m;
-    int fds[5];
+    int fds[ROOT_FDS_MAX];
     size_t count;
 };
 
@@ -242,6 +242,21 @@ void gateway_restart(struct control *c)
     if (c->link.fd < 0 || weir_link_send(c->link.fd, &m, NULL, 0) < 0) c->gateway_kill_ms = now_ms();
 }
 
+/* Log files were moved away: new ones are opened, here and in the gateway. */
+void logs_reopen(struct control *c)
+{
+    output_reopen();
+    c->reopen = true;
+}
+
+static void tell_reopen(struct control *c)
+{
+    struct weir_link_message m = {.type = WEIR_LINK_REOPEN};
+    if (!c->reopen) return;
+    int status = c->link.fd >= 0 ? weir_link_send(c->link.fd, &m, NULL, 0) : WEIR_OK; /* one that is not there yet opens them anyway */
+    c->reopen = status == WEIR_AGAIN;
+}
+
 static void gateway_turn(struct control *c)
 {
     if (c->ending) return;
@@ -257,6 +272,7 @@ static void gateway_turn(struct control *c)
         c->relink_due_ms = now_ms() + RELINK_MS;
         root_send(c, &(struct root_msg){.kind = ROOT_RELINK}, NULL, 0);
     }
+    tell_reopen(c);
     files_clock(c);
     orders_clock(c);
     orders_tell(c); /* before the configuration: nobody is served against an order */
@@ -340,6 +356,10 @@ static void from_root(struct control *c)
         if (c->adopting) c->adopting--;
         units_adopt(c, &m, fd);
         return;
+    case ROOT_UNIT_ERRORS:
+        if (c->adopting) c->adopting--;
+        units_adopt_errors(c, &m, fd);
+        return;
     case ROOT_GATEWAY_UP: on_gateway_up(c, &m, fd); return;
     case ROOT_GATEWAY_DOWN: on_gateway_down(c, &m); break;
     case ROOT_STARTED:
@@ -355,6 +375,7 @@ static void from_root(struct control *c)
         if (c->adopting) c->adopting--;
         orders_kept(c, fd);
         break;
+    case ROOT_REOPEN: logs_reopen(c); break;
     default: break;
     }
     if (fd >= 0) close(fd);
@@ -444,7 +465,8 @@ int weir_control_run(const struct weir_control_options *o)
     c.config_memfd = c.link.fd = c.listen.fd = c.notify.fd = c.files.w.fd = -1;
     c.next_unit = 1;
     c.started_ms = now_ms();
-    signal(SIGPIPE, SIG_IGN);
+    static const int ignored[] = {SIGPIPE, SIGHUP, SIGUSR1, SIGUSR2}; /* those are for the root part */
+    for (size_t i = 0; i < WEIR_COUNT(ignored); i++) signal(ignored[i], SIG_IGN);
     sigaction(SIGTERM, &sa, NULL);
     sigprocmask(SIG_BLOCK, &term, NULL); /* it arrives only while epoll waits: never between a look at `terminated` and the wait */
     output_begin();

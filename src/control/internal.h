@@ -63,6 +63,7 @@ struct output {
     struct control *c;
     char pool[65];
     pid_t pid;
+    bool error; /* its stderr */
     struct weir_buf line;
 };
 struct unit {
@@ -83,7 +84,7 @@ struct unit {
     bool notified, accepted, check_told; /* it said READY=1; somebody accepted: now the check request counts */
     int64_t check_ms;                /* not asked again before */
     bool released, recycle, counted; /* counted: in control->starting_count */
-    int log_fd; /* read end of its output until its pid is known; -1 */
+    int log_fd, error_fd; /* read ends of its output until its pid is known; -1 */
 };
 struct pool {
     struct weir_table_node node; /* by name */
@@ -106,6 +107,8 @@ struct pool {
     bool stopped;                      /* by `weir stop` or `drain`, until it is restarted or reloaded */
     bool patient;                      /* what runs is not cut */
     bool waits;                        /* for its turn to start something */
+    int64_t log_ms;                    /* the second of output that is counted began */
+    uint64_t log_lines, log_dropped;   /* in it */
     int64_t changed_ms;                /* a file that it watches changed last; 0: it follows from none any more */
 };
 struct listener_fd {
@@ -192,6 +195,7 @@ struct control {
     int adopting; /* units and orders that the root part has yet to tell: nothing is started before */
     struct orders orders;
     struct files files;
+    bool reopen; /* the gateway has to be told to open its logs anew */
 };
 
 int64_t now_ms(void);
@@ -230,6 +234,7 @@ void unit_end(struct control *c, struct unit *u, uint32_t ms);
 void unit_not_starting(struct control *c, struct unit *u); /* it gives its place among the starting ones to others */
 void unit_set(struct control *c, struct unit *u, enum unit_state s); /* the one place that changes a state */
 void units_adopt(struct control *c, const struct root_msg *m, int log);
+void units_adopt_errors(struct control *c, const struct root_msg *m, int log);
 void units_root(struct control *c, const struct root_msg *m);
 void units_looked(struct control *c, const struct root_msg *m);
 void unit_drop(struct control *c, struct unit *u);
@@ -261,10 +266,11 @@ void notify_event(struct control *c);
 void output_begin(void);
 void output_end(void);
 FILE *output_stream(void); /* for lines of our own; never blocks */
-int output_watch(struct control *c, int fd, const char *pool, pid_t pid);
+int output_watch(struct control *c, int fd, const char *pool, pid_t pid, bool error); /* takes fd; error: its stderr */
+void output_apps(const char *path, bool json);         /* where lines of apps go; NULL: to our stderr */
+void output_reopen(void);
+void output_rate_turn(struct pool *p, int64_t now);    /* tells what was dropped, when the second is over */
 void output_event(struct control *c, struct output *o);
-/* Text of a stranger for a terminal or a log: UTF-8 passes, control characters (C1 too) and anything else are \xHH. */
-size_t output_escape(char *out, size_t room, const char *p, size_t len);
 
 /* command.c */
 void command_listen(struct control *c);
@@ -328,4 +334,5 @@ struct json_t *error_json(const char *text);
 
 /* control.c */
 void gateway_restart(struct control *c);
+void logs_reopen(struct control *c);
 #endif

@@ -421,6 +421,7 @@ static int64_t next_look(const struct pool *p, const struct count *n, uint32_t w
 #define SOONER(t) do { if ((t) < at) at = (t); } while (0)
     if (n->current < want && p->due_ms > now) SOONER(p->due_ms);
     if (p->changed_ms) SOONER(p->changed_ms + FILES_MS);
+    if (p->log_dropped) SOONER(p->log_ms + 1000);
     if (p->waits) SOONER(now + 100);
     if (p->failures && p->failures < BREAKER && n->ready >= want) SOONER(p->failed_ms + EARLY_MS);
     for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
@@ -466,6 +467,7 @@ static void pool_turn(struct control *c, struct pool *p)
 {
     int64_t now = now_ms();
     follow_change(p, now);
+    if (p->log_dropped) output_rate_turn(p, now);
     recycle_some(p, now);
     struct count n = count_units(p);
     uint32_t want = wanted(p, &n);

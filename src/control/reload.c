@@ -166,6 +166,7 @@ static void take(struct control *c)
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
     if (first) orders_begin(c);
     else orders_keep(c); /* how pools are driven lasts until here */
+    output_apps(c->conf->app_log, c->conf->app_log_json);
     denied_file_begin(c);
     files_begin(c);
     if (first) command_listen(c);

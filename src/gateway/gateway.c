@@ -17,6 +17,7 @@ static void on_signal(int sig)
 {
     int saved = errno;
     if (sig == SIGHUP) atomic_store(&running->reload_asked, true);
+    else if (sig == SIGUSR1) atomic_store(&running->reopen_asked, true);
     else atomic_store(&running->end_asked, true);
     weir_loop_wake(running->workers[0].loop);
     errno = saved;
@@ -232,6 +233,7 @@ void gateway_main_turn(struct gateway *gw)
         bool fine = load_file(gw) == WEIR_OK;
         fprintf(stderr, "weir gateway: %s\n", fine ? "configuration read again" : "the old configuration stays in use");
     }
+    if (atomic_exchange(&gw->reopen_asked, false)) gateway_reopen_logs(gw);
     if (atomic_load(&gw->end_asked) && atomic_load(&gw->drain_until_ms) == 0) gateway_drain(gw, DRAIN_MS);
     gateway_link_turn(gw);
 }
@@ -253,6 +255,8 @@ static void install_signals(struct gateway *gw)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGHUP, &sa, NULL);
+    sigaction(SIGUSR1, &sa, NULL);
+    signal(SIGUSR2, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -262,6 +266,7 @@ static void reset_signals(void)
     sigaction(SIGTERM, &dfl, NULL);
     sigaction(SIGINT, &dfl, NULL);
     sigaction(SIGHUP, &dfl, NULL);
+    signal(SIGUSR1, SIG_IGN); /* nothing is left to open */
 }
 
 int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg)
@@ -298,6 +303,7 @@ void gateway_free(struct gateway *gw)
     weir_client_group_free(gw->group);
     free((void *)(uintptr_t)gw->quota.dir);
     log_sink_drop(gw->access_log);
+    log_sink_drop(gw->app_log);
     log_sink_drop(gw->error_log);
     weir_table_fini(&gw->pool_names);
     pthread_mutex_destroy(&gw->lock);
@@ -316,10 +322,13 @@ int gateway_start(struct gateway *gw)
 {
     struct weir_config *conf = gw->snap->conf;
     gw->quota.dir = temp_dir(conf);
-    if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path) < 0)
+    if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path, 0640) < 0)
         fprintf(stderr, "weir gateway: there is no access log: cannot open %s: %s: its folder must be writable by the gateway's user "
                         "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
-    if (log_sink_new(&gw->error_log, "stderr") < 0) return WEIR_SYSTEM;
+    if (conf->app_log && log_sink_new(&gw->app_log, conf->app_log, 0660) < 0)
+        fprintf(stderr, "weir gateway: cannot open the app log %s: %s: the stderr of requests comes here. It must be writable by the gateway's group\n",
+                conf->app_log, strerror(errno));
+    if (log_sink_new(&gw->error_log, "stderr", 0) < 0) return WEIR_SYSTEM;
     for (unsigned i = 0; i < gw->thread_count; i++) {
         int status = worker_init(&gw->workers[i], gw, i);
         if (status < 0) return status;

@@ -224,12 +224,14 @@ bool worker_suspends(const struct worker *w, const struct weir_conf_site *site, 
 /* ---- logs ---- */
 
 struct log_sink;
-int log_sink_new(struct log_sink **out, const char *path); /* "-": standard output; "stderr" */
+int log_sink_new(struct log_sink **out, const char *path, unsigned mode); /* "-": standard output; "stderr" */
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
 void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes);
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
 void log_flush(struct worker *w);
+void log_tick(struct worker *w);   /* the first thread, now and then: what was dropped is told */
+void gateway_reopen_logs(struct gateway *gw);
 
 /* ---- threads ---- */
 
@@ -261,7 +263,7 @@ struct worker {
     struct accepted inbox[256];
     uint32_t inbox_count;
     bool accepting, draining, done;
-    struct weir_buf log_buf, err_buf;
+    struct weir_buf log_buf, err_buf, app_buf;
     struct weir_timer log_timer, tick_timer;
     struct weir_buf spare[256];        /* empty buffers for connections that write */
     unsigned spare_count;
@@ -269,6 +271,8 @@ struct worker {
     char date[30];
     int64_t log_time_at;
     char log_time[40];
+    int64_t utc_time_at;
+    char utc_time[32];
     struct orders *orders;            /* held; NULL: none */
 };
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
@@ -295,15 +299,17 @@ struct gateway {
         struct gateway_pool *next;
         _Atomic unsigned refs;        /* of snapshots */
         bool owned;                   /* by Weir: control tells its endpoints */
+        _Atomic int64_t log_second;   /* of its stderr: counted in that second, */
+        _Atomic uint64_t log_lines, log_dropped;
         uint64_t told;                /* endpoint state that named it last */
         bool refused, refuses;        /* control says so; the pool does so */
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
-    _Atomic bool reload_asked, end_asked, pools_unused;
+    _Atomic bool reload_asked, reopen_asked, end_asked, pools_unused;
     _Atomic unsigned running;
-    struct log_sink *access_log, *error_log;
+    struct log_sink *access_log, *error_log, *app_log;
     uint64_t version;
     _Atomic uint64_t drain_until_ms;
     struct gateway_link *link;

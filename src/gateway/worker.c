@@ -53,6 +53,7 @@ void worker_fini(struct worker *w)
     for (unsigned i = 0; i < w->spare_count; i++) weir_buf_fini(&w->spare[i]);
     weir_buf_fini(&w->log_buf);
     weir_buf_fini(&w->err_buf);
+    weir_buf_fini(&w->app_buf);
     free(w->conns);
     free(w->free_index);
     free(w->scratch);
@@ -226,6 +227,7 @@ static void tick(struct worker *w)
 {
     struct weir_ident id = {.kind = KIND_TICK};
     if (w->index == 0) gateway_tick(w->gw);
+    if (w->index == 0) log_tick(w);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
     uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */

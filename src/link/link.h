@@ -17,7 +17,8 @@ enum weir_link_type {
     WEIR_LINK_STATE,      /* up: version applied; use of endpoints and queues of pools, those that changed; threads' requests */
     WEIR_LINK_LATE,       /* up: a request of unit `unit` is slow, or was given up; text tells which; inode: the peer's end of
                              its connection (0: shared, or not known); flags */
-    WEIR_LINK_ORDERS      /* down: fd: a memfd with the orders below, all that hold now; comes before the first CONFIG */
+    WEIR_LINK_ORDERS,     /* down: fd: a memfd with the orders below, all that hold now; comes before the first CONFIG */
+    WEIR_LINK_REOPEN      /* down: open log files anew */
 };
 #define WEIR_LINK_GIVEN_UP 1u /* LATE: answered 504: end the process that hangs */
 struct weir_link_endpoint {

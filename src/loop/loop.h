@@ -168,7 +168,7 @@ int64_t weir_wheel_next_ms(const struct weir_wheel *w, uint64_t now_ms); /* unti
 #define WEIR_OPEN_CACHED (1 << 30) /* only if no disk has to be asked; else WEIR_SYSTEM with EAGAIN (needs Linux 5.12) */
 WEIR_CHECK int weir_open_beneath(int dir_fd, const char *path, int flags);
 WEIR_CHECK int weir_open_dir(const char *path);                    /* O_PATH | O_DIRECTORY; the root of a site */
-WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file */
+WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file; made with just this mode, if it is not there */
 /* Waits until all is written, for a thread that may; gives up on errors: a full disk, a closed pipe, a terminal that is gone stop nobody. */
 void weir_write_log(int fd, const char *p, size_t len);
 WEIR_CHECK int weir_open_temp(const char *dir);                    /* unlinked, mode 0600 (O_TMPFILE, else a random name removed) */

@@ -22,7 +22,7 @@ struct unit {
     pid_t keeper, pid;
     uint64_t start_time;
     int channel; /* to the keeper */
-    int log;     /* read end of its output, for a new control */
+    int log, log_errors; /* read ends of its output, for a new control */
     int status;
     bool ending, told;
     char name[72], tag[ROOT_TAG_MAX], path[108];

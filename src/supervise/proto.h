@@ -9,13 +9,14 @@
 #define ROOT_PROTO_VERSION 3
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
+#define ROOT_FDS_MAX       6         /* of a message */
 #define ROOT_UNITS_MAX     4096
 #define ROOT_LISTENERS_MAX 240
 
 enum root_kind {
     /* control -> root */
     ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor */
-    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, log to read, a file for the program
+    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, both to read, a file for the program
                         (ROOT_SPEC_FPM); answer STARTED or FAILED */
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
     ROOT_GATEWAY,    /* start the gateway; answer GATEWAY_UP with its link */
@@ -30,9 +31,9 @@ enum root_kind {
     ROOT_KILL,       /* unit, inode, tag: end the process that holds this socket, if one of the unit still does; answer LOOKED */
     ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed */
     /* root -> control */
-    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept; code: how many ROOT_UNIT and ROOT_ORDERS follow; fd: else the
+    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept; code: how many ROOT_UNIT, ROOT_UNIT_ERRORS and ROOT_ORDERS follow; fd: else the
                         configuration file, if there is one. First message */
-    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */
+    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its stdout */
     ROOT_LISTENING,
     ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
     ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
@@ -45,7 +46,9 @@ enum root_kind {
     /* control -> root */
     ROOT_KEEP_ORDERS, /* fd: what people ordered at run time, as control packed it; given back behind HELLO by ORDERS */
     /* root -> control */
-    ROOT_ORDERS      /* fd: what KEEP_ORDERS gave */
+    ROOT_ORDERS,     /* fd: what KEEP_ORDERS gave */
+    ROOT_UNIT_ERRORS, /* behind each ROOT_UNIT: unit; fd: its stderr */
+    ROOT_REOPEN      /* SIGUSR1: open log files anew */
 };
 
 struct root_msg {

@@ -26,7 +26,6 @@
 
 #define END_MS         1000 /* what apps have after TERM when everything ends */
 #define GATEWAY_END_MS 600
-#define MAX_MSG_FDS    5
 #define CONTROL_SOCKET "/run/weir/control.sock"
 #define LAST_WORDS     1000  /* orders of a control that ended */
 #define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
@@ -180,7 +179,7 @@ static int open_config(const struct root *r)
 /* In a fork: these descriptors become 3, 4, ...; everything else above 2 is closed. */
 static bool arrange(const int *fds, int count)
 {
-    int high[MAX_MSG_FDS];
+    int high[ROOT_FDS_MAX];
     for (int i = 0; i < count; i++)
         if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0) return false;
     for (int i = 0; i < count; i++)
@@ -237,7 +236,7 @@ static void start_control(struct root *r)
         return;
     }
     r->control = pair[0];
-    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u), .code = (int32_t)r->unit_count + (r->kept_orders >= 0)}, r->kept >= 0 ? r->kept : config);
+    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u), .code = (int32_t)r->unit_count * 2 + (r->kept_orders >= 0)}, r->kept >= 0 ? r->kept : config);
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
@@ -246,6 +245,7 @@ static void start_control(struct root *r)
         memcpy(m.name, u->name, sizeof m.name);
         snprintf(m.text, sizeof m.text, "%s", u->path);
         tell(r, m, u->log);
+        tell(r, (struct root_msg){.kind = ROOT_UNIT_ERRORS, .unit = u->id}, u->log_errors);
     }
     if (r->kept_orders >= 0) tell(r, (struct root_msg){.kind = ROOT_ORDERS}, r->kept_orders);
 }
@@ -331,10 +331,10 @@ static _Noreturn void fork_keeper(const struct keeper_start *k)
     keeper_run(&s);
 }
 
-/* fds: memfd, stdout, stderr, log, and perhaps a file. All are the caller's to close. */
+/* fds: memfd, stdout, stderr, both to read, and perhaps a file. All are the caller's to close. */
 static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
 {
-    struct keeper_start k = {.out = fds[1], .err = fds[2], .file = fds[4]};
+    struct keeper_start k = {.out = fds[1], .err = fds[2], .file = fds[5]};
     int pair[2];
     struct unit *u = calloc(1, sizeof *u);
     if (!u || r->unit_count >= ROOT_UNITS_MAX || find_unit(r, m->unit) || m->unit == 0) {
@@ -383,6 +383,7 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
     u->id = m->unit;
     u->channel = pair[0];
     u->log = fcntl(fds[3], F_DUPFD_CLOEXEC, 3);
+    u->log_errors = fcntl(fds[4], F_DUPFD_CLOEXEC, 3);
     memcpy(u->name, m->name, sizeof u->name);
     memcpy(u->tag, m->tag, sizeof u->tag);
     r->units[r->unit_count++] = u;
@@ -394,6 +395,7 @@ static void drop_unit(struct root *r, size_t i)
     unlink(u->path);
     if (u->channel >= 0) close(u->channel);
     if (u->log >= 0) close(u->log);
+    if (u->log_errors >= 0) close(u->log_errors);
     if (!u->told && !u->pid) failed(r, u->id, ECHILD, "start its keeper");
     else if (!u->told) tell(r, (struct root_msg){.kind = ROOT_EXITED, .unit = u->id, .pid = u->pid, .code = u->status}, -1);
     free(u);
@@ -551,10 +553,10 @@ static void keep(int *kept, int *fds, int count)
 static void from_control(struct root *r)
 {
     struct root_msg m;
-    int fds[MAX_MSG_FDS] = {-1, -1, -1, -1, -1}, count = 0;
+    int fds[ROOT_FDS_MAX] = {-1, -1, -1, -1, -1, -1}, count = 0;
     union {
         struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int) * MAX_MSG_FDS)];
+        char room[CMSG_SPACE(sizeof(int) * ROOT_FDS_MAX)];
     } c;
     struct iovec v = {&m, sizeof m};
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c.room, .msg_controllen = sizeof c.room};
@@ -584,7 +586,7 @@ static void from_control(struct root *r)
         case ROOT_CONTROL_SOCKET: do_control_socket(r); break;
         case ROOT_UNLISTEN: do_unlisten(r, &m); break;
         case ROOT_START:
-            if (count >= 4 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
+            if (count >= 5 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
             else failed(r, m.unit, EINVAL, "understand the order");
             break;
         case ROOT_END:
@@ -686,6 +688,8 @@ static void on_signals(struct root *r)
             kill_strays(r);
             break;
         case SIGHUP: read_again(r, 1); break;
+        case SIGUSR1: tell(r, (struct root_msg){.kind = ROOT_REOPEN}, -1); break;
+        case SIGUSR2: break;
         default:
             if (r->interrupts++) { /* asked again: at once */
                 for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0);
@@ -888,13 +892,15 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r.signals < 0) return 1;
     struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* two for each unit; apps get their own limit */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* three for each unit; apps get their own limit */
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }

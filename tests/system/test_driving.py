@@ -386,3 +386,129 @@ def test_mistakes_in_roles_are_told(weir):
         assert r.returncode == 1 and text in r.stderr, r.stderr
     assert set_roles(weir, ROLES.replace("read %mail", "read adm")).returncode == 0
     assert "there is no user adm: write %adm for the group" in weir.log()
+
+
+# ---- logs ----
+
+TALKER = """#!/usr/bin/python3
+import os, socket, sys
+out, err = os.fdopen(1, "wb", 0), os.fdopen(2, "wb", 0)
+s = socket.socket(fileno=0)
+s.setblocking(True)
+out.write(b'begin \\xc3\\xa4 "quoted" \\\\ \\x1b[31m \\xff\\n')
+err.write(b"to stderr\\n")
+out.write(b"x" * 5000 + b"\\n")
+for name in sys.argv[1:]:
+    n = 0
+    while n < int(name):
+        out.write(b"".join(b"line %d\\n" % i for i in range(n, n + 1000)))
+        n += 1000
+out.write(b"end\\n")
+while True:
+    c, _ = s.accept()
+    err.write(b"somebody came\\n")
+    c.close()
+"""
+
+
+def with_logs(pools, words, **kw):
+    w = Weir(f"site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}\n{pools}", {"public/index.html": "x", "talk.py": TALKER, "logs/keep": ""},
+             program="threads 2", wait=False, **kw)
+    w.process.kill()
+    w.process.wait()
+    os.chmod(w.dir + "/logs", 0o777)
+    with open(w.config) as f:
+        text = f.read()
+    with open(w.config, "w") as f:
+        f.write(text.replace("log off;", words.replace("DIR", w.dir) + ";"))
+    w.process = subprocess.Popen([WEIR, "serve", "-c", w.config], stdout=open(w.log_path, "wb"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    wait_for(lambda: "ready. Ctrl-C" in w.log() or w.process.poll() is not None)
+    return w
+
+
+def lines(path, *more):
+    with contextlib.suppress(OSError):
+        with open(os.path.join(path, *more), "rb") as f:
+            return f.read().decode().splitlines()
+    return []
+
+
+def test_the_access_log_as_json_is_valid_whatever_a_client_sends():
+    with with_logs(f"pool demo {{ run ./demo; {USER} }}", "log DIR/logs/access json") as w:
+        w.raw(b'GET /app/hello?q="\\%ff HTTP/1.1\r\nHost: a.test\r\nUser-Agent: \xff"\\\xc3\xa4\x9b\tx\r\nReferer: http://b/\r\nConnection: close\r\n\r\n')
+        w.raw(b"GET /" + b'"' * 3000 + b" HTTP/1.1\r\nHost: a.test\r\nUser-Agent: " + b"\xfe" * 3000 + b"\r\nConnection: close\r\n\r\n")
+        w.raw(b"nonsense\r\n\r\n")
+        got = [json.loads(line) for line in wait_for(lambda: (lambda g: g if len(g) >= 3 else None)(lines(w.dir, "logs/access")))]
+        one = next(g for g in got if g.get("target", "").startswith("/app/hello"))
+        assert one["status"] == 200 and one["pool"] == "demo" and one["site"] == "a.test" and one["address"] == "127.0.0.1" and one["us"] >= 0 and one["host"] == "a.test"
+        assert one["agent"] == '\\xff"\\\u00e4\\x9b\tx' and one["referer"] == "http://b/" and one["method"] == "GET" and one["bytes"] > 0 and one["time"].endswith("Z")
+        assert [g for g in got if g["status"] == 400 and "target" not in g and g["why"]]
+
+
+@pytest.mark.parametrize("how", ["signal", "order"])
+def test_log_files_are_opened_anew_and_no_line_is_lost(how):
+    with with_logs(f"pool demo {{ run ./talk.py; {USER} }}", "log DIR/logs/access; app-log DIR/logs/apps") as w:
+        logs = w.dir + "/logs"
+        for n in range(3):
+            assert w.get(f"/?{n}").status == 200
+            wait_for(lambda: any(f"/?{n} " in line for line in lines(logs, "access")))
+            for name in ("access", "apps"):
+                os.rename(f"{logs}/{name}", f"{logs}/{name}.{n}")
+            if how == "signal":
+                w.process.send_signal(signal.SIGUSR2)  # means nothing
+                w.process.send_signal(signal.SIGUSR1)
+            else:
+                assert w.command("reopen").returncode == 0
+            wait_for(lambda: os.path.exists(f"{logs}/access") and os.path.exists(f"{logs}/apps"))
+        assert w.get("/?last").status == 200
+        wait_for(lambda: any("/?last " in line for line in lines(logs, "access")))
+        w.get("/app/x")
+        wait_for(lambda: any("somebody came" in line for line in lines(logs, "apps")))
+        assert w.process.poll() is None and w.status()["gateway"]["restarts"] == 0
+        seen = [line for f in os.listdir(logs) if f.startswith("access") for line in lines(logs, f)]
+        assert sum("/?" in line for line in seen) == 4
+
+
+def test_lines_of_apps_are_kept_as_they_are_with_time_pool_pid_and_stream():
+    with with_logs(f"pool demo {{ run ./talk.py; {USER} }}", "log off; app-log DIR/logs/apps json") as w:
+        def said():
+            return [json.loads(line) for line in lines(w.dir, "logs/apps")]
+        wait_for(lambda: any(o["line"] == "end" for o in said()) and any(o["stream"] == "stderr" for o in said()))
+        pid = w.pids("demo")[0]
+        out = [o for o in said() if o["stream"] == "stdout"]
+        assert all(o["pool"] == "demo" and o["pid"] == pid and o["time"].endswith("Z") for o in out)
+        assert out[0]["line"] == 'begin \u00e4 "quoted" \\ \x1b[31m \\xff'
+        assert [(len(o["line"]), o.get("goes_on")) for o in out[1:3]] == [(4096, True), (904, None)]
+        assert any(o["line"] == "to stderr" and o["pid"] == pid for o in said())
+        kill_control(w)
+        w.get("/app/x")  # what it says then comes by the pipe that the root part kept
+        wait_for(lambda: any(o["line"] == "somebody came" and o["stream"] == "stderr" and o["pid"] == pid for o in said()))
+        assert "to stderr" not in w.log()
+
+
+def test_a_pool_that_floods_is_cut_and_the_others_are_heard():
+    with with_logs(f"pool demo {{ run ./talk.py; {USER} }}\npool flood {{ run ./talk.py 300000; {USER} log-rate 500 }}\npool free {{ run ./talk.py 5000; {USER} log-rate 0 }}",
+                   "log off; app-log DIR/logs/apps") as w:
+        wait_for(lambda: "pool flood" in w.log() and "lines of its output were dropped" in w.log())
+        wait_for(lambda: sum(" [free " in line and "line " in line for line in lines(w.dir, "logs/apps")) == 5000)
+        assert any(" [demo " in line and line.endswith("stdout] end") for line in lines(w.dir, "logs/apps"))
+        flood = [line for line in lines(w.dir, "logs/apps") if " [flood " in line]
+        assert 400 <= sum("] line" in line for line in flood) < 100000 and wait_for(lambda: any("weir] " in line and "were dropped" in line for line in lines(w.dir, "logs/apps")))
+        assert w.get("/").status == 200
+
+
+def test_the_stderr_of_requests_comes_to_the_app_log_too():
+    with with_logs(f"pool demo {{ run ./demo; {USER} }}\npool php {{ php; {USER} log-rate 50 }}", "log off; app-log DIR/logs/apps json") as w:
+        with open(w.config) as f:
+            text = f.read().replace("root public;", "root public; php php;")
+        w.write("weir.conf", text)
+        w.write("public/e.php", "<?php for ($i = 0; $i < ($_GET['n'] ?? 1); $i++) error_log('from a request ' . $i); echo 'ok';")
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: w.get("/e.php").text == b"ok")
+
+        def said():
+            return [json.loads(line) for line in lines(w.dir, "logs/apps")]
+        wait_for(lambda: any("from a request 0" in o["line"] and o["stream"] == "request" and o["pool"] == "php" and o["pid"] for o in said()))
+        w.get("/e.php?n=3000")
+        wait_for(lambda: "were dropped" in w.log())
+        assert sum("from a request" in o["line"] for o in said()) < 2000
