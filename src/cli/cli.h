@@ -19,6 +19,7 @@ int weir_cmd_suspend(int argc, char **argv);
 int weir_cmd_resume(int argc, char **argv);
 int weir_cmd_deny(int argc, char **argv);
 int weir_cmd_allow(int argc, char **argv);
+int weir_cmd_upgrade(int argc, char **argv);
 int weir_cmd_call(int argc, char **argv);
 
 #define WEIR_CONFIG_DEFAULT "/etc/weir/weir.conf"

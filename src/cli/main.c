@@ -25,6 +25,7 @@ static const struct {
     {"deny", "close connections from an address or a network", weir_cmd_deny},
     {"allow", "take a denied address back", weir_cmd_allow},
     {"reopen", "open log files anew, after a rotation", weir_cmd_reopen},
+    {"upgrade", "become the version that is installed now, and lose nothing", weir_cmd_upgrade},
     {"call", "send one request to a FastCGI application", weir_cmd_call},
     {"control", NULL, weir_cmd_control},
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Asking the running weir; `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`, `reopen`: orders to the control socket of the running weir. */
+/* Asking the running weir; `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`, `reopen`, `upgrade`: orders to the control socket of the running weir. */
 #include <argp.h>
 #include <errno.h>
 #include <jansson.h>
@@ -111,6 +111,8 @@ static void print_status(const json_t *s)
     if (num(g, "pid"))
         printf("gateway %lld: %s, %lld connections, %lld restarts\n", num(g, "pid"), json_is_true(json_object_get(g, "ready")) ? "ready" : "starting",
                num(g, "connections"), num(g, "restarts"));
+    json_array_foreach(json_object_get(g, "others"), i, unit)
+        printf("gateway %lld: %s, %lld connections\n", num(unit, "pid"), str(unit, "state"), num(unit, "connections"));
     if (num(s, "denied")) printf("denied: %lld addresses (weir deny --list)\n", num(s, "denied"));
     json_array_foreach(json_object_get(s, "suspended"), i, site)
         printf("site %s: suspended by %s%s\n", str(site, "site"), strcmp(str(site, "by"), "order") == 0 ? "an order, until it is resumed" : "its configuration",
@@ -199,7 +201,7 @@ int weir_cmd_reload(int argc, char **argv)
 
 int weir_cmd_restart(int argc, char **argv)
 {
-    return command(argc, argv, "POOL|gateway", "Starts new processes of a pool and lets the old ones finish, or starts the gateway anew.", "restart", 1);
+    return command(argc, argv, "POOL|gateway", "Starts new processes of a pool and lets the old ones finish; or a new gateway, while the old one finishes what it has.", "restart", 1);
 }
 
 int weir_cmd_scale(int argc, char **argv)
@@ -220,4 +222,12 @@ int weir_cmd_drain(int argc, char **argv)
 int weir_cmd_reopen(int argc, char **argv)
 {
     return command(argc, argv, NULL, "Opens log files anew, after they were moved away. SIGUSR1 to the root part does the same.", "reopen", 0);
+}
+
+int weir_cmd_upgrade(int argc, char **argv)
+{
+    return command(argc, argv, NULL,
+                   "Makes the running weir become the version that is installed now: the root part in place, then control, then the gateway. "
+                   "Applications go on, no request is lost. If the new version cannot take over, all stays as it is.",
+                   "upgrade", 0);
 }

@@ -24,6 +24,9 @@ void weir_client_group_watch(struct weir_client_group *g, struct weir_loop *watc
 bool weir_client_group_urgent(struct weir_client_group *g); /* the watcher was woken for that since the last call */
 /* A pool whose state changed since it was last returned here, or NULL: for weir_pool_stats. Any thread. */
 struct weir_pool *weir_client_group_changed(struct weir_client_group *g);
+/* Another process takes over: connections that serve one request at a time are not kept any more, idle ones are closed at
+ * once. Requests go on. Any thread; it cannot be taken back. */
+void weir_client_group_leave(struct weir_client_group *g);
 void weir_client_group_free(struct weir_client_group *g); /* after its clients and pools */
 
 struct weir_pool_options {
@@ -49,6 +52,7 @@ struct weir_endpoint_options {
     const char *address;     /* "unix:/path" or "fastcgi://ADDRESS:port" */
     uint32_t workers;        /* connections at once to a peer that serves one request on each */
     uint32_t requests;       /* flow control: requests at once (0: as the peer says); plain_mpx: on each connection */
+    uint32_t others;         /* slots that others who use the endpoint hold or wait for: left to them */
     bool keep;               /* connections are kept after a request */
     uint32_t pid;            /* for logs; 0: the address stands for it */
     bool prove;              /* a worker may go on after END_REQUEST: it is free when it has answered a ping */

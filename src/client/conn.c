@@ -405,7 +405,7 @@ void conn_end_read(struct conn *k)
     if (k->shared || conn_state(k) != CONN_ACTIVE || k->single) return;
     if (k->proving) return; /* its request ended for the client, perhaps not for the worker: it stays busy */
     /* a single one without a request: its request ended just now, or it was idle and looked at */
-    if (weir_wire_server_reusable(k->wire) && (k->ep->keep || k->unused)) pool_conn_idle(k, false);
+    if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) pool_conn_idle(k, false);
     else conn_close(k, WEIR_CLOSED, "not kept");
 }
 

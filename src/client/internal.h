@@ -126,7 +126,7 @@ struct weir_endpoint {
     uint32_t addr_len;
     char text[128];
     /* under pool->lock */
-    uint32_t workers;
+    uint32_t workers, others;
     uint32_t pid;
     bool drain, local, prove;
     atomic_uint requests;              /* these four are read without the lock, too */
@@ -189,6 +189,7 @@ uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool 
 void endpoint_try_free(struct weir_endpoint *ep); /* locked */
 void pool_changed(struct weir_pool *p, bool urgent); /* locked */
 bool endpoint_shared(const struct weir_endpoint *ep);
+bool endpoint_keeps(const struct weir_endpoint *ep); /* single connections, after a request */
 
 /* ---- requests ---- */
 
@@ -273,6 +274,7 @@ struct weir_client_group {
     struct weir_list graves;
     _Atomic uint64_t deaths;
     atomic_bool urgent;
+    atomic_bool leaves;           /* nothing is kept any more */
     struct weir_loop *watcher;    /* woken when a pool without a process is asked for, or an endpoint is gone */
     pthread_mutex_t lock;
     struct conn **table[256]; /* chunks of 256 */

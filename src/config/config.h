@@ -167,6 +167,7 @@ struct weir_config {
     uint32_t threads;         /* gateway [number of CPUs] */
     uint32_t processes;       /* of all pools together [2000] */
     uint32_t starting;        /* that start at the same time [8] */
+    uint32_t drain_ms;        /* what a gateway that was replaced has to finish [1 h] */
     uint32_t connections;     /* HTTP connections at once [16384, bounded by RLIMIT_NOFILE] */
     struct weir_conf_listener *listeners;
     size_t listener_count;

@@ -18,7 +18,7 @@ static const char built_in[] =
     "    index index.php index.html; body 64M { stream no }; log yes; debug no\n"
     "    time { head 15s; body 60s; idle 75s; send 60s }\n"
     "}\n"
-    "weir { user weir weir-gw; threads %u; connections 16384; processes 2000; starting 8; log - }\n";
+    "weir { user weir weir-gw; threads %u; connections 16384; processes 2000; starting 8; drain 1h; log - }\n";
 #define TEMP_BYTES (UINT64_C(20) << 30) /* temp's size, where only its folder is told, or nothing */
 
 static bool read_built_in(struct parser *p)
@@ -99,6 +99,8 @@ static void read_weir(struct parser *p, const struct node *block)
             config_count(p, n, 1, 1, 4000, &c->processes);
         } else if (node_is(n, "starting")) {
             config_count(p, n, 1, 1, 1000, &c->starting);
+        } else if (node_is(n, "drain")) {
+            config_get_time(p, n, 1, false, &c->drain_ms);
         } else if (node_is(n, "control")) {
             read_control(p, n);
         } else if (node_is(n, "deny-file")) {

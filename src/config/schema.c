@@ -28,6 +28,7 @@ static const struct setting settings[] = {
     {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE, .path = true},
     {BLOCK_WEIR, "processes", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "starting", 1, 1, BLOCK_NONE},
+    {BLOCK_WEIR, "drain", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "status", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_WEIR, "deny-file", 1, 1, BLOCK_NONE, .path = true},
     {BLOCK_CONTROL, "read", 1, ANY, BLOCK_NONE},

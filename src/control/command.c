@@ -143,8 +143,8 @@ static json_t *pool_json(const struct pool *p)
     json_t *units = json_array();
     for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) json_array_append_new(units, unit_json(WEIR_CONTAINER(l, struct unit, link)));
     json_t *o = json_pack("{s:s, s:s, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "name", p->name, "kind", kind_name(p->conf), "generation",
-                          (json_int_t)p->generation, "restarts", (int)p->restarts, "queued", (int)p->queued, "oldest_ms", (int)p->oldest_ms,
-                          "requests", (json_int_t)p->started, "refused", (json_int_t)p->refused, "timed_out", (json_int_t)p->timed_out,
+                          (json_int_t)p->generation, "restarts", (int)p->restarts, "queued", (int)p->all.queued, "oldest_ms", (int)p->all.oldest_ms,
+                          "requests", (json_int_t)p->all.started, "refused", (json_int_t)p->all.refused, "timed_out", (json_int_t)p->all.timed_out,
                           "cut", (json_int_t)p->cut, "processes", units);
     if (p->why[0]) json_object_set_new(o, "problem", json_string(p->why));
     else if (p->conf && p->conf->broken) json_object_set_new(o, "problem", json_string(p->conf->broken));
@@ -170,16 +170,25 @@ static json_t *pools_json(const struct control *c, const struct rights *may)
 
 static json_t *status_json(const struct control *c, const struct rights *may)
 {
-    json_t *pools = pools_json(c, may), *threads, *listen;
+    json_t *pools = pools_json(c, may), *threads, *listen, *others;
     if (may->all < WEIR_ROLE_READ) /* of the rest an owner of pools sees nothing */
         return json_pack("{s:s, s:I, s:I, s:o}", "version", WEIR_VERSION, "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration",
                          (json_int_t)c->config_version, "pools", pools);
     threads = json_array();
     listen = json_array();
-    for (size_t i = 0; i < c->thread_count; i++) json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->threads[i]));
+    others = json_array();
+    for (size_t i = 0; c->serving && i < c->serving->thread_count; i++)
+        json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->serving->threads[i]));
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
+        const struct gateway *g = &c->gateways[i];
+        if (g->pid && g != c->serving)
+            json_array_append_new(others, json_pack("{s:i, s:s, s:I}", "pid", (int)g->pid, "state", g->leaves ? "leaving" : "starting", "connections",
+                                                    (json_int_t)g->connections));
+    }
     for (size_t i = 0; i < c->conf->listener_count; i++) json_array_append_new(listen, json_string(c->conf->listeners[i].address.text));
-    json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o}", "pid", (int)c->gateway_pid, "ready", c->gateway_ready, "restarts",
-                                (int)c->gateway_restarts, "connections", (json_int_t)c->connections, "threads", threads);
+    json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o, s:o}", "pid", c->serving ? (int)c->serving->pid : 0, "ready",
+                                c->serving && c->serving->ready, "restarts", (int)c->gateway_restarts, "connections",
+                                (json_int_t)(c->serving ? c->serving->connections : 0), "threads", threads, "others", others);
     return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:I}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
                      "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration", (json_int_t)c->config_version, "listen", listen,
                      "gateway", gateway, "pools", pools, "suspended", orders_suspended_json(c), "denied",
@@ -213,9 +222,8 @@ static json_t *restart(struct control *c, const char *what)
 {
     if (!what) return error_json("restart what? name a pool, or gateway");
     if (strcmp(what, "gateway") == 0) {
-        if (!c->gateway_pid) return error_json("no gateway runs");
-        gateway_restart(c);
-        return json_pack("{s:s}", "ok", "the gateway restarts");
+        const char *why = gateway_replace(c);
+        return why ? error_json(why) : json_pack("{s:s}", "ok", "a new gateway takes over; the old one finishes what it has");
     }
     if (pool_restart(c, what)) return json_pack("{s:s}", "ok", "new processes start; the old ones leave when they are idle");
     return no_pool(what);
@@ -243,7 +251,7 @@ static json_t *stop(struct control *c, const char *what, bool patient)
     return json_pack("{s:s}", "ok", "nothing new is taken, what runs may end; weir restart starts it again");
 }
 
-enum command { STATUS, RELOAD, RESTART, SCALE, STOP, DRAIN, SUSPEND, RESUME, DENY, ALLOW, REOPEN };
+enum command { STATUS, RELOAD, RESTART, SCALE, STOP, DRAIN, SUSPEND, RESUME, DENY, ALLOW, REOPEN, UPGRADE };
 static const struct {
     const char *name;
     enum weir_conf_role_kind need;
@@ -251,7 +259,8 @@ static const struct {
 } commands[] = {[STATUS] = {"status", WEIR_ROLE_READ, true}, [RELOAD] = {"reload", WEIR_ROLE_ADMIN, false}, [RESTART] = {"restart", WEIR_ROLE_OPERATE, true},
                 [SCALE] = {"scale", WEIR_ROLE_OPERATE, true}, [STOP] = {"stop", WEIR_ROLE_OPERATE, true}, [DRAIN] = {"drain", WEIR_ROLE_OPERATE, true},
                 [SUSPEND] = {"suspend", WEIR_ROLE_OPERATE, false}, [RESUME] = {"resume", WEIR_ROLE_OPERATE, false}, [DENY] = {"deny", WEIR_ROLE_READ, false},
-                [ALLOW] = {"allow", WEIR_ROLE_OPERATE, false}, [REOPEN] = {"reopen", WEIR_ROLE_ADMIN, false}};
+                [ALLOW] = {"allow", WEIR_ROLE_OPERATE, false}, [REOPEN] = {"reopen", WEIR_ROLE_ADMIN, false},
+                [UPGRADE] = {"upgrade", WEIR_ROLE_ADMIN, false}};
 
 static bool allowed(const struct control *c, const struct rights *may, size_t i, const char *what)
 {
@@ -294,6 +303,10 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
     case DENY: return what ? orders_deny(c, what, json_integer_value(json_object_get(order, "seconds"))) : orders_denied_json(c);
     case ALLOW: return orders_allow(c, what);
     case REOPEN: logs_reopen(c); return json_pack("{s:s}", "ok", "log files are opened anew");
+    case UPGRADE:
+        k->waits_upgrade = true;
+        root_send(c, &(struct root_msg){.kind = ROOT_UPGRADE}, NULL, 0);
+        return NULL;
     }
     return NULL;
 }
@@ -335,6 +348,22 @@ void command_reloaded(struct control *c, const char *why)
     }
 }
 
+void command_upgraded(struct control *c, int error, const char *what)
+{
+    char why[256];
+    if (error) {
+        snprintf(why, sizeof why, "cannot %.128s: %s; all goes on as before", what, strerror(error));
+        say("no upgrade: %s", why);
+    }
+    for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
+        struct watch *w = WEIR_CONTAINER(l, struct watch, link);
+        struct client *k = (struct client *)(void *)w;
+        if (w->kind != WATCH_CLIENT || w->dead || !k->waits_upgrade) continue;
+        k->waits_upgrade = false;
+        reply(c, k, error ? error_json(why) : json_pack("{s:s}", "ok", "the new version runs; the gateway follows"));
+    }
+}
+
 static void client_end(struct control *c, struct client *k)
 {
     weir_buf_fini(&k->in);
@@ -350,13 +379,13 @@ void command_event(struct control *c, struct client *k)
         return;
     }
     if (k->in_ended) {
-        if (!k->waits && weir_buf_len(&k->out) == 0) client_end(c, k);
+        if (!k->waits && !k->waits_upgrade && weir_buf_len(&k->out) == 0) client_end(c, k);
         return;
     }
     char *to = weir_buf_room(&k->in, 4096);
     ssize_t n = to ? recv(k->w.fd, to, 4096, MSG_DONTWAIT) : 0;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n == 0 && (k->waits || weir_buf_len(&k->out))) { /* it only has no more orders */
+    if (n == 0 && (k->waits || k->waits_upgrade || weir_buf_len(&k->out))) { /* it only has no more orders */
         k->in_ended = true;
         if (!flush(c, k)) client_end(c, k);
         return;
@@ -372,7 +401,7 @@ void command_event(struct control *c, struct client *k)
         json_error_t err;
         json_t *order = json_loadb(p, (size_t)(nl - p), 0, &err);
         json_t *o = order ? answer(c, k, order) : error_json("this is no JSON");
-        if (o || !k->waits) reply(c, k, o);
+        if (o || !(k->waits || k->waits_upgrade)) reply(c, k, o);
         json_decref(order);
         weir_buf_consume(&k->in, (size_t)(nl - p) + 1);
     }

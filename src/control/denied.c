@@ -184,7 +184,7 @@ void denied_file_read(struct control *c)
     free(old->list);
     *old = r.list;
     if (same) return;
-    c->orders.told = false;
+    c->orders.version++;
     if (r.path) say("%s: %zu addresses are denied", r.path, old->count);
 }
 

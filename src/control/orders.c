@@ -269,7 +269,7 @@ static void use_kept(struct control *c)
     denied_from_json(c, json_object_get(all, "denied"));
     json_decref(c->orders.kept);
     c->orders.kept = NULL;
-    c->orders.told = false;
+    c->orders.version++;
 }
 
 void orders_kept(struct control *c, int fd)
@@ -286,6 +286,7 @@ void orders_kept(struct control *c, int fd)
 void orders_begin(struct control *c)
 {
     name_file(c);
+    c->orders.version++;
     if (c->orders.kept) use_kept(c);
     else read_file(c);
 }
@@ -324,22 +325,22 @@ static int pack(const struct orders *o, struct weir_buf *out)
     return status;
 }
 
-void orders_tell(struct control *c)
+void orders_tell(struct control *c, struct gateway *g)
 {
     struct weir_buf b = {0};
     struct weir_link_message m = {.type = WEIR_LINK_ORDERS};
-    if (c->orders.told || c->link.fd < 0) return;
+    if (g->link.fd < 0 || g->orders_sent == c->orders.version) return;
     int fd = pack(&c->orders, &b) == WEIR_OK ? weir_link_memfd("weir-orders", weir_buf_ptr(&b), weir_buf_len(&b)) : -1;
     weir_buf_fini(&b);
     if (fd < 0) return; /* the next turn tries again */
-    c->orders.told = weir_link_send(c->link.fd, &m, &fd, 1) == WEIR_OK;
+    if (weir_link_send(g->link.fd, &m, &fd, 1) == WEIR_OK) g->orders_sent = c->orders.version;
     close(fd);
 }
 
 /* What was ordered holds: for the gateway, and for a control that follows. */
 static void changed(struct control *c)
 {
-    c->orders.told = false;
+    c->orders.version++;
     orders_keep(c);
 }
 
@@ -353,7 +354,8 @@ void orders_clock(struct control *c)
 int64_t orders_next_ms(const struct control *c)
 {
     int64_t now = (int64_t)time(NULL), next = c->orders.denied.next;
-    if (!c->orders.told && c->link.fd >= 0) return 50;
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++)
+        if (c->gateways[i].link.fd >= 0 && c->gateways[i].orders_sent != c->orders.version) return 50;
     if (!next) return -1;
     return next <= now ? 0 : next - now > 3600 ? 3600000 : (next - now) * 1000;
 }

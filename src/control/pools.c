@@ -199,7 +199,7 @@ static uint32_t wanted(const struct pool *p, const struct count *n)
     uint32_t least, most;
     bounds(p, &least, &most);
     if (!most) return 0;
-    uint64_t room = n->room ? n->room : 1, need = ((uint64_t)n->busy + p->queued + room - 1) / room;
+    uint64_t room = n->room ? n->room : 1, need = ((uint64_t)n->busy + p->all.queued + room - 1) / room;
     if (!need && p->failures >= BREAKER) need = 1; /* nobody can ask while it refuses: it is tried all the same */
     if (need || least) need += p->conf->spare;
     return need < least ? least : need > most ? most : (uint32_t)need;

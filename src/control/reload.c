@@ -162,6 +162,7 @@ static void take(struct control *c)
     c->config_version++;
     check_users(c, c->conf);
     pools_plan(c);
+    if (old && old->threads != c->conf->threads && c->conf->site_count) gateway_replace(c); /* their number is fixed for its life */
     weir_config_drop(old);
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
     if (first) orders_begin(c);

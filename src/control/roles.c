@@ -12,7 +12,7 @@
 
 #define GROUPS_MAX 1024
 
-/* The one that runs, and the one that the configuration names. */
+/* Those that run, and the one that the configuration names. */
 static bool is_gateway(const struct control *c, uid_t uid)
 {
     char path[40];
@@ -20,8 +20,11 @@ static bool is_gateway(const struct control *c, uid_t uid)
     if (!c->o.privileged || uid == 0) return false;
     const struct passwd *pw = getpwnam(c->conf->gateway_user);
     if (pw && pw->pw_uid == uid) return true;
-    snprintf(path, sizeof path, "/proc/%d", (int)c->gateway_pid);
-    return c->gateway_pid > 0 && stat(path, &st) == 0 && st.st_uid == uid;
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
+        snprintf(path, sizeof path, "/proc/%d", (int)c->gateways[i].pid);
+        if (c->gateways[i].pid > 0 && stat(path, &st) == 0 && st.st_uid == uid) return true;
+    }
+    return false;
 }
 
 /* Is it one of this user's groups? */

@@ -170,9 +170,9 @@ void unit_drain(struct control *c, struct unit *u)
         unit_end(c, u, 500);
         return;
     }
-    u->released = !c->gateway_pid;
     u->deadline_ms = now_ms() + (u->pool->conf ? u->pool->conf->drain_ms : 30000);
     unit_set(c, u, UNIT_DRAINING);
+    state_draining(c, u);
 }
 
 void unit_failed(struct control *c, struct unit *u, const char *why)

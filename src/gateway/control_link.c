@@ -34,7 +34,7 @@ static struct weir_ident link_ident(uint32_t index)
 
 static void say_ready(struct gateway *gw, uint64_t version, const char *error)
 {
-    struct weir_link_message m = {.type = WEIR_LINK_READY, .version = version};
+    struct weir_link_message m = {.type = WEIR_LINK_READY, .version = version, .flags = atomic_load(&gw->leaves) ? WEIR_LINK_LEAVES : 0};
     if (error) snprintf(m.text, sizeof m.text, "%s", error);
     if (weir_link_send(gw->link->fd, &m, NULL, 0) < 0) return; /* its end is noticed by reading */
 }
@@ -90,7 +90,7 @@ static void apply_pool(struct gateway_pool *gp, const struct weir_link_endpoint 
     if (!list) return;
     for (size_t i = 0; i < count; i++)
         list[i] = (struct weir_endpoint_options){.id = all[i].id, .address = all[i].address, .workers = all[i].workers,
-                                                 .requests = all[i].requests, .keep = all[i].keep, .flow = all[i].flow,
+                                                 .requests = all[i].requests, .others = all[i].others, .keep = all[i].keep, .flow = all[i].flow,
                                                  .prove = all[i].prove, .pid = all[i].pid, .drain = all[i].drain};
     if (weir_pool_set(gp->pool, list, count) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", weir_pool_name(gp->pool));
     free(list);
@@ -156,7 +156,7 @@ static void on_endpoints(struct gateway *gw, const struct weir_link_message *m)
     l->version = m->version;
     apply_endpoints(gw, all, l->gathered_count);
     l->gathered_count = 0;
-    l->all = true;
+    if (l->gone_count) l->all = true; /* somebody waits for that */
 }
 
 /* ---- receiving ---- */
@@ -166,7 +166,7 @@ static void lose(struct gateway *gw)
     struct gateway_link *l = gw->link;
     if (l->fd >= 0) close(l->fd);
     l->fd = -1;
-    if (l->root_fd < 0) atomic_store(&gw->end_asked, true); /* nobody will give another one */
+    if (l->root_fd < 0) atomic_store(&gw->term_asked, true); /* nobody will give another one */
 }
 
 static void receive(struct gateway *gw)
@@ -190,7 +190,7 @@ static void receive(struct gateway *gw)
         } else if (m.type == WEIR_LINK_ENDPOINTS) {
             on_endpoints(gw, &m);
         } else if (m.type == WEIR_LINK_DRAIN) {
-            gateway_drain(gw, m.drain_ms);
+            gateway_drain(gw, m.drain_ms, m.flags & WEIR_LINK_LEAVES);
         } else if (m.type == WEIR_LINK_REOPEN) {
             atomic_store(&gw->reopen_asked, true);
         } else if (m.type == WEIR_LINK_ORDERS && count == 1) {
@@ -218,7 +218,7 @@ static void receive_root(struct gateway *gw)
     if (n <= 0) { /* the root part is gone: so are we */
         close(l->root_fd);
         l->root_fd = -1;
-        gateway_drain(gw, 0);
+        gateway_drain(gw, 0, false);
         return;
     }
     struct cmsghdr *c = CMSG_FIRSTHDR(&h);

@@ -18,7 +18,7 @@ static void on_signal(int sig)
     int saved = errno;
     if (sig == SIGHUP) atomic_store(&running->reload_asked, true);
     else if (sig == SIGUSR1) atomic_store(&running->reopen_asked, true);
-    else atomic_store(&running->end_asked, true);
+    else atomic_store(&running->term_asked, true);
     weir_loop_wake(running->workers[0].loop);
     errno = saved;
 }
@@ -125,8 +125,7 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     atomic_store(&gw->conn_max, connections_for(s->conf->connections));
     atomic_store(&gw->quota.max, s->conf->temp_bytes);
     if (old) snapshot_drop(old);
-    for (unsigned i = 0; i < gw->thread_count; i++)
-        if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
+    worker_wake_all(gw);
 }
 
 /* A listening socket of our own, or a copy of the one that the running snapshot has for the same address. */
@@ -234,16 +233,19 @@ void gateway_main_turn(struct gateway *gw)
         fprintf(stderr, "weir gateway: %s\n", fine ? "configuration read again" : "the old configuration stays in use");
     }
     if (atomic_exchange(&gw->reopen_asked, false)) gateway_reopen_logs(gw);
-    if (atomic_load(&gw->end_asked) && atomic_load(&gw->drain_until_ms) == 0) gateway_drain(gw, DRAIN_MS);
+    if (atomic_exchange(&gw->term_asked, false)) gateway_drain(gw, DRAIN_MS, false);
     gateway_link_turn(gw);
 }
 
-void gateway_drain(struct gateway *gw, uint32_t ms)
+void gateway_drain(struct gateway *gw, uint32_t ms, bool leave)
 {
-    struct weir_loop *l = gw->workers[0].loop;
-    atomic_store(&gw->drain_until_ms, weir_loop_now_ms(l) + ms + 1);
+    uint64_t until = weir_loop_now_ms(gw->workers[0].loop) + ms + 1, before = atomic_load(&gw->drain_until_ms);
+    if (before && leave) return;
+    if (leave) weir_client_group_leave(gw->group);
+    atomic_store(&gw->leaves, leave);
+    if (!before || until < before) atomic_store(&gw->drain_until_ms, until);
     atomic_store(&gw->end_asked, true);
-    for (unsigned i = 0; i < gw->thread_count; i++) weir_loop_wake(gw->workers[i].loop);
+    worker_wake_all(gw);
 }
 
 /* ---- life ---- */

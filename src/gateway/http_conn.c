@@ -79,7 +79,7 @@ static struct http_conn *conn_new(struct worker *w)
 static void uncount(struct worker *w)
 {
     atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
-    atomic_fetch_sub(&w->gw->conn_count, 1);
+    if (atomic_fetch_sub(&w->gw->conn_count, 1) == 1 && w->draining) worker_wake_all(w->gw); /* it was what they waited for */
 }
 
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener)
@@ -359,7 +359,7 @@ void http_next(struct http_conn *h)
     h->ex = NULL;
     h->state = HTTP_IDLE;
     http_dirty(h);
-    if (h->worker->draining) h->close_after = true;
+    if (h->worker->hurries) h->close_after = true; /* else it was told that it may ask again: the next answer ends it */
     if (h->close_after) return; /* the flush ends it */
     if (!h->send_due_ms) http_arm(h, first_limits(h)->idle_ms); /* else when all is sent */
     pump(h);

@@ -262,7 +262,8 @@ struct worker {
     pthread_mutex_t inbox_lock;
     struct accepted inbox[256];
     uint32_t inbox_count;
-    bool accepting, draining, done;
+    bool inbox_closed;                /* under the lock, too: this thread ends */
+    bool accepting, draining, hurries, done; /* hurries: it drains, and closes what is idle */
     struct weir_buf log_buf, err_buf, app_buf;
     struct weir_timer log_timer, tick_timer;
     struct weir_buf spare[256];        /* empty buffers for connections that write */
@@ -279,6 +280,7 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
 void worker_run(struct worker *w);
 void worker_begin(struct worker *w);
+void worker_wake_all(struct gateway *gw);
 void worker_turn(struct worker *w); /* waits once, and does all that came; w->done: it was the last one */
 struct weir_str worker_date(struct worker *w);
 void worker_spare(struct worker *w, struct weir_buf *b);      /* takes an empty buffer back */
@@ -307,7 +309,8 @@ struct gateway {
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
-    _Atomic bool reload_asked, reopen_asked, end_asked, pools_unused;
+    _Atomic bool reload_asked, reopen_asked, term_asked, end_asked, pools_unused;
+    _Atomic bool leaves;              /* the end was asked for because another gateway takes over */
     _Atomic unsigned running;
     struct log_sink *access_log, *error_log, *app_log;
     uint64_t version;
@@ -332,7 +335,9 @@ void gateway_main_event(struct gateway *gw, const struct weir_event *ev);       
 void gateway_main_turn(struct gateway *gw);
 void gateway_tick(struct gateway *gw);                                                 /* worker 0, now and then */
 void gateway_publish(struct gateway *gw, struct snapshot *s);  /* takes s; threads change over at their next turn */
-void gateway_drain(struct gateway *gw, uint32_t ms);           /* accept nothing new; what runs has so long */
+/* Accept nothing new; what runs has so long. leave: another gateway takes over: clients that are idle may ask once more, and are
+ * told to come again by another connection. First thread; a second call may only hurry. */
+void gateway_drain(struct gateway *gw, uint32_t ms, bool leave);
 WEIR_CHECK int gateway_link_first(struct gateway *gw);         /* waits for the configuration that control sends */
 WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);

@@ -122,11 +122,11 @@ static struct worker *choose_worker(struct worker *w)
     return to;
 }
 
-/* False: it has enough to do. */
+/* False: it has enough to do, or ends. */
 static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len, uint64_t listener)
 {
     pthread_mutex_lock(&to->inbox_lock);
-    bool room = to->inbox_count < WEIR_COUNT(to->inbox);
+    bool room = !to->inbox_closed && to->inbox_count < WEIR_COUNT(to->inbox);
     if (room) {
         to->inbox[to->inbox_count++] =
             (struct accepted){.fd = fd, .peer_len = peer_len, .peer = *peer, .listener = listener};
@@ -136,36 +136,57 @@ static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *
     return room;
 }
 
+/* False: there is none, or no room for it. */
+static bool accept_one(struct worker *w, const struct listener *l)
+{
+    struct sockaddr_storage peer;
+    uint32_t peer_len;
+    if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
+        pause_accepting(w);
+        return false;
+    }
+    int fd = weir_loop_accept(w->loop, l->fd, &peer, &peer_len);
+    if (fd == WEIR_AGAIN) return false;
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
+        return false;
+    }
+    if (worker_denies(w, (struct sockaddr *)&peer)) {
+        weir_loop_close(w->loop, fd);
+        return true;
+    }
+    if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
+    struct worker *to = choose_worker(w);
+    if (to != w && !hand_over(to, fd, &peer, peer_len, l->id)) { /* it has enough to do */
+        atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
+        to = w;
+    }
+    if (to == w) http_accepted(w, fd, &peer, l->id);
+    return true;
+}
+
 static void accept_some(struct worker *w, const struct weir_event *ev)
 {
     if (!w->accepting || ev->ident.epoch != (uint32_t)(w->snap->version & 0xffffff)) return;
-    for (int i = 0; i < ACCEPT_BATCH; i++) {
-        struct sockaddr_storage peer;
-        uint32_t peer_len;
-        if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
-            pause_accepting(w);
-            return;
-        }
-        const struct listener *l = &w->snap->listeners[ev->ident.index];
-        int fd = weir_loop_accept(w->loop, l->fd, &peer, &peer_len);
-        if (fd == WEIR_AGAIN) return;
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
-            return;
-        }
-        if (worker_denies(w, (struct sockaddr *)&peer)) {
-            weir_loop_close(w->loop, fd);
-            continue;
-        }
-        if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
-        struct worker *to = choose_worker(w);
-        if (to != w && !hand_over(to, fd, &peer, peer_len, l->id)) { /* it has enough to do */
-            atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
-            to = w;
-        }
-        if (to == w) http_accepted(w, fd, &peer, l->id);
-    }
+    for (int i = 0; i < ACCEPT_BATCH; i++)
+        if (!accept_one(w, &w->snap->listeners[ev->ident.index])) return;
+}
+
+/* This thread watches no more. Of those that came before, the kernel may have told it alone: it takes them. */
+static void accept_last(struct worker *w)
+{
+    for (size_t i = 0; i < w->snap->conf->listener_count; i++)
+        while (w->snap->listeners[i].default_site >= 0 && accept_one(w, &w->snap->listeners[i])) {}
+}
+
+/* Nobody hands it anything any more; false: there is something. */
+static bool close_inbox(struct worker *w)
+{
+    pthread_mutex_lock(&w->inbox_lock);
+    w->inbox_closed = w->inbox_count == 0;
+    pthread_mutex_unlock(&w->inbox_lock);
+    return w->inbox_closed;
 }
 
 static void take_inbox(struct worker *w)
@@ -202,9 +223,14 @@ static void take_snapshot(struct worker *w)
 
 static void begin_drain(struct worker *w)
 {
-    if (w->draining) return;
+    if (w->hurries || (w->draining && atomic_load(&w->gw->leaves))) return;
     w->draining = true;
     set_accepting(w, false);
+    w->hurries = !atomic_load(&w->gw->leaves);
+    if (!w->hurries) {
+        accept_last(w);
+        return;
+    }
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
         if (h->in_use && h->state == HTTP_IDLE && weir_buf_len(&h->out) == 0) http_close(h);
@@ -233,7 +259,7 @@ static void tick(struct worker *w)
     uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */
     if (w->draining && until && weir_loop_now_ms(w->loop) >= until)
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
-    uint32_t ms = w->draining || !w->accepting ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
+    uint32_t ms = w->hurries || (!w->accepting && !w->draining) ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
     weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + ms);
 }
 
@@ -292,6 +318,12 @@ static void end_turn(struct worker *w)
     }
 }
 
+void worker_wake_all(struct gateway *gw)
+{
+    for (unsigned i = 0; i < gw->thread_count; i++)
+        if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
+}
+
 void worker_begin(struct worker *w)
 {
     take_snapshot(w);
@@ -310,7 +342,8 @@ void worker_turn(struct worker *w)
     }
     end_turn(w);
     if (w->index == 0) gateway_main_turn(w->gw);
-    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = true;
+    /* connections to apps that this thread opened may be what another one's requests wait for: all end together */
+    if (w->draining && atomic_load(&w->gw->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = close_inbox(w);
 }
 
 void worker_run(struct worker *w)

@@ -39,13 +39,6 @@ static void stop_all(void)
     for (int round = 0; round < 100 && (now = signal_all(SIGSTOP)) > before; round++) before = now;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Reaps all that ended; the status of `first` goes to *status. True: no child is left. */
 static bool reap(pid_t first, int *status)
 {

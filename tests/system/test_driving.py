@@ -217,6 +217,23 @@ def test_a_deny_file_is_read_again_when_it_changes_and_bad_lines_are_skipped():
         wait_for(lambda: refused(w, "127.0.0.12") and not refused(w, "127.0.0.10"))
 
 
+def test_orders_and_the_output_of_apps_outlive_an_upgrade():
+    with with_logs(f"pool demo {{ run ./talk.py; {USER} }}\npool more {{ run ./hello; {USER} }}", "log off; app-log DIR/logs/apps") as w:
+        assert w.command("stop", "more").returncode == 0 and w.command("deny", "127.0.0.9").returncode == 0 and w.command("suspend", "a.test").returncode == 0
+        try:
+            demo, control, gateway = w.pids("demo"), w.status()["control_pid"], w.gateway()
+            r = w.command("upgrade")
+            assert r.returncode == 0, r.stderr
+            wait_for(lambda: (w.status() or {"control_pid": control})["control_pid"] != control and w.gateway() not in (0, gateway))
+            assert w.pids("demo") == demo and w.pool("more")["stopped"] and not w.pool("more")["processes"]
+            assert refused(w, "127.0.0.9") and w.get("/").status == 503
+        finally:
+            assert w.command("resume", "a.test").returncode == 0
+        wait_for(lambda: w.get("/").status == 200)
+        w.get("/app/x")
+        wait_for(lambda: any("stderr] somebody came" in line for line in lines(w.dir, "logs/apps")))
+
+
 # ---- files that change ----
 
 def generation(weir, pool):
