@@ -161,7 +161,9 @@ int weir_cmd_serve(int argc, char **argv)
 
 int weir_cmd_supervise(int argc, char **argv)
 {
-    static const struct argp_option only[] = {{"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT "]", 0}, {0}};
+    static const struct argp_option only[] = {{"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT "]", 0},
+                                             {"watch", 'w', NULL, 0, "restart a pool when its program changes, reload when the configuration does", 0},
+                                             {0}};
     static const struct argp argp = {only, parse, NULL, "Runs the FastCGI server without a web server: the pools of the configuration.",
                                      NULL, NULL, NULL};
     struct serve o = {.no_sites = true};

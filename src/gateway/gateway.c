@@ -154,6 +154,10 @@ static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
 static bool may_serve(const struct weir_config *conf, const struct weir_config_report *report)
 {
     bool fine = report->later == 0;
+    if (conf->deny_file) {
+        fprintf(stderr, "weir: the gateway alone reads no deny file (%s): remove it, or start weir serve\n", conf->deny_file);
+        fine = false;
+    }
     for (size_t i = 0; i < conf->pool_count; i++) {
         const struct weir_conf_pool *o = &conf->pools[i];
         if (o->kind == WEIR_POOL_CONNECT) continue;

@@ -103,9 +103,10 @@ static void root_state_dir(const struct identity *control, char *out, size_t len
     int base = open("/var/lib/weir", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     snprintf(name, sizeof name, "state-%s", control->name);
     if (base >= 0 && fstat(base, &st) == 0 && st.st_uid == 0) {
-        bool made = mkdirat(base, name, 0700) == 0;
+        mkdirat(base, name, 0700);
         int fd = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd >= 0 && (!made || fchown(fd, control->uid, control->gid) == 0)) snprintf(out, len, "/var/lib/weir/%s", name);
+        bool owned = fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == control->uid;
+        if (fd >= 0 && (owned || fchown(fd, control->uid, control->gid) == 0)) snprintf(out, len, "/var/lib/weir/%s", name);
         if (fd >= 0) close(fd);
     }
     if (base >= 0) close(base);

@@ -71,6 +71,14 @@ static const struct {
     {"defaults thing { }", "1:10: \"defaults\" takes no block: write defaults pool { ... } or defaults site { ... }"},
     {"site a { listen http://*:1; root /r; route /a/ { deny }; route /a/b { files } }",
      "1:64: \"/a/b\" is never reached: the route in line 1 takes it first; put this one before it"},
+    {"weir { control /s { admin @pool-owner } }", "1:27: \"@pool-owner\" cannot be admin: write it behind read or operate: it is for his own pools"},
+    {"weir { control /s { read a/b } }", "1:26: \"a/b\" names nobody: write a user, %group, or @pool-owner"},
+    {"weir { log /l jsonn }", "1:15: log formats: not in this version: use combined or json for now"},
+    {"weir { app-log /l xml }", "1:19: \"xml\" is no format: write text or json"},
+    {"weir { app-log - json }", "1:18: \"json\" has no meaning here: name a file, or leave it out"},
+    {"pool p { php; log-rate many }", "1:24: \"many\" is no count from 0 to 1000000: write digits only"},
+    {"site a { listen http://*:1; suspended ./nothing.html }",
+     "1:39: the page \"/conf/nothing.html\" cannot be read, or is larger than 32 KiB: the site is suspended all the same, with a page of Weir's own"},
     {"include nothing.conf", "1:9: the file \"nothing.conf\" cannot be read: check its path"},
     {"pool a { run ./x $nme }", "1:18: \"$nme\" has an unknown variable: only $name, $user and $home are replaced; write $$ for a dollar sign"},
     {"pool a { php; php-value x \"a'$\" }", "1:27: \"a'$\" cannot be written into PHP's configuration: use only one kind of quotes, and no \\ or $ beside '"},
@@ -205,7 +213,7 @@ static void effective_settings_tell_their_places(void **state)
     static const struct {
         const char *text;
         unsigned line;
-    } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0},
+    } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0}, {"log-rate 2000", 0},
                   {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
@@ -224,6 +232,43 @@ static void effective_settings_tell_their_places(void **state)
     }
     weir_arena_fini(&e.arena);
     assert_int_equal(weir_config_effective(&src, "none", &e, &r), WEIR_INVALID);
+    weir_config_report_fini(&r);
+}
+
+static void how_it_is_driven_is_read(void **state)
+{
+    (void)state;
+    static const char text[] = "weir { log /l json; app-log a.log json; deny-file d; control /s { read %adm bob; operate @pool-owner; admin ops } }\n"
+                               "defaults site { suspended gone; listen http://*:1 }\n"
+                               "defaults pool { watch /x }\n"
+                               "site a { suspended \"Call us\" }\nsite b { suspended no }\nsite c { }\nsite d { suspended \"no\" }\n"
+                               "pool p { php; watch + src; log-rate 0 }\npool q { php; watch one two }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    assert_true(c->log_json && c->app_log_json);
+    assert_string_equal(c->app_log, "/conf/a.log");
+    assert_string_equal(c->deny_file, "/conf/d");
+    assert_int_equal(c->role_count, 4);
+    assert_true(c->roles[0].role == WEIR_ROLE_READ && c->roles[0].who == WEIR_WHO_GROUP && strcmp(c->roles[0].name, "adm") == 0);
+    assert_true(c->roles[1].role == WEIR_ROLE_READ && c->roles[1].who == WEIR_WHO_USER && strcmp(c->roles[1].name, "bob") == 0);
+    assert_true(c->roles[2].role == WEIR_ROLE_OPERATE && c->roles[2].who == WEIR_WHO_OWNER);
+    assert_true(c->roles[3].role == WEIR_ROLE_ADMIN && strcmp(c->roles[3].name, "ops") == 0);
+    static const char *const texts[] = {"Call us", NULL, "gone", "no"};
+    for (size_t i = 0; i < WEIR_COUNT(texts); i++) {
+        assert_int_equal(c->sites[i].is_suspended, texts[i] != NULL);
+        if (texts[i]) assert_true(weir_str_eq(c->sites[i].suspended, weir_cstr(texts[i])));
+    }
+    assert_int_equal(c->pools[0].watch_count, 2);
+    assert_string_equal(c->pools[0].watch[0], "/x");
+    assert_string_equal(c->pools[0].watch[1], "/conf/src");
+    assert_int_equal(c->pools[0].log_rate, 0);
+    assert_int_equal(c->pools[1].watch_count, 2);
+    assert_string_equal(c->pools[1].watch[1], "/conf/two");
+    assert_int_equal(c->pools[1].log_rate, 2000);
+    weir_config_drop(c);
     weir_config_report_fini(&r);
 }
 
@@ -309,7 +354,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
-        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
+        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(sources_survive_packing),
     };
