@@ -176,6 +176,7 @@ struct gateway {
     pid_t pid;              /* 0: this place is free */
     unsigned place;         /* in control->gateways, and of its numbers in units and pools */
     uint64_t config_sent, endpoints_sent, orders_sent; /* versions; 0: none */
+    int64_t orders_ms;                    /* they were told */
     int64_t relink_due_ms, end_due_ms;    /* end: it leaves, and has so long */
     uint64_t threads[64], connections;    /* as it says */
     size_t thread_count;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What people ordered while Weir runs: pools that were stopped, drained or scaled; sites that are suspended; addresses that are
- * denied. The root part keeps all of it as one JSON text, for the control that follows when this one is killed. How pools are
+ * denied. The root part keeps all of it in one memfd, for the control that follows when this one is killed. How pools are
  * driven lasts until the next reload, a denied address until its time is over or the end, a suspended site until it is resumed:
  * a file of control's own carries that over the end of everything. The gateway is told the sites and the addresses, as state. */
 #include <errno.h>
@@ -16,6 +16,8 @@
 
 #define KEPT_MAX  (64u << 20) /* bytes of what the root part keeps */
 #define FILE_MAX  (16u << 20) /* bytes of our file */
+#define MANY      4096        /* denied addresses: more are told once in */
+#define MANY_MS   100
 #define PAGES_MAX (8u << 20)  /* bytes of all pages together */
 
 /* ---- pools ---- */
@@ -218,46 +220,64 @@ static int write_file(const struct control *c)
 
 /* ---- addresses ---- */
 
-static json_t *denied_to_json(const struct control *c)
+static struct weir_link_denied link_denied(const struct denied *d)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; i < c->orders.denied.count; i++) {
-        char text[WEIR_NET_TEXT];
-        weir_net_text(&c->orders.denied.list[i].net, text);
-        json_array_append_new(list, json_pack("[s, I]", text, (json_int_t)c->orders.denied.list[i].until));
-    }
-    return list;
+    struct weir_link_denied o = {.bits = d->net.bits, .until = d->until};
+    memcpy(o.address, d->net.address, sizeof o.address);
+    return o;
 }
 
-static void denied_from_json(struct control *c, const json_t *list)
+/* In the form that the gateway is told them: there may be many. */
+static int pack_denied(const struct denied_list *l, struct weir_buf *out)
 {
-    size_t i;
-    json_t *o;
-    c->orders.denied.count = 0;
-    json_array_foreach(list, i, o)
-    {
-        struct weir_net net;
-        const char *text = json_string_value(json_array_get(o, 0));
-        json_int_t until = json_integer_value(json_array_get(o, 1));
-        if (text && until >= 0 && weir_net_parse(weir_cstr(text), &net) == WEIR_OK) denied_add(&c->orders.denied, &net, until);
-    }
+    struct weir_link_orders all = {.denied = calloc(l->count + 1, sizeof *all.denied)};
+    if (!all.denied) return WEIR_NOMEM;
+    for (; all.denied_count < l->count; all.denied_count++) all.denied[all.denied_count] = link_denied(&l->list[all.denied_count]);
+    int status = weir_link_orders_encode(&all, out);
+    free(all.denied);
+    return status;
 }
 
-/* ---- kept by the root part ---- */
+static void unpack_denied(struct denied_list *l, struct weir_str bytes)
+{
+    struct weir_link_orders all = {0};
+    struct weir_arena a;
+    weir_arena_init(&a, 0);
+    l->count = 0;
+    int status = weir_link_orders_decode(bytes.ptr, bytes.len, &a, &all);
+    for (size_t i = 0; status == WEIR_OK && i < all.denied_count; i++) {
+        struct weir_net net = {.bits = all.denied[i].bits};
+        memcpy(net.address, all.denied[i].address, sizeof net.address);
+        denied_add(l, &net, all.denied[i].until);
+    }
+    weir_arena_fini(&a);
+}
+
+/* ---- kept by the root part: the length of a text of JSON, the text, and the denied addresses ---- */
+
+static int pack_all(const struct control *c, struct weir_buf *out)
+{
+    json_t *all = json_pack("{s:o, s:o}", "pools", pools_to_json(c), "suspended", suspended_to_json(c));
+    char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+    uint32_t len = text ? (uint32_t)strlen(text) : 0;
+    int status = text && weir_buf_append(out, &len, sizeof len) == 0 && weir_buf_append(out, text, len) == 0 ? WEIR_OK : WEIR_NOMEM;
+    if (status == WEIR_OK) status = pack_denied(&c->orders.denied, out);
+    free(text);
+    json_decref(all);
+    return status;
+}
 
 void orders_keep(struct control *c)
 {
-    json_t *all = json_pack("{s:o, s:o, s:o}", "pools", pools_to_json(c), "suspended", suspended_to_json(c), "denied", denied_to_json(c));
-    char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
-    int fd = text ? weir_link_memfd("weir-orders", text, strlen(text)) : -1;
-    if (fd >= 0) {
-        root_send(c, &(struct root_msg){.kind = ROOT_KEEP_ORDERS}, &fd, 1);
-        close(fd);
-    } else {
+    struct weir_buf b = {0};
+    int fd = pack_all(c, &b) == WEIR_OK ? weir_link_memfd("weir-orders", weir_buf_ptr(&b), weir_buf_len(&b)) : -1;
+    weir_buf_fini(&b);
+    if (fd < 0) {
         say("out of memory or descriptors: a control that has to be started anew will not know this order");
+        return;
     }
-    free(text);
-    json_decref(all);
+    root_send(c, &(struct root_msg){.kind = ROOT_KEEP_ORDERS}, &fd, 1);
+    close(fd);
 }
 
 static void use_kept(struct control *c)
@@ -266,7 +286,6 @@ static void use_kept(struct control *c)
     if (!all || !c->conf) return;
     pools_from_json(c, json_object_get(all, "pools"));
     suspended_from_json(c, json_object_get(all, "suspended"));
-    denied_from_json(c, json_object_get(all, "denied"));
     json_decref(c->orders.kept);
     c->orders.kept = NULL;
     c->orders.version++;
@@ -274,12 +293,17 @@ static void use_kept(struct control *c)
 
 void orders_kept(struct control *c, int fd)
 {
-    char *text = NULL;
+    char *bytes = NULL;
     size_t len;
+    uint32_t text = 0;
     json_error_t err;
-    if (fd < 0 || weir_link_memfd_read(fd, KEPT_MAX, &text, &len) < 0) return;
-    c->orders.kept = json_loadb(text, len, 0, &err);
-    free(text);
+    if (fd < 0 || weir_link_memfd_read(fd, KEPT_MAX, &bytes, &len) < 0) return;
+    if (len >= sizeof text) memcpy(&text, bytes, sizeof text);
+    if (len >= sizeof text && text <= len - sizeof text) {
+        c->orders.kept = json_loadb(bytes + sizeof text, text, 0, &err);
+        unpack_denied(&c->orders.denied, weir_str(bytes + sizeof text + text, len - sizeof text - text));
+    }
+    free(bytes);
     use_kept(c);
 }
 
@@ -315,9 +339,7 @@ static int pack(const struct orders *o, struct weir_buf *out)
                                                                             .page = o->suspended[i].page};
     for (size_t i = 0; status == WEIR_OK && i < o->denied.count + o->filed.count; i++) {
         const struct denied *d = i < o->denied.count ? &o->denied.list[i] : &o->filed.list[i - o->denied.count];
-        struct weir_link_denied *to = &all.denied[all.denied_count++];
-        *to = (struct weir_link_denied){.bits = d->net.bits, .until = d->until};
-        memcpy(to->address, d->net.address, sizeof to->address);
+        all.denied[all.denied_count++] = link_denied(d);
     }
     if (status == WEIR_OK) status = weir_link_orders_encode(&all, out);
     free(all.suspended);
@@ -330,10 +352,13 @@ void orders_tell(struct control *c, struct gateway *g)
     struct weir_buf b = {0};
     struct weir_link_message m = {.type = WEIR_LINK_ORDERS};
     if (g->link.fd < 0 || g->orders_sent == c->orders.version) return;
+    size_t count = c->orders.denied.count + c->orders.filed.count;
+    if (g->orders_sent && count > MANY && now_ms() - g->orders_ms < MANY_MS) return; /* it has that many to sort in */
     int fd = pack(&c->orders, &b) == WEIR_OK ? weir_link_memfd("weir-orders", weir_buf_ptr(&b), weir_buf_len(&b)) : -1;
     weir_buf_fini(&b);
     if (fd < 0) return; /* the next turn tries again */
     if (weir_link_send(g->link.fd, &m, &fd, 1) == WEIR_OK) g->orders_sent = c->orders.version;
+    g->orders_ms = now_ms();
     close(fd);
 }
 

@@ -18,15 +18,15 @@ int weir_link_orders_encode(const struct weir_link_orders *o, struct weir_buf *o
         if (weir_buf_append(out, head, sizeof head) < 0 || weir_buf_append(out, s->site.ptr, s->site.len) < 0) return WEIR_NOMEM;
         if (s->text.len && weir_buf_append(out, s->text.ptr, s->text.len) < 0) return WEIR_NOMEM;
     }
-    for (size_t i = 0; i < o->denied_count; i++) {
+    char *to = o->denied_count ? weir_buf_room(out, o->denied_count * DENIED_BYTES) : NULL;
+    if (o->denied_count && !to) return WEIR_NOMEM;
+    for (size_t i = 0; i < o->denied_count; i++, to += DENIED_BYTES) {
         const struct weir_link_denied *d = &o->denied[i];
-        char *to = weir_buf_room(out, DENIED_BYTES);
-        if (!to) return WEIR_NOMEM;
         memcpy(to, &d->until, 8);
         memcpy(to + 8, &d->bits, 1);
         memcpy(to + 9, d->address, 16);
-        weir_buf_added(out, DENIED_BYTES);
     }
+    weir_buf_added(out, o->denied_count * DENIED_BYTES);
     return WEIR_OK;
 }
 

@@ -180,7 +180,7 @@ def test_a_denied_address_is_closed_at_once_and_open_connections_are_refused(wei
 
 
 def test_networks_times_and_the_list_of_what_is_denied(weir):
-    assert weir.command("deny", "127.0.1.77/24", "--for", "2s").returncode == 0
+    assert weir.command("deny", "127.0.1.77/24", "--for", "1h").returncode == 0
     assert weir.command("deny", "2001:db8::/32", "--for", "1h").returncode == 0
     for bad in ("0.0.0.0/0", "::/0", "127.0.0.1/33", "nobody", "1.2.3.4/", "::ffff:0:0/96"):
         assert weir.command("deny", bad).returncode == 1, bad
@@ -189,7 +189,10 @@ def test_networks_times_and_the_list_of_what_is_denied(weir):
     text = weir.command("deny", "--list").stdout
     assert "127.0.1.0/24" in text and "2001:db8::/32" in text and "s left" in text
     assert "still" not in weir.command("allow", "127.0.1.5").stderr and "denied by 127.0.1.0/24" in weir.command("allow", "127.0.1.5").stderr
+    assert weir.command("allow", "127.0.1.0/24").returncode == 0
     wait_for(lambda: not refused(weir, "127.0.1.1"))
+    assert weir.command("deny", "127.0.4.0/24", "--for", "1s").returncode == 0
+    wait_for(lambda: weir.status()["denied"] == 1 and not refused(weir, "127.0.4.1"))
     kill_control(weir)
     assert [o["address"] for o in json.loads(weir.command("deny", "--list", "--json").stdout)["denied"]] == ["2001:db8::/32"]
     assert weir.status()["denied"] == 1
