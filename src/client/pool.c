@@ -102,6 +102,14 @@ void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms)
     pthread_mutex_unlock(&p->lock);
 }
 
+void weir_pool_set_ping(struct weir_pool *p, uint32_t ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->ping_ms = ms;
+    pthread_mutex_unlock(&p->lock);
+    if (ms) atomic_store(&p->group->pings, true);
+}
+
 const char *weir_pool_name(const struct weir_pool *p)
 {
     return p->name;
@@ -184,6 +192,7 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->keep = o->keep;
     if (was_new) { /* later changes are what the peer itself told */
         ep->prove = o->prove;
+        ep->pings = o->pings;
         ep->pid = o->pid;
         ep->flow = o->flow;
         ep->plain_mpx = o->plain_mpx && !o->flow;
@@ -294,7 +303,7 @@ static bool down(const struct weir_endpoint *ep, uint64_t now_us)
 
 static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    if (ep->drain || down(ep, now_us)) return false;
+    if (ep->drain || ep->down || down(ep, now_us)) return false;
     return endpoint_shared(ep) ? ep->active + ep->others < ep->limit : !weir_list_empty(&ep->idle);
 }
 
@@ -393,12 +402,43 @@ static struct weir_client_req *next_waiter(struct weir_pool *p, struct weir_clie
     return mine->since_us <= head->since_us + SLACK_US ? mine : head;
 }
 
+/* Idle connections of c on which nothing was heard for too long. Locked. */
+static void take_silent(struct weir_pool *p, struct weir_client *c, struct weir_list *out)
+{
+    uint64_t before = c->loop->now_us - (uint64_t)p->ping_ms * 1000;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!ep->pings || ep->drain) continue;
+        for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
+            struct conn *k = WEIR_CONTAINER(i, struct conn, link);
+            next = i->next;
+            if (k->client != c || k->heard_us > before) continue;
+            weir_list_remove(&k->link);
+            conn_set(k, CONN_ACTIVE);
+            k->single = NULL;
+            weir_list_push_back(out, &k->link);
+        }
+    }
+}
+
+void pool_take_silent(struct weir_client *c, struct weir_list *out)
+{
+    pthread_mutex_lock(&c->group->pools_lock);
+    for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
+        struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
+        pthread_mutex_lock(&p->lock);
+        if (p->ping_ms && c->loop->now_us > (uint64_t)p->ping_ms * 1000) take_silent(p, c, out);
+        pthread_mutex_unlock(&p->lock);
+    }
+    pthread_mutex_unlock(&c->group->pools_lock);
+}
+
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
 {
     struct weir_endpoint *best = NULL;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (ep->drain || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us)) continue;
+        if (ep->drain || ep->down || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us)) continue;
         if (best && ep->failures > best->failures) continue; /* one that answers first */
         if (!best || ep->failures < best->failures || ep->conns * best->workers < best->conns * ep->workers) best = ep;
     }
@@ -578,12 +618,50 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
     pthread_mutex_unlock(&ep->pool->lock);
 }
 
-void weir_pool_refuse(struct weir_pool *p, bool on)
+#define ALL_DOWN "no server of the pool answers its check"
+
+void weir_pool_refuse(struct weir_pool *p, const char *why)
 {
     pthread_mutex_lock(&p->lock);
-    p->refuses = on;
-    if (on) end_waiters(p, NULL, WEIR_REFUSED, WEIR_POOL_REFUSES, NULL);
+    p->refuses = why ? why : p->all_down ? ALL_DOWN : NULL;
+    if (why) end_waiters(p, NULL, WEIR_REFUSED, why, NULL);
     pthread_mutex_unlock(&p->lock);
+}
+
+const char *weir_pool_refusal(struct weir_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    const char *why = p->refuses;
+    pthread_mutex_unlock(&p->lock);
+    return why;
+}
+
+/* Locked: endpoints came, went, or were marked. */
+static void look_for_down(struct weir_pool *p)
+{
+    bool all = !weir_list_empty(&p->endpoints);
+    for (const struct weir_list *l = p->endpoints.next; l != &p->endpoints && all; l = l->next) {
+        const struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        all = ep->drain || ep->down;
+    }
+    if (all == p->all_down) return;
+    p->all_down = all;
+    p->refuses = all ? ALL_DOWN : NULL;
+    if (all) end_waiters(p, NULL, WEIR_REFUSED, ALL_DOWN, NULL);
+}
+
+void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
+{
+    pthread_mutex_lock(&p->lock);
+    struct weir_endpoint *ep = find_endpoint(p, id);
+    if (ep) ep->down = down;
+    look_for_down(p);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; !down && i < p->group->threads; i++) /* who waits may be served */
+        if (p->group->clients[i]) {
+            atomic_store(&p->group->clients[i]->look, true);
+            weir_loop_wake(p->group->clients[i]->loop);
+        }
 }
 
 /* ---- looking ---- */

@@ -109,27 +109,31 @@ enum weir_conf_pool_kind { WEIR_POOL_RUN, WEIR_POOL_PHP, WEIR_POOL_CGI, WEIR_POO
 struct weir_conf_pool {
     const char *name;
     enum weir_conf_pool_kind kind;
-    const char **argv;        /* RUN: program and arguments, argv[0] absolute; PHP: empty (control finds php-cgi) */
+    const char **argv;        /* RUN, CGI: program and arguments, argv[0] absolute; CGI, empty: the script that a request names;
+                                 PHP: empty (control finds php-cgi) */
     size_t argc;
     const char *php_version;  /* "8.2"; NULL: what is installed */
     const char *dir;          /* working directory: absolute folder of the file */
     const char *user, *group; /* NULL: the caller's own (not root) */
     enum weir_conf_php php;   /* PHP: which program [FPM if it is installed, else CGI] */
     uint32_t processes_min, processes; /* RUN: how many [1]; A..B: by demand; 0: the first request starts one */
-    uint32_t workers_min, workers;     /* PHP: workers [4]; A..B: by demand */
+    uint32_t workers_min, workers;     /* PHP: workers, CGI: programs at once [4]; A..B: by demand */
     uint32_t spare;           /* idle ones that are kept beside the busy ones, up to the most [0] */
     uint32_t requests_per_process; /* RUN: 0: learn it from the app */
     uint32_t queue_count, queue_ms;       /* 1000, 30000 */
     uint32_t request_ms, silent_ms, slow_ms; /* 0 none, 60000, 5000 */
     uint32_t drain_ms;        /* 30000: end of a generation */
     uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
+    const char *check;        /* connect: each server is asked for this path; NULL: not */
+    uint32_t check_ms;        /* so often [5 s] */
+    uint32_t ping_ms;         /* a process that was not heard of for so long is asked, and has so long to answer [0: never] */
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
     uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
     uint32_t log_rate;        /* lines of its output in a second; 0: no limit [2000] */
     const char **watch;       /* absolute: files and folders; when one changes, the pool restarts */
     size_t watch_count;
-    const char *check;        /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
+    const char *ready_path;   /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
     bool notify;              /* ready when it says READY=1 (sd_notify) */
     struct weir_pair *php_values, *php_admin_values;
     size_t php_value_count, php_admin_value_count;
@@ -195,6 +199,8 @@ WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, const ch
 /* The program of a php pool: which of the two it is to be (ANY: php-fpm, else php-cgi) and of which version (NULL: the newest one
  * installed). The one that it is, or ANY: there is none. */
 enum weir_conf_php weir_config_php(enum weir_conf_php which, const char *version, char *out, size_t len);
+/* A program of our own that lies beside the running one, in a build or an installation ("weir-supervise"). */
+bool weir_config_own_program(const char *name, char *out, size_t len);
 /* One block of bytes that holds all sources (for a memfd), and back. */
 WEIR_CHECK int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out);
 WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_sources *out);

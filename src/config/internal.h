@@ -118,7 +118,7 @@ bool config_appends(const struct node *n); /* NAME + word ... */
 /* Exclusive settings of one block: the second one is an error. */
 bool config_claim(struct parser *p, const struct node **holder, const struct node *n);
 struct config_times {
-    uint32_t *request, *silent, *slow, *head, *body, *idle, *send, *start;
+    uint32_t *request, *silent, *slow, *head, *body, *idle, *send, *start, *ping;
 };
 void config_times(struct parser *p, const struct node *block, const struct config_times *t);
 void config_twice(struct parser *p, const struct node *n, size_t word, const struct weir_config_place *first);

@@ -135,7 +135,7 @@ static json_t *unit_json(const struct unit *u)
 static const char *kind_name(const struct weir_conf_pool *o)
 {
     if (!o) return "removed";
-    return o->kind == WEIR_POOL_PHP ? "php" : "run";
+    return o->kind == WEIR_POOL_PHP ? "php" : o->kind == WEIR_POOL_CGI ? "cgi" : "run";
 }
 
 static json_t *pool_json(const struct pool *p)

@@ -144,7 +144,7 @@ static void watch_file(struct control *c, const char *path, enum files_kind kind
 
 static bool is_watched(const struct control *c, const struct weir_conf_pool *o)
 {
-    return (o->kind == WEIR_POOL_RUN || o->kind == WEIR_POOL_PHP) && (o->watch_count || c->o.watch);
+    return o->kind != WEIR_POOL_CONNECT && (o->watch_count || c->o.watch);
 }
 
 static bool anything(const struct control *c)

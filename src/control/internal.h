@@ -85,7 +85,7 @@ struct unit {
     int64_t started_ms, deadline_ms; /* deadline: of starting or draining */
     int64_t used_ms;                 /* last sign of use */
     uint32_t workers, requests, processes;
-    bool flow, prove;
+    bool flow, prove, pings;         /* pings: it answered GET_VALUES */
     uint32_t others[ROOT_GATEWAYS_MAX]; /* what gateways were told that others hold */
     struct use use[ROOT_GATEWAYS_MAX], before; /* as the gateways say; before: of those that ended */
     uint32_t busy, unproven;         /* together */

@@ -86,23 +86,24 @@ static uint64_t settings_of(const struct control *c, const struct pool *p, const
 {
     char numbers[256];
     uint64_t h = 0;
-    bool php = o->kind == WEIR_POOL_PHP;
-    h = mix(h, php ? "php" : "run");
+    bool php = o->kind == WEIR_POOL_PHP, cgi = o->kind == WEIR_POOL_CGI;
+    h = mix(h, php ? "php" : cgi ? "cgi" : "run");
     for (size_t i = 0; i < o->argc; i++) h = mix(h, o->argv[i]);
     h = mix(mix(mix(mix(h, o->php_version), o->dir), o->user), o->group);
-    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u", php ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
-             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0);
-    h = mix(mix(h, numbers), o->check);
+    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u", php || cgi ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
+             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0, cgi ? o->request_ms : 0);
+    h = mix(mix(h, numbers), o->ready_path);
     h = mix_pairs(h, o->env, o->env_count);
     h = mix_pairs(h, o->php_values, o->php_value_count);
-    struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold */
-    for (const char *root; php && p->php != WEIR_PHP_FPM && o->php_admin_value_count && (root = pool_next_root(c, p, &at));) h = mix(h, root);
+    struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold; weir-cgi where scripts lie */
+    bool roots = (php && p->php != WEIR_PHP_FPM && o->php_admin_value_count) || (cgi && !o->argc);
+    for (const char *root; roots && (root = pool_next_root(c, p, &at));) h = mix(h, root);
     return mix_pairs(h, o->php_admin_values, o->php_admin_value_count);
 }
 
 static bool owned(const struct weir_conf_pool *o)
 {
-    return o->kind == WEIR_POOL_RUN || o->kind == WEIR_POOL_PHP;
+    return o->kind != WEIR_POOL_CONNECT;
 }
 
 static void no_trouble(struct pool *p)
@@ -140,9 +141,10 @@ void pools_plan(struct control *c)
     c->endpoints_changed = true;
 }
 
-/* One unit has all the workers: a php-fpm master, or a php-cgi group of a fixed number. */
+/* One unit has all the workers: a php-fpm master, a php-cgi group of a fixed number, or a weir-cgi. */
 static bool is_one_unit(const struct pool *p)
 {
+    if (p->conf->kind == WEIR_POOL_CGI) return true;
     return p->conf->kind == WEIR_POOL_PHP && (p->conf->workers_min == p->conf->workers || p->php == WEIR_PHP_FPM);
 }
 
@@ -324,7 +326,7 @@ static bool outlived(const struct pool *p, const struct unit *u, int64_t now)
     if (o->recycle_ms && now - u->started_ms >= (int64_t)o->recycle_ms) return true;
     /* not all at once: up to a tenth more, by its id */
     uint64_t limit = o->recycle_requests + (uint64_t)o->recycle_requests * (weir_hash_u64(u->id) % 100) / 1000;
-    return o->kind == WEIR_POOL_RUN && limit && u->done >= limit;
+    return o->kind != WEIR_POOL_PHP && limit && u->done >= limit;
 }
 
 /* Resident bytes of a process and, for a group, of its workers: the largest one. */
@@ -344,7 +346,8 @@ static uint64_t largest_of(const struct unit *u)
     char path[96], list[4096];
     uint64_t most = memory_of(u->pid);
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)u->pid, (int)u->pid);
-    FILE *f = u->processes > 1 ? fopen(path, "re") : NULL;
+    bool workers = u->processes > 1 && u->pool->conf && u->pool->conf->kind != WEIR_POOL_CGI; /* a CGI program ends by itself */
+    FILE *f = workers ? fopen(path, "re") : NULL;
     size_t n = f ? fread(list, 1, sizeof list - 1, f) : 0;
     if (f) fclose(f);
     list[n] = 0;

@@ -6,6 +6,7 @@
 
 #include "control/internal.h"
 
+#define STUCK_END_MS 1000 /* what a process that hangs has to end by itself */
 #define PART 200 /* endpoints, or pools that refuse, in one message */
 
 /* ---- what they tell ---- */
@@ -112,9 +113,20 @@ void state_late(struct control *c, const struct weir_link_message *m)
 {
     struct unit *u = unit_find(c, m->unit);
     if (!u) return;
-    bool given_up = m->flags & WEIR_LINK_GIVEN_UP;
+    bool given_up = m->flags & (WEIR_LINK_GIVEN_UP | WEIR_LINK_STUCK);
+    if (m->flags & WEIR_LINK_STUCK && !m->inode) {
+        say("pool %s: process %d does not answer a ping: it is ended", u->pool->name, (int)u->pid);
+        u->pool->restarts++;
+        unit_end(c, u, STUCK_END_MS);
+        return;
+    }
     struct root_msg order = {.kind = given_up ? ROOT_KILL : ROOT_LOOK, .unit = u->id, .inode = m->inode};
     snprintf(order.tag, sizeof order.tag, "%.150s", m->text);
+    const struct weir_conf_pool *o = u->pool->conf;
+    if (o && o->kind == WEIR_POOL_CGI) { /* its runner was told, and ends the program; what it itself does tells nothing */
+        say("pool %s: %s: %s", u->pool->name, given_up ? "answered 504, and its program is ended" : "slow", m->text);
+        return;
+    }
     if (!m->inode && given_up) {
         say("pool %s: answered 504: %s; process %d goes on with other requests", u->pool->name, m->text, (int)u->pid);
         return;
@@ -177,7 +189,7 @@ static void tell_unit(struct told *t, const struct pool *p, struct unit *u)
     u->others[t->to->place] = others(t->c, t->to, u);
     *e = (struct weir_link_endpoint){.id = u->id, .pid = (uint32_t)u->pid, .start_time = u->start_time, .workers = u->workers ? u->workers : 1,
                                      .others = u->others[t->to->place],
-                                     .requests = o && o->requests_per_process ? o->requests_per_process : u->requests, .prove = u->prove,
+                                     .requests = o && o->requests_per_process ? o->requests_per_process : u->requests, .prove = u->prove, .pings = u->pings,
                                      .flow = u->flow, .keep = !o || o->keep, .drain = u->state == UNIT_DRAINING};
     snprintf(e->pool, sizeof e->pool, "%s", p->name);
     snprintf(e->address, sizeof e->address, "%.111s", u->address);
@@ -196,6 +208,7 @@ static void tell_pool(struct told *t, const struct pool *p)
         return;
     }
     t->refusals = list;
+    t->refusals[t->refusal_count].stopped = p->stopped;
     snprintf(t->refusals[t->refusal_count++].pool, sizeof t->refusals->pool, "%s", p->name);
 }
 

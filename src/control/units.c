@@ -96,8 +96,8 @@ void unit_drop(struct control *c, struct unit *u)
 /* What a later control has to know of a unit; the root part keeps it for us. */
 static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
 {
-    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
-             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->requests, u->workers, u->processes);
+    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
+             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->requests, u->workers, u->processes);
 }
 
 /* For its stdout and its stderr: -1 in all where one cannot be made. */
@@ -257,18 +257,19 @@ void units_looked(struct control *c, const struct root_msg *m)
 {
     const struct unit *u = unit_find(c, m->unit);
     const char *pool = u ? u->pool->name : "-";
-    if (m->flags & 1) say("pool %s: answered 504: %s; process %d hangs and is ended: %s", pool, m->tag, (int)m->pid, m->text);
+    if (m->flags & 1 && !m->tag[0]) say("pool %s: process %d does not answer a ping and is ended: %s", pool, (int)m->pid, m->text);
+    else if (m->flags & 1) say("pool %s: answered 504: %s; process %d hangs and is ended: %s", pool, m->tag, (int)m->pid, m->text);
     else if (m->pid) say("pool %s: slow: %s; process %d: %s", pool, m->tag, (int)m->pid, m->text);
-    else say("pool %s: answered 504: %s; nothing works on it any more", pool, m->tag);
+    else if (m->tag[0]) say("pool %s: answered 504: %s; nothing works on it any more", pool, m->tag);
 }
 
 void units_adopt(struct control *c, const struct root_msg *m, int log)
 {
     char name[ROOT_TAG_MAX];
     unsigned long long generation, settings;
-    int ready, flow, prove;
+    int ready, flow, prove, pings;
     unsigned requests, workers, processes;
-    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &requests, &workers, &processes) == 9;
+    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &pings, &requests, &workers, &processes) == 10;
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
     struct pool *p = fine ? pool_find(c, name) : NULL;
     if (fine && !p) p = pool_new(c, name);
@@ -284,6 +285,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     u->settings = settings;
     u->flow = flow != 0;
     u->prove = prove != 0;
+    u->pings = pings != 0;
     u->requests = requests;
     u->workers = workers;
     u->processes = processes;

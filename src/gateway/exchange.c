@@ -505,7 +505,8 @@ static void run_app(struct exchange *ex, const struct script *s)
     if (status == WEIR_LIMIT) {
         exchange_fail(ex, 503, "the pool's queue is full");
     } else if (status == WEIR_REFUSED) {
-        exchange_fail(ex, 503, WEIR_POOL_REFUSES);
+        const char *why = weir_pool_refusal(ex->route->pool);
+        exchange_fail(ex, 503, why ? why : "the pool takes no requests");
     } else if (status == WEIR_INVALID) {
         exchange_fail(ex, 431, "a parameter of the request is too large for FastCGI");
     } else if (status < 0) {
@@ -586,6 +587,10 @@ static void run_script(struct exchange *ex)
         s.name = weir_str(ex->path.path.ptr, l->script_len);
         s.path_info = weir_str(ex->path.path.ptr + l->script_len, ex->path.path.len - l->script_len);
     }
+    if (ex->route->programs && site_route(ex->site, s.name) != ex->route) { /* PATH_INFO behind it makes no other program of it */
+        exchange_fail(ex, 403, "another route decides about this program");
+        return;
+    }
     s.filename = root ? join(&ex->arena, root, s.name) : (struct weir_str){0};
     if (!s.name.ptr || (root && !s.filename.ptr)) {
         exchange_fail(ex, 503, "out of memory");
@@ -603,7 +608,7 @@ static void looked_up(struct exchange *ex)
     case LOOKUP_DENIED: exchange_fail(ex, 403, "this file may not be read"); break;
     case LOOKUP_FAILED: exchange_fail(ex, 500, "the file could not be opened"); break;
     case LOOKUP_NONE:
-        exchange_fail(ex, 404, ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
+        exchange_fail(ex, 404, ex->route->programs ? "no such program" : ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
         break;
     }
 }
@@ -660,7 +665,7 @@ static void dispatch(struct exchange *ex)
     case WEIR_ACTION_FILES:
     case WEIR_ACTION_PHP: find_file(ex); return;
     case WEIR_ACTION_POOL:
-        if (ex->route->scripts) {
+        if (ex->route->scripts || ex->route->programs) {
             find_file(ex);
             return;
         }
@@ -883,6 +888,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         gateway_late(w->gw, ex, &r, false);
         break;
     }
+    case WEIR_CLIENT_STUCK: gateway_stuck(w->gw, &ev->stuck); break;
     case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
     }
 }

@@ -71,6 +71,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     }
     atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
+    if (owned) weir_pool_set_ping(gp->pool, conf->ping_ms);
     if (!owned) set_connect_endpoints(gp->pool, conf);
     return gp;
 }
@@ -124,6 +125,7 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     pthread_mutex_unlock(&gw->lock);
     atomic_store(&gw->conn_max, connections_for(s->conf->connections));
     atomic_store(&gw->quota.max, s->conf->temp_bytes);
+    gateway_checks_set(gw, s);
     if (old) snapshot_drop(old);
     worker_wake_all(gw);
 }
@@ -239,6 +241,7 @@ void gateway_main_turn(struct gateway *gw)
     if (atomic_exchange(&gw->reopen_asked, false)) gateway_reopen_logs(gw);
     if (atomic_exchange(&gw->term_asked, false)) gateway_drain(gw, DRAIN_MS, false);
     gateway_link_turn(gw);
+    gateway_checks_turn(gw);
 }
 
 void gateway_drain(struct gateway *gw, uint32_t ms, bool leave)
@@ -296,6 +299,7 @@ int gateway_threads(struct gateway *gw, unsigned count)
 
 void gateway_free(struct gateway *gw)
 {
+    gateway_checks_end(gw);
     for (unsigned i = 0; i < gw->thread_count; i++) worker_fini(&gw->workers[i]);
     if (gw->snap) snapshot_drop(gw->snap);
     while (gw->pools) {
@@ -339,6 +343,8 @@ int gateway_start(struct gateway *gw)
         int status = worker_init(&gw->workers[i], gw, i);
         if (status < 0) return status;
     }
+    if (gateway_checks_new(gw) < 0) return WEIR_NOMEM;
+    gateway_checks_set(gw, gw->snap);
     weir_client_group_watch(gw->group, gw->workers[0].loop);
     if (!gw->workers[0].loop->knows_peers)
         fprintf(stderr, "weir gateway: this kernel does not tell whether an app accepted a connection (unix_diag): a request that is given up "

@@ -2,7 +2,7 @@
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
  * connections. exchange.c one request with its response. serve_file.c files. snapshot.c the compiled configuration.
- * logs.c what is written. orders.c what people ordered. */
+ * logs.c what is written. check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -39,7 +39,8 @@ enum kind {
     KIND_LINK,
     KIND_LOG,       /* timer: time to write the log */
     KIND_TICK,      /* timer: drain deadline, delayed state message */
-    KIND_CLIENT     /* .. + WEIR_CLIENT_KINDS - 1 */
+    KIND_CLIENT,    /* .. + WEIR_CLIENT_KINDS - 1 */
+    KIND_CHECK = KIND_CLIENT + WEIR_CLIENT_KINDS /* likewise, of checks */
 };
 
 /* ---- the compiled configuration ---- */
@@ -50,6 +51,7 @@ struct route {
     struct weir_pool *pool;   /* NULL: none */
     const struct weir_conf_pool *pool_conf;
     bool scripts;             /* only files that exist here (or are named by `only`) are run */
+    bool programs;            /* files that exist here are run as CGI programs, and nothing else is served */
 };
 struct site {
     const struct weir_conf_site *conf;
@@ -304,7 +306,7 @@ struct gateway {
         _Atomic int64_t log_second;   /* of its stderr: counted in that second, */
         _Atomic uint64_t log_lines, log_dropped;
         uint64_t told;                /* endpoint state that named it last */
-        bool refused, refuses;        /* control says so; the pool does so */
+        const char *refused, *refuses; /* why: control says so; the pool does so */
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
@@ -316,10 +318,11 @@ struct gateway {
     uint64_t version;
     _Atomic uint64_t drain_until_ms;
     struct gateway_link *link;
+    struct gateway_checks *checks;    /* check.c */
     pthread_mutex_t late_lock;
     struct late {                     /* requests that are slow or were given up, for control */
         uint64_t unit, inode;
-        bool given_up;
+        uint32_t flags;               /* WEIR_LINK_* */
         char text[256];
     } *late;
     size_t late_count, late_cap;
@@ -343,5 +346,13 @@ WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
 void gateway_late(struct gateway *gw, const struct exchange *ex, const struct weir_client_result *r, bool given_up); /* any thread */
+/* check.c: the first thread's */
+WEIR_CHECK int gateway_checks_new(struct gateway *gw);
+void gateway_checks_set(struct gateway *gw, struct snapshot *s); /* another configuration is in use */
+void gateway_checks_event(struct gateway *gw, const struct weir_event *ev);
+void gateway_checks_turn(struct gateway *gw);
+int64_t gateway_checks_next_us(const struct gateway *gw);
+void gateway_checks_end(struct gateway *gw); /* before its worker's end */
+void gateway_stuck(struct gateway *gw, const struct weir_client_stuck *s); /* any thread */
 struct gateway_pool *gateway_find_pool(struct gateway *gw, const char *name, bool owned);
 #endif

@@ -254,6 +254,7 @@ static void tick(struct worker *w)
     struct weir_ident id = {.kind = KIND_TICK};
     if (w->index == 0) gateway_tick(w->gw);
     if (w->index == 0) log_tick(w);
+    weir_client_ping(w->client);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
     uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */
@@ -288,6 +289,10 @@ static void dispatch(struct worker *w, const struct weir_event *ev)
     case KIND_LOG: log_flush(w); break;
     case KIND_TICK: tick(w); break;
     case KIND_LINK: gateway_main_event(w->gw, ev); break;
+    case KIND_CHECK:
+    case KIND_CHECK + 1:
+    case KIND_CHECK + 2:
+    case KIND_CHECK + 3: gateway_checks_event(w->gw, ev); break;
     default: weir_client_ready(w->client, ev); break;
     }
 }
@@ -334,7 +339,8 @@ void worker_begin(struct worker *w)
 void worker_turn(struct worker *w)
 {
     struct weir_event ev[88]; /* a small batch, 66 descriptors: what it touches stays in the cache */
-    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), weir_list_empty(&w->dirty) ? weir_client_next_us(w->client) : 0);
+    int64_t wait = weir_list_empty(&w->dirty) ? weir_client_next_us(w->client) : 0, check = w->index == 0 ? gateway_checks_next_us(w->gw) : -1;
+    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), check >= 0 && (wait < 0 || check < wait) ? check : wait);
     weir_client_turn(w->client);
     for (int i = 0; i < n; i++) {
         dispatch(w, &ev[i]);

@@ -50,7 +50,7 @@ class Oracle:
     def __init__(self, weir, clients, seed):
         self.weir, self.random, self.clients = weir, random.Random(seed), clients
         self.next_id = 0
-        self.answered = {}
+        self.answered, self.good = {}, set()
         self.bad = []
         self.stop = False
         self.why = ""
@@ -86,6 +86,8 @@ class Oracle:
             self.fail(rid, f"{status} {body[:100]!r}")
         elif rid in self.answered:
             self.fail(rid, "answered twice")
+        else:
+            self.good.add(rid)
         self.answered[rid] = True
         return not re.search(rb"(?i)\r\nconnection: *close", head) and (m or b"chunked" in head)
 
@@ -145,8 +147,8 @@ class Oracle:
             self.fail("stream", repr(e))
         writer.close()
 
-    async def run(self, operations):
-        tasks = [asyncio.create_task(self.client(app, kind)) for app in ("app", "php", "perl") for kind in ("get", "post", "new", "slow")
+    async def run(self, operations, apps=("app", "php", "perl"), patience=50):
+        tasks = [asyncio.create_task(self.client(app, kind)) for app in apps for kind in ("get", "post", "new", "slow")
                  for _ in range(self.clients)]
         loop = asyncio.get_running_loop()
         for name, times, operate in operations:
@@ -164,7 +166,7 @@ class Oracle:
                     await asyncio.sleep(0.01)
                 if stream:
                     await stream
-                if len(self.bad) > 50:
+                if len(self.bad) > patience:
                     break
         self.stop = True
         await asyncio.gather(*tasks)
@@ -229,6 +231,83 @@ def operations(weir, times, wait_for, user):
             ("gateway upgrade", times, gateway_upgrade), ("supervisor upgrade", times, root_upgrade)]
 
 
+NGINX = """
+worker_processes 2; daemon off; pid {d}/nginx.pid; error_log {d}/nginx.err; user weir-demo;
+events {{ worker_connections 500; }}
+http {{
+    access_log off; client_body_temp_path {d}/n1; proxy_temp_path {d}/n2; fastcgi_temp_path {d}/n3; uwsgi_temp_path {d}/n4; scgi_temp_path {d}/n5;
+    server {{ listen 127.0.0.1:{port}; location / {{ include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME {d}/w.php;
+        fastcgi_param WEIR_TEST_IDS {d}/ids; fastcgi_pass unix:{d}/fpm.sock; }} }}
+}}
+"""
+FPM = """[global]
+error_log = {d}/fpm.log
+pid = {d}/fpm.pid
+daemonize = no
+{global}
+[www]
+user = weir-demo
+listen = {d}/fpm.sock
+listen.owner = weir-demo
+pm = static
+pm.max_children = 4
+"""
+
+
+class Peer:
+    """PHP-FPM behind nginx, as most run PHP today."""
+
+    def __init__(self, port, more):
+        import subprocess
+        import tempfile
+        self.dir, self.port = tempfile.mkdtemp(prefix="weir-peer-", dir="/tmp"), port
+        os.chmod(self.dir, 0o777)
+        for name, text in (("nginx.conf", NGINX.format(d=self.dir, port=port)), ("fpm.conf", FPM.format(d=self.dir, **{"global": more})),
+                           ("w.php", PHP.replace("rand(1, 20)", "20")), ("ids", "")):
+            with open(os.path.join(self.dir, name), "w") as f:
+                f.write(text)
+        os.chmod(os.path.join(self.dir, "ids"), 0o666)
+        self.fpm = subprocess.Popen(["/usr/sbin/php-fpm8.2", "-F", "-y", self.dir + "/fpm.conf"], stderr=subprocess.DEVNULL)
+        self.nginx = subprocess.Popen(["/usr/sbin/nginx", "-c", self.dir + "/nginx.conf"], stderr=subprocess.DEVNULL)
+
+    def end(self):
+        import shutil
+        for p in (self.nginx, self.fpm):
+            p.terminate()
+            p.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def compare(o, free_port, wait_for, can_connect):
+    """The same oracle for its reload (SIGUSR2), as it comes and with process_control_timeout."""
+    import signal
+    for title, more in (("as it comes", ""), ("process_control_timeout 10s", "process_control_timeout = 10s")):
+        peer = Peer(free_port(), more)
+        try:
+            wait_for(lambda: os.path.exists(peer.dir + "/fpm.sock") and can_connect(("127.0.0.1", peer.port))(), 30)
+            oracle = Oracle(peer, o.clients * 2, o.seed)
+
+            def workers():
+                with open(f"/proc/{peer.fpm.pid}/task/{peer.fpm.pid}/children") as f:
+                    return set(f.read().split())
+
+            def reload(_i):
+                before = workers()
+                peer.fpm.send_signal(signal.SIGUSR2)
+                wait_for(lambda: len(workers()) >= 4 and not workers() & before, 30)
+
+            asyncio.run(oracle.run([("php-fpm SIGUSR2", o.times, reload)], ("php",), 1 << 30))
+            ran = collections.Counter()
+            with open(peer.dir + "/ids") as f:
+                for line in f:
+                    ran[line.split()[0][3:]] += 1
+            lost = len({b.split()[0] for b in oracle.bad})
+            print(f"peer: nginx and php-fpm 8.2, {title}: {o.times} x SIGUSR2: {oracle.next_id} requests, {lost} failed; "
+                  f"{sum(1 for rid in ran if rid not in oracle.good)} of those that ran were not answered, {sum(1 for n in ran.values() if n > 1)} ran twice")
+        finally:
+            peer.end()
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--build", required=True)
@@ -236,10 +315,14 @@ def main():
     p.add_argument("--clients", type=int, default=2, help="of each kind for each app")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--only", help="one operation")
+    p.add_argument("--peer", action="store_true", help="the same for php-fpm behind nginx, instead")
     o = p.parse_args()
     os.environ["WEIR_BUILD"] = os.path.abspath(o.build)
-    from weirlib import TEST_APPS, USER, Weir, wait_for
+    from weirlib import TEST_APPS, USER, Weir, can_connect, free_port, wait_for
     import shutil
+    if o.peer:
+        compare(o, free_port, wait_for, can_connect)
+        return 0
     user = USER
     with Weir(CONFIG.format(user=user, extra="", app=0, php=0, perl=0), {"public/php/w.php": PHP, "one.pl": PERL}, wait=False) as w:
         shutil.copy(os.path.join(TEST_APPS, "threads_app"), w.dir)

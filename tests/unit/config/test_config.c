@@ -36,7 +36,7 @@ static const struct {
     {"site a { listen http://*:x }", "1:17: \"http://*:x\" is no address to listen on: write host and port, such as http://*:8080"},
     {"site a { listen http://*:1; pool b }", "1:34: no pool is named \"b\": define it: pool b { ... }"},
     {"site a { listen http://*:1; pool shob }\npool shop { php }", "1:34: no pool is named \"shob\": did you mean \"shop\"?"},
-    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, or connect ADDRESS"},
+    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, cgi, or connect ADDRESS"},
     {"pool p { php; run x }", "1:15: \"run\" cannot stand here, too: it excludes \"php\" in line 1; keep one"},
     {"pool p { php; php }", "1:15: \"php\" stands twice in one block: the first one is in line 1; keep one"},
     {"pool p { php }\npool p { php }", "2:6: \"p\" is defined twice: it was defined in w.conf:1:1; choose another name"},
@@ -76,6 +76,7 @@ static const struct {
     {"weir { log /l jsonn }", "1:15: log formats: not in this version: use combined or json for now"},
     {"weir { app-log /l xml }", "1:19: \"xml\" is no format: write text or json"},
     {"weir { app-log - json }", "1:18: \"json\" has no meaning here: name a file, or leave it out"},
+    {"pool p { connect unix:/a; watch x }", "1:27: others restart what \"connect\" names: \"watch\" has no meaning here: remove it"},
     {"pool p { php; log-rate many }", "1:24: \"many\" is no count from 0 to 1000000: write digits only"},
     {"site a { listen http://*:1; suspended ./nothing.html }",
      "1:39: the page \"/conf/nothing.html\" cannot be read, or is larger than 32 KiB: the site is suspended all the same, with a page of Weir's own"},
@@ -214,7 +215,7 @@ static void effective_settings_tell_their_places(void **state)
         const char *text;
         unsigned line;
     } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0}, {"log-rate 2000", 0},
-                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0},
+                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
     struct weir_config_source one = {name, (char *)(uintptr_t)text, sizeof text - 1, dir};
@@ -278,13 +279,13 @@ static const struct {
 } examples[] = {
     {"01-wordpress-tls.conf", "tls limits memory https"},
     {"02-three-tenants.conf", "status certificates proxy-protocol use tenants log https"},
-    {"03-laravel-container.conf", "tls cache check host https"},
+    {"03-laravel-container.conf", "tls cache host https"},
     {"04-c-app.conf", "tls limits memory files write network https"},
-    {"05-cgit.conf", "tls cgi read https"},
+    {"05-cgit.conf", "tls read https"},
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", "group mode publish fastcgi+unix"},
     {"08-farm-app.conf", "peer-tls ca certificate name allow root publish fastcgis"},
-    {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name check retry fastcgis fastcgis https"},
+    {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name retry fastcgis fastcgis https"},
     {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
