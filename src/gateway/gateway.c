@@ -117,6 +117,15 @@ static uint32_t connections_for(uint32_t wanted)
     return (uint32_t)(files - kept);
 }
 
+static void set_logs(struct gateway *gw, const struct weir_config *conf)
+{
+    if (log_sink_set(gw->access_log, conf->log_path) < 0)
+        fprintf(stderr, "weir gateway: cannot open the access log %s: %s: its folder must be writable by the gateway's user "
+                        "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
+    if (log_sink_set(gw->app_log, conf->app_log) < 0)
+        fprintf(stderr, "weir gateway: cannot open the app log %s: %s: it must be writable by the gateway's group\n", conf->app_log, strerror(errno));
+}
+
 void gateway_publish(struct gateway *gw, struct snapshot *s)
 {
     pthread_mutex_lock(&gw->lock);
@@ -126,6 +135,7 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     atomic_store(&gw->conn_max, connections_for(s->conf->connections));
     atomic_store(&gw->quota.max, s->conf->temp_bytes);
     gateway_checks_set(gw, s);
+    if (gw->access_log) set_logs(gw, s->conf); /* else the start does it */
     if (old) snapshot_drop(old);
     worker_wake_all(gw);
 }
@@ -332,13 +342,9 @@ int gateway_start(struct gateway *gw)
 {
     struct weir_config *conf = gw->snap->conf;
     gw->quota.dir = temp_dir(conf);
-    if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path, 0640) < 0)
-        fprintf(stderr, "weir gateway: there is no access log: cannot open %s: %s: its folder must be writable by the gateway's user "
-                        "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
-    if (conf->app_log && log_sink_new(&gw->app_log, conf->app_log, 0660) < 0)
-        fprintf(stderr, "weir gateway: cannot open the app log %s: %s: the stderr of requests comes here. It must be writable by the gateway's group\n",
-                conf->app_log, strerror(errno));
-    if (log_sink_new(&gw->error_log, "stderr", 0) < 0) return WEIR_SYSTEM;
+    if (log_sink_new(&gw->access_log, 0640) < 0 || log_sink_new(&gw->app_log, 0660) < 0 || log_sink_new(&gw->error_log, 0) < 0) return WEIR_SYSTEM;
+    if (log_sink_set(gw->error_log, "stderr") < 0) return WEIR_SYSTEM;
+    set_logs(gw, conf);
     for (unsigned i = 0; i < gw->thread_count; i++) {
         int status = worker_init(&gw->workers[i], gw, i);
         if (status < 0) return status;

@@ -226,7 +226,10 @@ bool worker_suspends(const struct worker *w, const struct weir_conf_site *site, 
 /* ---- logs ---- */
 
 struct log_sink;
-int log_sink_new(struct log_sink **out, const char *path, unsigned mode); /* "-": standard output; "stderr" */
+WEIR_CHECK int log_sink_new(struct log_sink **out, unsigned mode); /* off; mode: of files that are made */
+/* Where its lines go: a file; "-": standard output; "stderr"; NULL or "off": nowhere. WEIR_SYSTEM: as before, and errno. The first
+ * thread's. */
+WEIR_CHECK int log_sink_set(struct log_sink *s, const char *path);
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
 void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes);

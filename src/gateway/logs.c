@@ -21,23 +21,21 @@ struct log_sink {
     _Atomic unsigned refs;
     _Atomic uint32_t behind; /* bytes handed to helpers and not written yet */
     _Atomic uint64_t lost;   /* lines */
-    int fd;
-    char *path;              /* NULL: one of our own streams */
-    unsigned mode;
+    _Atomic bool on;         /* lines are wanted */
+    int fd;                  /* one number for its life: another file takes its place */
+    unsigned mode;           /* of a file that is made */
+    char *path;              /* the first thread's; NULL: off */
 };
 
-int log_sink_new(struct log_sink **out, const char *path, unsigned mode)
+int log_sink_new(struct log_sink **out, unsigned mode)
 {
     struct log_sink *s = calloc(1, sizeof *s);
     if (!s) return WEIR_NOMEM;
     s->refs = 1;
     s->mode = mode;
-    s->fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : strcmp(path, "stderr") == 0 ? dup(STDERR_FILENO) : weir_open_append(path, mode);
-    s->path = s->fd >= 0 && path[0] == '/' ? strdup(path) : NULL;
+    s->fd = weir_open_append("/dev/null", mode);
     if (s->fd < 0) {
-        int saved = errno;
         free(s);
-        errno = saved;
         return WEIR_SYSTEM;
     }
     *out = s;
@@ -52,14 +50,42 @@ void log_sink_drop(struct log_sink *s)
     free(s);
 }
 
-/* Under its old number: what a helper writes just now still goes to the old file. */
+static bool is_on(const struct log_sink *s)
+{
+    return s && atomic_load_explicit(&s->on, memory_order_relaxed);
+}
+
+/* What a helper writes just now still goes to the old file. */
+static int sink_open(struct log_sink *s, const char *path)
+{
+    int fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : strcmp(path, "stderr") == 0 ? dup(STDERR_FILENO) : weir_open_append(path, s->mode);
+    if (fd < 0) return WEIR_SYSTEM;
+    int status = dup3(fd, s->fd, O_CLOEXEC) < 0 ? WEIR_SYSTEM : WEIR_OK, saved = errno;
+    close(fd);
+    errno = saved;
+    return status;
+}
+
+int log_sink_set(struct log_sink *s, const char *path)
+{
+    if (!path || strcmp(path, "off") == 0) {
+        atomic_store(&s->on, false);
+        free(s->path);
+        s->path = NULL;
+        return WEIR_OK;
+    }
+    if (s->path && strcmp(s->path, path) == 0) return WEIR_OK;
+    if (sink_open(s, path) < 0) return WEIR_SYSTEM;
+    free(s->path);
+    s->path = strdup(path);
+    atomic_store(&s->on, true);
+    return WEIR_OK;
+}
+
 static void sink_reopen(struct log_sink *s)
 {
-    if (!s || !s->path) return;
-    int fd = weir_open_append(s->path, s->mode);
-    if (fd < 0 || dup3(fd, s->fd, O_CLOEXEC) < 0)
-        fprintf(stderr, "weir gateway: cannot open %s: %s: the old file stays in use\n", s->path, strerror(errno));
-    if (fd >= 0) close(fd);
+    if (!s || !s->path || s->path[0] != '/' || sink_open(s, s->path) == WEIR_OK) return;
+    fprintf(stderr, "weir gateway: cannot open %s: %s: the old file stays in use\n", s->path, strerror(errno));
 }
 
 void gateway_reopen_logs(struct gateway *gw)
@@ -279,7 +305,7 @@ void log_access(struct exchange *ex)
 {
     struct worker *w = ex->worker;
     char peer[INET6_ADDRSTRLEN + 8];
-    if (!w->gw->access_log || (ex->route && !ex->route->conf->log)) return;
+    if (!is_on(w->gw->access_log) || (ex->route && !ex->route->conf->log)) return;
     if (w->snap->conf->log_json) {
         access_json(ex);
         return;
@@ -400,7 +426,7 @@ void log_app_stderr(struct worker *w, const struct exchange *ex, const char *poo
         size_t len = nl ? (size_t)(nl - bytes.ptr) : bytes.len;
         struct weir_str line = weir_str(bytes.ptr, len > 900 ? 900 : len);
         if (line.len && may_log(w, ex, line.len)) {
-            if (w->gw->app_log) app_line(w, pool, where, line);
+            if (is_on(w->gw->app_log)) app_line(w, pool, where, line);
             else error_line(w, prefix, line);
         }
         len += nl != NULL;

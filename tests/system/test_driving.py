@@ -489,6 +489,24 @@ def test_log_files_are_opened_anew_and_no_line_is_lost(how):
         assert sum("/?" in line for line in seen) == 4
 
 
+def test_a_reload_moves_the_logs_to_other_files_and_back():
+    with with_logs(f"pool demo {{ run ./talk.py; {USER} }}", "log off; app-log DIR/logs/apps") as w:
+        wait_for(lambda: any(line.endswith("end") for line in lines(w.dir, "logs/apps")))
+        with open(w.config) as f:
+            first = f.read()
+        w.write("weir.conf", first.replace("log off; app-log " + w.dir + "/logs/apps;", f"log {w.dir}/logs/a json; app-log {w.dir}/logs/b json;"))
+        assert w.command("reload").returncode == 0
+
+        def told(name, word):
+            w.get("/app/x")
+            return any(word in line for line in lines(w.dir, "logs/" + name))
+        wait_for(lambda: told("a", '"status":') and told("b", '"line":"somebody came"'))
+        before = len(lines(w.dir, "logs/apps"))
+        w.write("weir.conf", first)
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: told("apps", "somebody came") and len(lines(w.dir, "logs/apps")) > before)
+
+
 def test_lines_of_apps_are_kept_as_they_are_with_time_pool_pid_and_stream():
     with with_logs(f"pool demo {{ run ./talk.py; {USER} }}", "log off; app-log DIR/logs/apps json") as w:
         def said():
