@@ -47,6 +47,8 @@ stress:
 	ninja -C build-stress
 	tests/system/stress/once.py --build build-stress --rounds 1000
 	tests/system/stress/exact.py --build build-stress
+	tests/system/stress/loss.py --build build-stress
+	tests/system/stress/loss.py --build build-stress --peer
 
 clean:
 	rm -rf build build-*

@@ -33,14 +33,30 @@ def test_a_server_that_does_not_answer_gets_no_requests_until_it_does():
             assert all(w.get("/hello").status == 200 for _ in range(8))
 
 
+PERL = """#!/usr/bin/perl
+use FCGI;
+my $r = FCGI::Request();
+while ($r->Accept() >= 0) {
+    print $ENV{SCRIPT_NAME} eq '/ping' && !-e 'DIR/fine' ? "Status: 500 no\\r\\n\\r\\n" : "Content-Type: text/plain\\r\\n\\r\\nok\\n";
+}
+"""
+
+
 def test_an_error_is_no_answer_and_a_reload_may_end_the_check():
-    with Weir(CONFIG.replace("/hello 200ms", "/status/500 200ms"), wait=False) as w:
-        wait_for(lambda: "ready. Ctrl-C" in w.log())
-        with app(w, "one"), app(w, "two"):
-            wait_for(lambda: w.get("/hello").status in (503, 200))
-            w.configure(CONFIG.replace("; check /hello 200ms", ""))
+    text = CONFIG.replace("/hello 200ms", "/ping 200ms").replace("; connect unix:DIR/run/keep-two.sock { workers 4 }", "")
+    with Weir(text) as w:
+        perl = w.write("one.pl", PERL.replace("DIR", w.dir))
+        path = os.path.join(w.run_dir, "keep-one.sock")
+        with program(["/usr/bin/spawn-fcgi", "-n", "-M", "0666", "-s", path, "--", perl], can_connect(path)):
+            wait_for(lambda: "fails its check /ping" in w.log())
+            w.write("fine", "")
+            wait_for(lambda: w.get("/x").status == 200)
+            os.unlink(os.path.join(w.dir, "fine"))
+            wait_for(lambda: w.get("/x").status == 503)
+            assert "fails its check /ping: the answer is 500" in w.log()
+            w.configure(text.replace("; check /ping 200ms", ""))
             assert w.command("reload").returncode == 0
-            wait_for(lambda: w.get("/hello").status == 200)
+            wait_for(lambda: w.get("/x").status == 200)
 
 
 def test_the_ping_path_of_php_fpm(tmp_path):
