@@ -171,8 +171,8 @@ static void watch_pool(struct control *c, const struct weir_conf_pool *o)
     if (!is_watched(c, o)) return;
     watch_program(c, o);
     for (size_t i = 0; i < o->watch_count; i++) {
+        watch_file(c, o->watch[i], FILES_POOL, o->name); /* also a folder: it may be replaced as a whole */
         if (is_folder(o->watch[i], true)) watch_tree(c, o->watch[i], o->name, 0);
-        else watch_file(c, o->watch[i], FILES_POOL, o->name);
     }
 }
 
@@ -205,6 +205,7 @@ void files_begin(struct control *c)
 
 void files_free(struct control *c)
 {
+    if (c->files.w.fd >= 0) watch_end(c, &c->files.w, false);
     forget_all(&c->files);
     weir_table_fini(&c->files.folders);
 }
@@ -250,9 +251,9 @@ static void on_overflow(struct control *c)
 static void on_new_folder(struct control *c, const struct folder *d, const char *name)
 {
     char path[PATH_MAX];
-    if (is_noise(name) || snprintf(path, sizeof path, "%s/%s", d->path, name) >= (int)sizeof path || !is_folder(path, false)) return;
+    if (snprintf(path, sizeof path, "%s/%s", d->path, name) >= (int)sizeof path || !is_folder(path, false)) return;
     for (const struct user *u = d->users; u; u = u->next)
-        if (u->kind == FILES_POOL && !u->name) watch_tree(c, path, u->pool, 0);
+        if (u->kind == FILES_POOL && (u->name ? strcmp(u->name, name) == 0 : !is_noise(name))) watch_tree(c, path, u->pool, 0);
 }
 
 static void take_event(struct control *c, const struct inotify_event *ev)

@@ -246,7 +246,7 @@ def generation(weir, pool):
 def test_a_pool_restarts_once_when_what_it_watches_changes(weir):
     weir.write("src/one.txt", "1")
     weir.write(".env", "A=1")
-    weir.configure(CONFIG.replace("pool demo {", "pool demo { watch src .env;").replace("pool more {", "pool more { watch src/one.txt;"))
+    weir.configure(CONFIG.replace("pool demo {", "pool demo { watch src .env;").replace("pool more {", "pool more { watch marker;"))
     assert weir.command("reload").returncode == 0
     wait_for(lambda: weir.status()["configuration"] == 2)
     gen = generation(weir, "demo")
@@ -269,6 +269,14 @@ def test_a_pool_restarts_once_when_what_it_watches_changes(weir):
     wait_for(lambda: len(weir.pids("demo")) == 1 and not weir.pids("demo", "draining") and not weir.pids("demo", "ending"))
     gen = generation(weir, "demo")
     changes("src/deep/er/two.txt")
+    os.rename(weir.dir + "/src", weir.dir + "/former")
+    wait_for(lambda: generation(weir, "demo") > gen)
+    weir.write("next/deep/er/two.txt", "3")
+    os.rename(weir.dir + "/next", weir.dir + "/src")  # all of it is replaced, as a deployment does
+    wait_for(lambda: generation(weir, "demo") > gen + 1)
+    gen = generation(weir, "demo")
+    wait_for(lambda: len(weir.pids("demo")) == 1 and not weir.pids("demo", "draining") and not weir.pids("demo", "ending"))
+    changes("src/deep/er/two.txt")
     assert "its files changed" in weir.log()
     old = weir.pids("demo")
     os.unlink(weir.dir + "/src/deep/er/two.txt")
@@ -277,6 +285,7 @@ def test_a_pool_restarts_once_when_what_it_watches_changes(weir):
     wait_for(lambda: not weir.pool("demo")["processes"])
     more = weir.pids("more")
     weir.write("src/one.txt", "5")
+    weir.write("marker", "5")
     wait_for(lambda: weir.pids("more") and weir.pids("more") != more)
     assert weir.pool("demo")["stopped"] and not weir.pool("demo")["processes"]
 
