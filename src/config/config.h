@@ -12,6 +12,13 @@ struct weir_config_source {
     char *text;
     size_t len;
     char *dir;  /* absolute folder for relative paths */
+    char *problem; /* why it could not be read; NULL: it was */
+    bool lost;  /* nothing of it is used: pools that others name may be missing */
+    bool same;  /* its text is as at the last reading */
+    struct weir_config_identity { /* of the file that was read; inode 0: not known, it is read again */
+        uint64_t device, inode, size;
+        int64_t changed_ns, modified_ns;
+    } id;
 };
 struct weir_config_home { /* of a user whose pool says $home or ~/ */
     char *user, *home;
@@ -21,6 +28,7 @@ struct weir_config_sources {
     size_t count;
     struct weir_config_home *homes;
     size_t home_count;
+    bool changed; /* what lies below all of them may not be as at the last reading: the main file, or one that is gone */
 };
 
 /* ---- messages: all of them, with file, line, column (from 1) ---- */
@@ -35,6 +43,9 @@ struct weir_config_message {
 struct weir_config_report {
     struct weir_config_message *list;
     size_t count, errors, later;
+    size_t of_file, dropped; /* messages in a row about one file; those that found no room */
+    const char **bad;   /* files with errors or LATER, each once; also those whose messages found no room */
+    size_t bad_count;
     struct weir_arena arena;
 };
 
@@ -95,6 +106,7 @@ struct weir_conf_site {
     bool suspended_page;      /* text is HTML, of a file; else plain */
     struct weir_str suspended; /* may be empty */
     const char *broken;       /* not NULL: this site is disabled, the reason (answers 503) */
+    bool same;                /* as a pool's */
     struct weir_config_place place;
 };
 struct weir_conf_endpoint {
@@ -143,7 +155,8 @@ struct weir_conf_pool {
     size_t env_count;
     struct weir_conf_endpoint *endpoints; /* CONNECT */
     size_t endpoint_count;
-    const char *broken;
+    const char *broken;       /* not NULL: it cannot run, the reason */
+    bool same;                /* all that it is made of is as it was: the machine was looked at then */
     struct weir_config_place place;
 };
 enum weir_conf_role_kind { WEIR_ROLE_NONE, WEIR_ROLE_READ, WEIR_ROLE_OPERATE, WEIR_ROLE_ADMIN }; /* each may what those before it may */
@@ -183,8 +196,11 @@ struct weir_config {
 
 /* Reads the main file and, as told by it, includes and tenants. errors go into the report. */
 WEIR_CHECK int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report);
-/* The same from an open descriptor (control: opened by the root part) whose name is path. */
-WEIR_CHECK int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report);
+/* The same from an open descriptor (control: opened by the root part; -1: it is opened here) whose name is path. What `old` has of
+ * an included file that did not change since is taken from there (NULL: there is none). An included file that cannot be read is
+ * a source with a problem, which is told when it is parsed. */
+WEIR_CHECK int weir_config_read_fd(int fd, const char *path, const struct weir_config_sources *old, struct weir_config_sources *out,
+                                   struct weir_config_report *report);
 /* Whom control and gateway run as, by `weir { user }` of the main file that fd holds; the defaults if it says nothing or cannot
  * be read. For a process without rights: root believes the two names, not the file. */
 #define WEIR_CONFIG_USER_MAX 40
@@ -221,7 +237,7 @@ struct weir_config_effective_list {
 /* WEIR_INVALID: no such name. */
 WEIR_CHECK int weir_config_effective(const struct weir_config_sources *s, const char *name, struct weir_config_effective_list *out,
                                      struct weir_config_report *report);
-/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE. Adds to the report. */
+/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE; not again for what is `same`. Adds to the report. */
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report);
 struct weir_config *weir_config_hold(struct weir_config *c);
 void weir_config_drop(struct weir_config *c);

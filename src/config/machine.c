@@ -148,6 +148,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     struct rlimit limit;
     for (size_t i = 0; i < c->pool_count; i++) {
         const struct weir_conf_pool *o = &c->pools[i];
+        if (o->same) continue;
         check_pool(o, as_root, report);
         for (size_t k = 0; k < o->endpoint_count; k++)
             if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
@@ -155,7 +156,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     }
     for (size_t i = 0; i < c->site_count; i++) {
         const struct weir_conf_site *s = &c->sites[i];
-        for (size_t k = 0; k < s->route_count; k++) {
+        for (size_t k = 0; k < s->route_count && !s->same; k++) {
             const char *root = s->routes[k].root;
             const struct weir_conf_pool *o = s->routes[k].pool >= 0 ? &c->pools[s->routes[k].pool] : NULL;
             struct stat st;

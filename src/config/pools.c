@@ -235,8 +235,8 @@ void config_pool_vars(struct parser *p, const struct node *n)
     p->vars.name = n->words[1].text;
     if (!user) return;
     p->vars.user = config_text(p, user, 1); /* it may hold $name */
-    for (size_t i = 0; i < p->sources->home_count; i++)
-        if (weir_str_eq(p->vars.user, weir_cstr(p->sources->homes[i].user))) p->vars.home = weir_cstr(p->sources->homes[i].home);
+    size_t at;
+    if (p->vars.user.ptr && config_find_home(p->sources, p->vars.user, &at)) p->vars.home = weir_cstr(p->sources->homes[at].home);
 }
 
 void config_read_pool(struct parser *p, const struct node *n)
@@ -248,15 +248,16 @@ void config_read_pool(struct parser *p, const struct node *n)
         config_bad(p, n, 1, "is no name for a pool", "use letters, digits, - _ and .");
         return;
     }
-    for (size_t i = 0; i < c->pool_count; i++)
-        if (weir_str_eq(n->words[1].text, weir_cstr(c->pools[i].name))) {
-            config_twice(p, n, 1, &c->pools[i].place);
-            return;
-        }
+    const struct named *first = config_named(&p->pool_names, n->words[1].text);
+    if (first) {
+        config_taken(p, n, 1, first);
+        return;
+    }
     config_pool_vars(p, n);
     o->name = config_keep(p, n->words[1].text);
     o->dir = config_keep(p, weir_cstr(n->source->dir));
     o->place = config_place(p, n);
+    o->same = n->source->same && !p->all_new;
     o->files = 1024; /* select() in old programs */
     for (int i = 0; i < LAYERS; i++) pool_layer(p, o, p->pool[i], &inherited);
     struct weir_conf_endpoint *below = o->endpoints;
@@ -283,5 +284,5 @@ void config_read_pool(struct parser *p, const struct node *n)
         if (!k->used && node_is(k, "watch")) config_say(p->report, WEIR_CONFIG_ERROR, k, 0, "remove it", "others restart what \"connect\" names: \"watch\" has no meaning here");
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
-    c->pool_count++;
+    config_remember(p, &p->pool_names, o->name, n, 1, c->pool_count++);
 }

@@ -46,7 +46,10 @@ static int make_socket(struct control *c, int *out)
     bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN;
     close(fd);
     if (taken) return EADDRINUSE;
-    if (lstat(c->control_path, &st) == 0 && S_ISSOCK(st.st_mode)) unlink(c->control_path);
+    if (lstat(c->control_path, &st) == 0) {
+        if (!S_ISSOCK(st.st_mode)) return EEXIST; /* somebody's file */
+        unlink(c->control_path);
+    }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     mode_t old = umask(0177);
     int bad = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 64) < 0 ? errno : 0;
@@ -339,12 +342,14 @@ static void reply(struct control *c, struct client *k, json_t *o)
 
 void command_reloaded(struct control *c, const char *why)
 {
+    const char *ok = c->bad_files ? "the configuration was read again; included files have mistakes: see the log, or weir check"
+                                  : "the configuration was read again";
     for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
         struct watch *w = WEIR_CONTAINER(l, struct watch, link);
         struct client *k = (struct client *)(void *)w;
         if (w->kind != WATCH_CLIENT || w->dead || !k->waits) continue;
         k->waits = false;
-        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", "the configuration was read again"));
+        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", ok));
     }
 }
 

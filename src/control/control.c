@@ -237,6 +237,7 @@ static void from_root(struct control *c)
         return;
     case ROOT_GATEWAY_DOWN: gateway_down(c, &m); break;
     case ROOT_STARTED:
+    case ROOT_LOST:
     case ROOT_EXITED: units_root(c, &m); break;
     case ROOT_LOOKED: units_looked(c, &m); break;
     case ROOT_FAILED:

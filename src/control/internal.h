@@ -195,6 +195,7 @@ struct control {
     struct weir_config *conf, *next;      /* in use; read and checked, its listeners are being opened */
     struct weir_config_sources sources, next_sources;
     bool reloading, reload_by_signal;
+    size_t bad_files;                     /* included ones with mistakes at the last reading */
     int config_memfd;
     uint64_t config_version, endpoint_version;
     bool endpoints_changed;
@@ -260,6 +261,7 @@ void units_adopt_errors(struct control *c, const struct root_msg *m, int log);
 void units_root(struct control *c, const struct root_msg *m);
 void units_looked(struct control *c, const struct root_msg *m);
 void unit_drop(struct control *c, struct unit *u);
+uint32_t unit_room(const struct unit *u); /* requests at once */
 
 /* spec.c */
 struct unit_spec {

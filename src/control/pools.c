@@ -106,6 +106,11 @@ static bool owned(const struct weir_conf_pool *o)
     return o->kind != WEIR_POOL_CONNECT;
 }
 
+struct php_answer {
+    const char *version;
+    enum weir_conf_php which, is;
+};
+
 static void no_trouble(struct pool *p)
 {
     p->failures = 0;
@@ -113,8 +118,20 @@ static void no_trouble(struct pool *p)
     p->why[0] = 0;
 }
 
+/* Which program runs a php pool; the last answer is kept, since mostly all pools ask the same. */
+static enum weir_conf_php php_of(const struct weir_conf_pool *o, struct php_answer *last)
+{
+    const char *version = o->php_version ? o->php_version : "";
+    char program[64];
+    if (o->kind != WEIR_POOL_PHP) return WEIR_PHP_ANY;
+    if (!last->version || last->which != o->php || strcmp(last->version, version) != 0)
+        *last = (struct php_answer){version, o->php, weir_config_php(o->php, o->php_version, program, sizeof program)};
+    return last->is;
+}
+
 void pools_plan(struct control *c)
 {
+    struct php_answer last = {0};
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         p->conf = NULL;
@@ -128,9 +145,8 @@ void pools_plan(struct control *c)
         struct pool *p = pool_find(c, o->name);
         if (!p) p = pool_new(c, o->name);
         if (!p) continue;
-        char program[64];
         p->conf = o;
-        p->php = o->kind == WEIR_POOL_PHP ? weir_config_php(o->php, o->php_version, program, sizeof program) : WEIR_PHP_ANY;
+        p->php = php_of(o, &last);
         uint64_t settings = settings_of(c, p, o);
         pool_touch(c, p);
         if (p->settings == settings) continue;
@@ -189,7 +205,7 @@ static struct count count_units(const struct pool *p)
         n.current++;
         n.ready += u->state == UNIT_READY;
         n.starting += u->state < UNIT_READY;
-        uint32_t room = u->flow && u->requests ? u->requests : u->workers ? u->workers : 1;
+        uint32_t room = unit_room(u);
         if (room > n.room) n.room = room;
     }
     return n;
@@ -219,7 +235,7 @@ static bool serves(const struct pool *p)
 
 static void set_refuses(struct control *c, struct pool *p)
 {
-    bool refuses = p->stopped || (p->failures >= BREAKER && !serves(p));
+    bool refuses = p->stopped || (p->conf && p->conf->broken) || (p->failures >= BREAKER && !serves(p));
     if (refuses == p->refuses) return;
     p->refuses = refuses;
     c->endpoints_changed = true;

@@ -121,7 +121,7 @@ static bool make_fpm(const struct pool *p, const char *socket, const char *progr
     own_environment(&e, o);
     set(&e, "FPM_SOCKETS", sockets);
     out->config = write_fpm_file(o, socket);
-    out->memfd = write_spec(o, argv, WEIR_COUNT(argv), &e, ROOT_SPEC_FPM);
+    out->memfd = write_spec(o, argv, WEIR_COUNT(argv), &e, ROOT_SPEC_FPM | ROOT_SPEC_GROUP);
     out->workers = o->workers;
     out->processes = o->workers + 1;
     out->prove = true;
@@ -167,7 +167,7 @@ static bool make_php_cgi(const struct control *c, const struct pool *p, const ch
     own_environment(&e, o);
     if (group) set(&e, "PHP_FCGI_CHILDREN", children);
     set(&e, "PHP_FCGI_MAX_REQUESTS", "0"); /* Weir recycles: a worker that leaves by itself loses requests */
-    out->memfd = write_spec(o, argv, 1, &e, 0);
+    out->memfd = write_spec(o, argv, 1, &e, group ? ROOT_SPEC_GROUP : 0);
     out->workers = group ? o->workers : 1;
     out->processes = group ? o->workers + 1 : 1;
     return out->memfd >= 0;

@@ -43,7 +43,7 @@ static void sum_pool(struct pool *p)
 /* What others hold of a unit's slots, or wait for: one that leaves has few clients left, and they have waited longest. */
 static uint32_t others(const struct control *c, const struct gateway *g, const struct unit *u)
 {
-    uint32_t capacity = u->flow && u->requests ? u->requests : u->workers ? u->workers : 1, ready = 0;
+    uint32_t capacity = unit_room(u), ready = 0;
     uint64_t all = 0;
     if (g->leaves) return 0;
     for (const struct weir_list *l = u->pool->units.next; l != &u->pool->units; l = l->next)

@@ -79,6 +79,13 @@ static struct unit *unit_new(struct control *c, struct pool *p, uint64_t id)
     return u;
 }
 
+uint32_t unit_room(const struct unit *u)
+{
+    const struct weir_conf_pool *o = u->pool->conf;
+    uint32_t at_once = o && o->requests_per_process ? o->requests_per_process : u->requests;
+    return u->flow && at_once ? at_once : u->workers ? u->workers : 1;
+}
+
 void unit_drop(struct control *c, struct unit *u)
 {
     probe_end(c, u);
@@ -202,18 +209,16 @@ static void watch_output(struct control *c, struct unit *u)
     u->log_fd = u->error_fd = -1;
 }
 
-static void unit_exited(struct control *c, struct unit *u, int status)
+/* The first process of a unit ended, and not because it was told to. */
+static void tell_end(struct control *c, struct unit *u, int status)
 {
     struct pool *p = u->pool;
     char why[128];
     bool unready = u->state < UNIT_READY;
     bool early = unready || (!u->done && now_ms() - u->started_ms < EARLY_MS);
-    bool meant = u->state >= UNIT_DRAINING;
+    if (c->ending || u->state >= UNIT_DRAINING) return;
     if (WIFSIGNALED(status)) snprintf(why, sizeof why, "process %d was ended by signal %d", (int)u->pid, WTERMSIG(status));
     else snprintf(why, sizeof why, "process %d ended with status %d", (int)u->pid, WEXITSTATUS(status));
-    watch_output(c, u); /* its last lines */
-    unit_drop(c, u);
-    if (c->ending || meant) return;
     p->restarts++;
     if (!early) {
         say("pool %s: %s; a new one starts", p->name, why);
@@ -222,6 +227,13 @@ static void unit_exited(struct control *c, struct unit *u, int status)
     char text[160];
     snprintf(text, sizeof text, "%s before it %s", why, unready ? "was ready" : "served anything");
     pool_trouble(c, p, text);
+}
+
+static void unit_exited(struct control *c, struct unit *u, int status)
+{
+    tell_end(c, u, status);
+    watch_output(c, u); /* its last lines */
+    unit_drop(c, u);
 }
 
 /* ---- what the root part tells ---- */
@@ -247,6 +259,10 @@ void units_root(struct control *c, const struct root_msg *m)
             snprintf(why, sizeof why, "cannot start %.100s: %s", u->pool->conf->argv[0], strerror(m->code));
         pool_trouble(c, u->pool, why);
         unit_drop(c, u);
+        break;
+    case ROOT_LOST: /* its workers finish what runs, a new one starts beside them */
+        tell_end(c, u, m->code);
+        unit_drain(c, u);
         break;
     case ROOT_EXITED: unit_exited(c, u, m->code); break;
     default: break;
@@ -293,6 +309,9 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     unit_set(c, u, m->flags & 1 ? UNIT_ENDING : ready ? UNIT_READY : UNIT_PROBING);
     if (log >= 0) output_watch(c, log, name, u->pid, false);
+    if (!(m->flags & 2)) return;
+    unit_drain(c, u);
+    u->released = c->conf && !c->conf->site_count; /* a gateway that runs has not been told of yet */
 }
 
 void units_adopt_errors(struct control *c, const struct root_msg *m, int log)

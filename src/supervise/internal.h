@@ -25,6 +25,7 @@ struct unit {
     int log, log_errors; /* read ends of its output, for a new control */
     int status;
     bool ending, told;
+    bool lost; /* its first process ended before its workers */
     char name[72], tag[ROOT_TAG_MAX], path[108];
 };
 
@@ -119,7 +120,7 @@ struct keeper_msg { /* keeper -> root, and root -> keeper */
     uint64_t start_time, inode;
     char text[128], tag[ROOT_TAG_MAX];
 };
-enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK, KEEPER_KILL, KEEPER_LOOKED };
+enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK, KEEPER_KILL, KEEPER_LOOKED, KEEPER_LOST };
 struct keeper_start {
     int channel, listener, out, err;
     int file; /* -1: none */

@@ -36,11 +36,14 @@ enum root_kind {
     ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept, 4: the gateway is to be replaced by its new version;
                         code: how many ROOT_UNIT, ROOT_UNIT_ERRORS and ROOT_ORDERS follow, ms: and behind them ROOT_GATEWAY_UP;
                         fd: else the configuration file, if there is one. First message */
-    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its stdout */
+    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; flags: 1: it ends, 2: it is LOST;
+                        fd: its stdout */
     ROOT_LISTENING,
     ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
     ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
     ROOT_EXITED,     /* unit, code: wait status of its first process; nothing of it is left */
+    ROOT_LOST,       /* unit, code: wait status of the first process of a group (ROOT_SPEC_GROUP); its workers finish what runs, and
+                        nobody is accepted any more; EXITED follows */
     ROOT_LOOKED,     /* unit, pid (0: none), text, tag as it was asked, flags: 1: it was told to end */
     ROOT_GATEWAY_UP, /* pid; fd: control's end of the link (none: ask again); flags: 1: it ran before */
     ROOT_GATEWAY_DOWN, /* pid, code: its wait status */
@@ -77,4 +80,5 @@ struct root_spec {
     uint32_t flags;
 };
 #define ROOT_SPEC_FPM 1u /* the listening socket is fd 3, the program's file fd 4; fd 0 is /dev/null */
+#define ROOT_SPEC_GROUP 2u /* its workers serve by themselves: they need not end with the first process */
 #endif

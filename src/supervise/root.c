@@ -28,6 +28,7 @@
 #define GATEWAY_END_MS 600
 #define CONTROL_SOCKET "/run/weir/control.sock"
 #define LAST_WORDS     1000  /* orders of a control that ended */
+#define CONTROL_LIVED_MS 1000 /* one that ended sooner failed to start: the next one waits */
 #define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
 #define WAITING_MAX    20000 /* messages that control has not taken */
 
@@ -206,7 +207,8 @@ static void start_control(struct root *r)
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
-        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time, .flags = u->ending};
+        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time,
+                             .flags = (u->ending ? 1u : 0u) | (u->lost ? 2u : 0u)};
         memcpy(m.tag, u->tag, sizeof m.tag);
         memcpy(m.name, u->name, sizeof m.name);
         snprintf(m.text, sizeof m.text, "%s", u->path);
@@ -417,6 +419,9 @@ static void from_keeper(struct root *r, struct unit *u)
         k.text[sizeof k.text - 1] = 0;
         u->told = true;
         failed(r, u->id, k.code, k.text);
+    } else if (k.kind == KEEPER_LOST) {
+        u->lost = true;
+        tell(r, (struct root_msg){.kind = ROOT_LOST, .unit = u->id, .pid = u->pid, .code = k.code}, -1);
     } else if (k.kind == KEEPER_EXITED) {
         u->status = k.code;
     } else if (k.kind == KEEPER_LOOKED) {
@@ -614,7 +619,7 @@ static void control_ended(struct root *r, int status)
     if (r->ending) return;
     if (!r->upgraded) complain("weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    bool lived = now_ms() - r->control_started_ms > 5000;
+    bool lived = now_ms() - r->control_started_ms > CONTROL_LIVED_MS;
     r->control_failures = lived ? 0 : r->control_failures + 1;
     r->control_due_ms = now_ms() + (r->control_failures ? 100 << (r->control_failures < 6 ? r->control_failures : 6) : 0);
 }
