@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* base: memory and containers that every room shares. Knows nobody, does no I/O, reads no clock.
- * Owns: checks, string helpers, arena, byte buffer, intrusive list and table. */
+ * Owns: checks, string helpers, escaping, arena, byte buffer, intrusive list and table. */
 #ifndef WEIR_BASE_H
 #define WEIR_BASE_H
 
@@ -89,6 +89,15 @@ static inline void weir_copy(void *to, const void *from, size_t len)
         for (size_t i = 0; i < len; i++) t[i] = f[i];
     }
 }
+
+/* ---- text of strangers, for logs and terminals ---- */
+/* Length of the printable character of UTF-8 that begins at p (a tab is one), 0: there is none. len > 0. */
+size_t weir_utf8_printable(const char *p, size_t len);
+/* UTF-8 passes; control characters (C1 too) and bytes that are none are \xHH. What has no room is cut; how many were written. */
+size_t weir_text_escape(char *out, size_t room, const char *p, size_t len);
+/* The inside of a string of JSON: valid for any bytes; control characters are \u00HH, bytes that are no UTF-8 the text \xHH. A
+ * byte takes at most 6. */
+size_t weir_json_escape(char *out, size_t room, const char *p, size_t len);
 
 /* ---- arena: bump allocation, freed at once ---- */
 struct weir_arena_block;

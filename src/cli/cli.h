@@ -14,6 +14,11 @@ int weir_cmd_restart(int argc, char **argv);
 int weir_cmd_scale(int argc, char **argv);
 int weir_cmd_stop(int argc, char **argv);
 int weir_cmd_drain(int argc, char **argv);
+int weir_cmd_reopen(int argc, char **argv);
+int weir_cmd_suspend(int argc, char **argv);
+int weir_cmd_resume(int argc, char **argv);
+int weir_cmd_deny(int argc, char **argv);
+int weir_cmd_allow(int argc, char **argv);
 int weir_cmd_upgrade(int argc, char **argv);
 int weir_cmd_call(int argc, char **argv);
 

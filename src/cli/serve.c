@@ -21,12 +21,13 @@
 
 struct serve {
     const char *config, *dir, *listen;
-    bool no_sites;
+    bool no_sites, watch;
 };
 
 static const struct argp_option options[] = {
     {"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT " if no folder is named]", 0},
     {"listen", 'l', "URL", 0, "for a folder: where to listen [http://127.0.0.1:8080]", 0},
+    {"watch", 'w', NULL, 0, "restart a pool when its program changes, reload when the configuration does", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -35,6 +36,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case 'c': o->config = arg; return 0;
     case 'l': o->listen = arg; return 0;
+    case 'w': o->watch = true; return 0;
     case ARGP_KEY_ARG:
         if (o->dir || o->no_sites) argp_usage(state);
         o->dir = arg;
@@ -119,6 +121,7 @@ static int become_root_part(const struct serve *o)
         argv[argc++] = o->listen ? o->listen : "http://127.0.0.1:8080";
     }
     if (o->no_sites) argv[argc++] = "--no-sites";
+    if (o->watch) argv[argc++] = "--watch";
     argv[argc] = NULL;
     execv(supervise, (char **)(uintptr_t)argv);
     fprintf(stderr, "weir: %s: %s\n", supervise, strerror(errno));
@@ -141,7 +144,9 @@ int weir_cmd_serve(int argc, char **argv)
 
 int weir_cmd_supervise(int argc, char **argv)
 {
-    static const struct argp_option only[] = {{"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT "]", 0}, {0}};
+    static const struct argp_option only[] = {{"config", 'c', "FILE", 0, "the configuration [" WEIR_CONFIG_DEFAULT "]", 0},
+                                             {"watch", 'w', NULL, 0, "restart a pool when its program changes, reload when the configuration does", 0},
+                                             {0}};
     static const struct argp argp = {only, parse, NULL, "Runs the FastCGI server without a web server: the pools of the configuration.",
                                      NULL, NULL, NULL};
     struct serve o = {.no_sites = true};
@@ -153,12 +158,13 @@ int weir_cmd_supervise(int argc, char **argv)
 
 int weir_cmd_control(int argc, char **argv)
 {
-    const char *fd = getenv("WEIR_ROOT"), *dir = getenv("WEIR_DIR"), *privileged = getenv("WEIR_PRIVILEGED");
+    const char *fd = getenv("WEIR_ROOT"), *dir = getenv("WEIR_DIR"), *privileged = getenv("WEIR_PRIVILEGED"), *state = getenv("WEIR_STATE");
     struct weir_control_options o = {.run_dir = dir};
     if (!fd || !dir) {
         fputs("weir control is started by weir-supervise\n", stderr);
         return 2;
     }
+    o.state_dir = state && state[0] == '/' ? state : NULL;
     o.root_fd = atoi(fd);
     o.privileged = privileged && privileged[0] == '1';
     for (int i = 1; i < argc; i++) {
@@ -166,6 +172,7 @@ int weir_cmd_control(int argc, char **argv)
         else if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc) o.dir = argv[++i];
         else if (strcmp(argv[i], "--listen") == 0 && i + 1 < argc) o.listen = argv[++i];
         else if (strcmp(argv[i], "--no-sites") == 0) o.no_sites = 1;
+        else if (strcmp(argv[i], "--watch") == 0) o.watch = 1;
     }
     return weir_control_run(&o);
 }

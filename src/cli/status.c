@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`, `upgrade`: orders to the control socket of the running weir. */
+/* Asking the running weir; `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`, `reopen`, `upgrade`: orders to the control socket of the running weir. */
 #include <argp.h>
 #include <errno.h>
 #include <jansson.h>
@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cli/ask.h"
 #include "cli/cli.h"
 #include "weir/weir.h"
 
@@ -36,40 +37,53 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
-static int connect_to(const struct order *o)
+static int try_socket(const char *path)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    char own[64];
-    snprintf(own, sizeof own, "/tmp/weir-%d.sock", (int)geteuid());
-    const char *path = o->socket ? o->socket : geteuid() == 0 ? "/run/weir/control.sock" : own;
     if (strlen(path) >= sizeof a.sun_path) {
-        fprintf(stderr, "weir: the path of the socket is too long\n");
+        errno = ENAMETOOLONG;
         return -1;
     }
     memcpy(a.sun_path, path, strlen(path));
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0) return fd;
-    fprintf(stderr, "weir: no weir answers at %s: %s\n", path, strerror(errno));
-    if (fd >= 0) close(fd);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) == 0) return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
     return -1;
 }
 
-static json_t *ask(const struct order *o, const char *command)
+/* By default: one's own weir, else the machine's, which may know us. */
+static int connect_to(const char *path)
 {
-    int fd = connect_to(o);
+    char own[64];
+    const char *usual = "/run/weir/control.sock";
+    snprintf(own, sizeof own, "/tmp/weir-%d.sock", (int)geteuid());
+    bool guess = !path && geteuid() != 0;
+    if (!path) path = guess ? own : usual;
+    int fd = try_socket(path);
+    if (fd < 0 && guess && errno == ENOENT && access(usual, F_OK) == 0) fd = try_socket(path = usual);
+    if (fd < 0) fprintf(stderr, "weir: no weir answers at %s: %s\n", path, strerror(errno));
+    return fd;
+}
+
+json_t *weir_ask(const char *socket, json_t *order)
+{
     json_error_t err;
-    if (fd < 0) return NULL;
-    json_t *q = json_pack("{s:s, s:s*}", "command", command, "name", o->name);
-    if (o->number) {
-        json_object_set_new(q, "least", json_integer(o->least));
-        json_object_set_new(q, "most", json_integer(o->most));
+    if (!order) fprintf(stderr, "weir: names and texts have to be UTF-8\n");
+    char *text = order ? json_dumps(order, JSON_COMPACT) : NULL;
+    json_decref(order);
+    int fd = text ? connect_to(socket) : -1;
+    if (fd < 0) {
+        free(text);
+        return NULL;
     }
-    char *text = json_dumps(q, JSON_COMPACT);
-    json_decref(q);
-    bool sent = text && send(fd, text, strlen(text), MSG_NOSIGNAL) >= 0 && send(fd, "\n", 1, MSG_NOSIGNAL) == 1;
+    size_t len = strlen(text), sent = 0;
+    text[len++] = '\n'; /* where its NUL was */
+    for (ssize_t n = 0; sent < len && n >= 0; sent += n > 0 ? (size_t)n : 0) n = send(fd, text + sent, len - sent, MSG_NOSIGNAL);
     free(text);
     shutdown(fd, SHUT_WR);
-    FILE *f = sent ? fdopen(fd, "r") : NULL;
+    FILE *f = fdopen(fd, "r"); /* also where not all was taken: it may say why */
     json_t *answer = f ? json_loadf(f, JSON_DISABLE_EOF_CHECK, &err) : NULL;
     if (f) fclose(f);
     else close(fd);
@@ -91,7 +105,7 @@ static long long num(const json_t *o, const char *key)
 static void print_status(const json_t *s)
 {
     size_t i, k;
-    json_t *pool, *unit;
+    json_t *pool, *unit, *site;
     const json_t *g = json_object_get(s, "gateway");
     printf("weir %s, up %lld s, configuration %lld\n", str(s, "version"), num(s, "uptime_ms") / 1000, num(s, "configuration"));
     if (num(g, "pid"))
@@ -99,10 +113,15 @@ static void print_status(const json_t *s)
                num(g, "connections"), num(g, "restarts"));
     json_array_foreach(json_object_get(g, "others"), i, unit)
         printf("gateway %lld: %s, %lld connections\n", num(unit, "pid"), str(unit, "state"), num(unit, "connections"));
+    if (num(s, "denied")) printf("denied: %lld addresses (weir deny --list)\n", num(s, "denied"));
+    json_array_foreach(json_object_get(s, "suspended"), i, site)
+        printf("site %s: suspended by %s%s\n", str(site, "site"), strcmp(str(site, "by"), "order") == 0 ? "an order, until it is resumed" : "its configuration",
+               json_is_true(json_object_get(site, "configured")) ? "" : "; it is not configured now");
     json_array_foreach(json_object_get(s, "pools"), i, pool)
     {
-        printf("pool %s (%s%s%s%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
-               json_is_true(json_object_get(pool, "stopped")) ? ", stopped" : "", str(pool, "scaled")[0] ? ", scaled to " : "", str(pool, "scaled"),
+        printf("pool %s (%s%s%s%s%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
+               json_is_true(json_object_get(pool, "stopped")) ? ", stopped until a restart or reload" : "",
+               str(pool, "scaled")[0] ? ", scaled to " : "", str(pool, "scaled"), str(pool, "scaled")[0] ? " until a reload" : "",
                num(pool, "requests"), num(pool, "queued"), num(pool, "refused") + num(pool, "timed_out"), num(pool, "restarts"));
         if (str(pool, "problem")[0]) printf("  problem: %s\n", str(pool, "problem"));
         json_array_foreach(json_object_get(pool, "processes"), k, unit)
@@ -111,24 +130,33 @@ static void print_status(const json_t *s)
     }
 }
 
-static int run(struct order *o, const char *command)
+int weir_print_answer(json_t *a, bool json, void (*print)(const json_t *answer))
 {
-    json_t *a = ask(o, command);
     if (!a) return 1;
     const char *error = json_string_value(json_object_get(a, "error"));
-    int status = error ? 1 : 0;
-    if (o->json) {
+    if (json) {
         json_dumpf(a, stdout, JSON_INDENT(2));
         putchar('\n');
     } else if (error) {
         fprintf(stderr, "%s%s%s", strncmp(error, "weir:", 5) == 0 ? "" : "weir: ", error, error[0] && error[strlen(error) - 1] == '\n' ? "" : "\n");
     } else if (json_object_get(a, "ok")) {
         puts(str(a, "ok"));
-    } else {
-        print_status(a);
+    } else if (print) {
+        print(a);
     }
+    int status = error ? 1 : 0;
     json_decref(a);
     return status;
+}
+
+static int run(struct order *o, const char *command)
+{
+    json_t *q = json_pack("{s:s, s:s*}", "command", command, "name", o->name);
+    if (o->number) {
+        json_object_set_new(q, "least", json_integer(o->least));
+        json_object_set_new(q, "most", json_integer(o->most));
+    }
+    return weir_print_answer(weir_ask(o->socket, q), o->json, print_status);
 }
 
 /* N or A..B. */
@@ -189,6 +217,11 @@ int weir_cmd_stop(int argc, char **argv)
 int weir_cmd_drain(int argc, char **argv)
 {
     return command(argc, argv, "POOL", "Ends a pool as stop does, but cuts nothing: it waits for what runs, however long.", "drain", 1);
+}
+
+int weir_cmd_reopen(int argc, char **argv)
+{
+    return command(argc, argv, NULL, "Opens log files anew, after they were moved away. SIGUSR1 to the root part does the same.", "reopen", 0);
 }
 
 int weir_cmd_upgrade(int argc, char **argv)

@@ -64,6 +64,7 @@ struct weir_conf_listener {
     struct weir_config_place place;
 };
 
+#define WEIR_CONFIG_PAGE_MAX 32768 /* bytes of a suspended site's text or page */
 enum weir_conf_action { WEIR_ACTION_FILES, WEIR_ACTION_PHP, WEIR_ACTION_POOL, WEIR_ACTION_REDIRECT, WEIR_ACTION_DENY };
 enum weir_conf_match { WEIR_MATCH_PREFIX, WEIR_MATCH_SUFFIX, WEIR_MATCH_EXACT };
 struct weir_conf_pattern {
@@ -101,6 +102,9 @@ struct weir_conf_site {
     struct weir_conf_route *routes; /* in the order written; the last one is the site's own and matches all */
     size_t route_count;
     bool debug;
+    bool is_suspended;        /* every request is answered 503, with: */
+    bool suspended_page;      /* text is HTML, of a file; else plain */
+    struct weir_str suspended; /* may be empty */
     const char *broken;       /* not NULL: this site is disabled, the reason (answers 503) */
     bool same;                /* as a pool's */
     struct weir_config_place place;
@@ -138,6 +142,9 @@ struct weir_conf_pool {
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
     uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
+    uint32_t log_rate;        /* lines of its output in a second; 0: no limit [2000] */
+    const char **watch;       /* absolute: files and folders; when one changes, the pool restarts */
+    size_t watch_count;
     const char *ready_path;   /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
     bool notify;              /* ready when it says READY=1 (sd_notify) */
     struct weir_pair *php_values, *php_admin_values;
@@ -152,12 +159,26 @@ struct weir_conf_pool {
     bool same;                /* all that it is made of is as it was: the machine was looked at then */
     struct weir_config_place place;
 };
+enum weir_conf_role_kind { WEIR_ROLE_NONE, WEIR_ROLE_READ, WEIR_ROLE_OPERATE, WEIR_ROLE_ADMIN }; /* each may what those before it may */
+enum weir_conf_who { WEIR_WHO_USER, WEIR_WHO_GROUP, WEIR_WHO_OWNER };
+struct weir_conf_role {
+    enum weir_conf_role_kind role;
+    enum weir_conf_who who;
+    const char *name;         /* of the user or group; OWNER: the user of a pool, for that pool */
+    struct weir_config_place place;
+};
 struct weir_config {
     struct weir_arena arena;
     unsigned refs;            /* atomic */
     const char *user, *gateway_user;   /* weir, weir-gw */
     const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
+    struct weir_conf_role *roles; /* who else may drive it; root and the user who runs Weir may all */
+    size_t role_count;
+    const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
+    bool log_json;            /* its lines are JSON */
+    const char *app_log;      /* lines of apps; NULL: beside our own */
+    bool app_log_json;
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */
     uint64_t temp_bytes;      /* all spill files together [20 GiB] */
     uint32_t threads;         /* gateway [number of CPUs] */

@@ -143,6 +143,9 @@ struct config_times {
 void config_times(struct parser *p, const struct node *block, const struct config_times *t);
 void config_twice(struct parser *p, const struct node *n, size_t word, const struct weir_config_place *first);
 bool config_env_name(struct weir_str s);
+/* A word that names a file: /x, ./x, ../x, ~/x. Its page stands among the sources, as this name and the path. */
+bool config_names_file(const struct node *n, size_t word);
+#define PAGE_SOURCE "page "
 void config_read_pool(struct parser *p, const struct node *n);
 void config_pool_vars(struct parser *p, const struct node *n); /* of this block */
 #define CONFIG_TENANT_MAX 40

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Checks of a configuration against this machine: users, programs, folders. */
 #include <errno.h>
+#include <grp.h>
 #include <limits.h>
 #include <pwd.h>
 #include <stdarg.h>
@@ -117,6 +118,15 @@ static bool loopback(const char *address)
     return strncmp(address, "fastcgi://127.", 14) == 0 || strncmp(address, "fastcgi://[::1]", 15) == 0;
 }
 
+static void check_role(const struct weir_conf_role *o, struct weir_config_report *r)
+{
+    char advice[96];
+    bool group = getgrnam(o->name) != NULL;
+    if (o->who == WEIR_WHO_OWNER || (o->who == WEIR_WHO_GROUP ? group : getpwnam(o->name) != NULL)) return;
+    snprintf(advice, sizeof advice, o->who == WEIR_WHO_USER && group ? "write %%%.40s for the group" : "check the name", o->name);
+    say(r, WEIR_CONFIG_WARNING, &o->place, advice, "there is no %s %.40s", o->who == WEIR_WHO_GROUP ? "group" : "user", o->name);
+}
+
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
     uid_t gateway = 0;
@@ -134,6 +144,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             say(report, WEIR_CONFIG_ERROR, &none, "create it with useradd --system, or name another in weir { user CONTROL GATEWAY }",
                 pw ? "%s is root" : "there is no user %s for Weir itself", own[i]);
     }
+    for (size_t i = 0; i < c->role_count; i++) check_role(&c->roles[i], report);
     struct rlimit limit;
     for (size_t i = 0; i < c->pool_count; i++) {
         const struct weir_conf_pool *o = &c->pools[i];

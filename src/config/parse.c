@@ -11,7 +11,7 @@
 
 static const char built_in[] =
     "defaults pool {\n"
-    "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept\n"
+    "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept; log-rate 2000\n"
     "    time { request none; silent 60s; slow 5s; start 60s; idle 10s; ping none }\n"
     "}\n"
     "defaults site {\n"
@@ -40,6 +40,48 @@ static bool read_built_in(struct parser *p)
 
 /* ---- the program ---- */
 
+static bool valid_word(struct weir_str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!((s.ptr[i] >= 'a' && s.ptr[i] <= 'z') || (s.ptr[i] >= 'A' && s.ptr[i] <= 'Z') || (s.ptr[i] >= '0' && s.ptr[i] <= '9') || strchr("_-.$", s.ptr[i])))
+            return false;
+    return s.len > 0;
+}
+
+static void read_role(struct parser *p, const struct node *n, size_t word, enum weir_conf_role_kind role)
+{
+    struct weir_config *c = p->c;
+    struct weir_str s = n->words[word].text;
+    struct weir_conf_role *o = &c->roles[c->role_count];
+    bool owner = weir_str_eq(s, WEIR_STR("@pool-owner")), group = weir_str_prefix(s, WEIR_STR("%"));
+    if (owner && role == WEIR_ROLE_ADMIN) {
+        config_bad(p, n, word, "cannot be admin", "write it behind read or operate: it is for his own pools");
+        return;
+    }
+    if (group) s = weir_str(s.ptr + 1, s.len - 1);
+    if (!owner && !valid_word(s)) {
+        config_bad(p, n, word, "names nobody", "write a user, %group, or @pool-owner");
+        return;
+    }
+    *o = (struct weir_conf_role){.role = role, .who = owner ? WEIR_WHO_OWNER : group ? WEIR_WHO_GROUP : WEIR_WHO_USER, .name = config_keep(p, s),
+                                 .place = config_place(p, n)};
+    c->role_count++;
+}
+
+static void read_control(struct parser *p, const struct node *block)
+{
+    size_t words = 0;
+    p->c->control_path = config_path(p, block, 1);
+    for (const struct node *n = block->children; n; n = n->next) words += n->count;
+    p->c->role_count = 0;
+    p->c->roles = config_alloc(p, (words + 1) * sizeof *p->c->roles);
+    for (const struct node *n = block->children; n && p->c->roles; n = n->next) {
+        if (n->used) continue;
+        enum weir_conf_role_kind role = node_is(n, "read") ? WEIR_ROLE_READ : node_is(n, "operate") ? WEIR_ROLE_OPERATE : WEIR_ROLE_ADMIN;
+        for (size_t i = 1; i < n->count; i++) read_role(p, n, i, role);
+    }
+}
+
 static void read_weir(struct parser *p, const struct node *block)
 {
     struct weir_config *c = p->c;
@@ -60,12 +102,20 @@ static void read_weir(struct parser *p, const struct node *block)
         } else if (node_is(n, "drain")) {
             config_get_time(p, n, 1, false, &c->drain_ms);
         } else if (node_is(n, "control")) {
-            c->control_path = config_path(p, n, 1);
+            read_control(p, n);
+        } else if (node_is(n, "deny-file")) {
+            c->deny_file = config_path(p, n, 1);
         } else if (node_is(n, "log")) {
             struct weir_str s = n->words[1].text;
             c->log_path = weir_str_eq(s, WEIR_STR("off")) || weir_str_eq(s, WEIR_STR("-")) ? config_keep(p, s) : config_path(p, n, 1);
-            if (n->count > 2 && !weir_str_eq(n->words[2].text, WEIR_STR("combined")))
-                config_say(p->report, WEIR_CONFIG_LATER, n, 2, "use combined for now", "log formats: not in this version");
+            c->log_json = n->count > 2 && weir_str_eq(n->words[2].text, WEIR_STR("json"));
+            if (n->count > 2 && !c->log_json && !weir_str_eq(n->words[2].text, WEIR_STR("combined")))
+                config_say(p->report, WEIR_CONFIG_LATER, n, 2, "use combined or json for now", "log formats: not in this version");
+        } else if (node_is(n, "app-log")) {
+            c->app_log = weir_str_eq(n->words[1].text, WEIR_STR("-")) ? NULL : config_path(p, n, 1);
+            c->app_log_json = n->count > 2 && weir_str_eq(n->words[2].text, WEIR_STR("json"));
+            if (n->count > 2 && !c->app_log_json && !weir_str_eq(n->words[2].text, WEIR_STR("text"))) config_bad(p, n, 2, "is no format", "write text or json");
+            if (!c->app_log && n->count > 2) config_bad(p, n, 2, "has no meaning here", "name a file, or leave it out");
         } else if (node_is(n, "temp")) {
             c->temp_dir = config_path(p, n, 1);
             if (n->count > 2) config_get_size(p, n, 2, &c->temp_bytes);

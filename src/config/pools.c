@@ -90,6 +90,17 @@ static void read_ready(struct parser *p, struct weir_conf_pool *o, const struct 
     else if (!o->notify && !weir_str_eq(s, WEIR_STR("accept"))) config_bad(p, n, 1, "is no kind of readiness", "write accept, notify, or a path to ask for");
 }
 
+static void read_watch(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    size_t first = 1 + config_appends(n), have = config_appends(n) ? o->watch_count : 0;
+    const char **all = config_alloc(p, (have + n->count) * sizeof *all);
+    if (!all) return;
+    if (have) memcpy(all, o->watch, have * sizeof *all);
+    for (size_t i = first; i < n->count; i++) all[have++] = config_path(p, n, i);
+    o->watch = all;
+    o->watch_count = have;
+}
+
 static void read_recycle(struct parser *p, struct weir_conf_pool *o, const struct node *block)
 {
     for (const struct node *n = block->children; n; n = n->next) {
@@ -172,6 +183,10 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     } else if (node_is(n, "time")) {
         struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms, .ping = &o->ping_ms};
         config_times(p, n, &t);
+    } else if (node_is(n, "log-rate")) {
+        config_count(p, n, 1, 0, 1000000, &o->log_rate);
+    } else if (node_is(n, "watch")) {
+        read_watch(p, o, n);
     } else if (node_is(n, "check")) {
         o->check = config_text(p, n, 1).ptr;
         o->check_ms = 5000;
@@ -276,6 +291,8 @@ void config_read_pool(struct parser *p, const struct node *n)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready /PATH for its start, time { ping TIME } for later", "check is for servers that others own (connect)");
     if (o->kind == WEIR_POOL_CGI && o->notify)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready accept, or ready /PATH", "the programs of a cgi pool run for one request each: none can say that it is ready");
+    for (const struct node *k = n->children; k && o->kind == WEIR_POOL_CONNECT; k = k->next)
+        if (!k->used && node_is(k, "watch")) config_say(p->report, WEIR_CONFIG_ERROR, k, 0, "remove it", "others restart what \"connect\" names: \"watch\" has no meaning here");
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
     config_remember(p, &p->pool_names, o->name, n, 1, c->pool_count++);

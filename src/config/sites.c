@@ -296,12 +296,45 @@ static void site_names(struct parser *p, struct weir_conf_site *s, const struct 
     }
 }
 
+bool config_names_file(const struct node *n, size_t word)
+{
+    struct weir_str s = n->words[word].text;
+    return weir_str_prefix(s, WEIR_STR("/")) || weir_str_prefix(s, WEIR_STR("./")) || weir_str_prefix(s, WEIR_STR("../")) || weir_str_prefix(s, WEIR_STR("~/"));
+}
+
+static void read_page(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    const char *path = config_path(p, n, 1);
+    s->suspended_page = true;
+    for (size_t i = 1; i < p->sources->count; i++) {
+        const struct weir_config_source *o = &p->sources->list[i];
+        if (strncmp(o->name, PAGE_SOURCE, strlen(PAGE_SOURCE)) != 0 || strcmp(o->name + strlen(PAGE_SOURCE), path) != 0) continue;
+        s->suspended = weir_arena_str(&p->c->arena, weir_str(o->text, o->len));
+        return;
+    }
+    config_say(p->report, WEIR_CONFIG_WARNING, n, 1, "the site is suspended all the same, with a page of Weir's own",
+               "the page \"%.200s\" cannot be read, or is larger than %d KiB", path, WEIR_CONFIG_PAGE_MAX / 1024);
+}
+
+static void read_suspended(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    bool no = weir_str_eq(n->words[1].text, WEIR_STR("no")) && !n->words[1].quoted;
+    s->is_suspended = !no; /* no: although the defaults say so */
+    s->suspended_page = false;
+    s->suspended = (struct weir_str){0};
+    if (no) return;
+    if (config_names_file(n, 1)) read_page(p, s, n);
+    else s->suspended = config_text(p, n, 1);
+    if (s->suspended.len > WEIR_CONFIG_PAGE_MAX) config_bad(p, n, 1, "is too long for a text", "write it into a file, at most 32 KiB");
+}
+
 static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_conf_route *own, const struct node *block,
                        const struct node **action)
 {
     for (const struct node *k = block ? block->children : NULL; k; k = k->next) {
         if (k->used || node_is(k, "route")) continue;
         if (node_is(k, "listen")) site_listens(p, s, k);
+        else if (node_is(k, "suspended")) read_suspended(p, s, k);
         else if (node_is(k, "debug")) config_get_flag(p, k, 1, &s->debug);
         else route_setting(p, own, k, action);
     }

@@ -262,13 +262,20 @@ static int read_pattern(struct reading *rd, const struct node *n, struct weir_co
     return status;
 }
 
+static bool is_page(const struct weir_config_source *s)
+{
+    return strncmp(s->name, PAGE_SOURCE, strlen(PAGE_SOURCE)) == 0;
+}
+
 static void compare_main(const struct reading *rd)
 {
+    size_t files = 0;
     if (!rd->old || !rd->old->count) return;
     const struct weir_config_source *a = &rd->old->list[0];
     struct weir_config_source *b = &rd->out->list[0];
     b->same = a->len == b->len && memcmp(a->text, b->text, a->len) == 0 && strcmp(a->dir, b->dir) == 0;
-    rd->out->changed = !b->same || rd->found + 1 != rd->old->count;
+    for (size_t i = 0; i < rd->old->count; i++) files += !is_page(&rd->old->list[i]);
+    rd->out->changed = !b->same || rd->found + 1 != files;
 }
 
 /* The files that the main one includes, in the order of their names. */
@@ -373,6 +380,65 @@ static int read_homes(const struct weir_config_sources *old, struct weir_config_
     return status;
 }
 
+/* ---- pages of suspended sites: texts beside the others, so that the gateway needs no right to read them ---- */
+
+static int read_page(struct weir_config_sources *s, const char *path)
+{
+    char name[PATH_MAX + 8];
+    struct stat st;
+    char *text = NULL;
+    ssize_t len = -1;
+    snprintf(name, sizeof name, PAGE_SOURCE "%s", path);
+    for (size_t i = 0; i < s->count; i++)
+        if (strcmp(s->list[i].name, name) == 0) return WEIR_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= WEIR_CONFIG_PAGE_MAX && (text = malloc((size_t)st.st_size + 1)))
+        len = pread(fd, text, (size_t)st.st_size, 0);
+    if (fd >= 0) close(fd);
+    if (len < 0) { /* told when it is parsed */
+        free(text);
+        return WEIR_OK;
+    }
+    text[len] = 0;
+    return add(s, name, strdup("/"), text, (size_t)len) ? WEIR_OK : WEIR_NOMEM;
+}
+
+static int read_pages_of(struct parser *p, struct weir_config_sources *s, const struct node *block)
+{
+    for (const struct node *k = block->children; k; k = k->next) {
+        if (k->used || k->count != 2 || !node_is(k, "suspended") || !config_names_file(k, 1)) continue;
+        if (read_page(s, config_path(p, k, 1)) < 0) return WEIR_NOMEM;
+    }
+    return WEIR_OK;
+}
+
+static int read_pages(struct weir_config_sources *s)
+{
+    struct weir_config_report quiet; /* its mistakes are told when it is parsed */
+    struct parser p = {0};
+    int status = WEIR_OK;
+    bool any = false;
+    for (size_t i = 0; i < s->count && !any; i++) any = memmem(s->list[i].text, s->list[i].len, "suspended", 9) != NULL;
+    if (!any) return status;
+    weir_config_report_init(&quiet);
+    struct weir_config_sources now = *s; /* its list grows under the parser */
+    now.list = malloc(s->count * sizeof *now.list);
+    if (now.list) memcpy(now.list, s->list, s->count * sizeof *now.list);
+    if (!now.list || !config_gather(&p, &now, &quiet)) status = WEIR_NOMEM;
+    for (const struct node *n = p.first; n && status == WEIR_OK; n = n->next) {
+        if (!node_is(n, "site")) continue;
+        config_site_vars(&p, n);
+        for (int i = 0; i < LAYERS && status == WEIR_OK; i++)
+            if (p.site[i]) status = read_pages_of(&p, s, p.site[i]);
+        if (status == WEIR_OK) status = read_pages_of(&p, s, n);
+    }
+    config_parser_fini(&p);
+    weir_config_drop(p.c);
+    weir_config_report_fini(&quiet);
+    free(now.list);
+    return status;
+}
+
 int weir_config_read_fd(int fd, const char *path, const struct weir_config_sources *old, struct weir_config_sources *out,
                         struct weir_config_report *report)
 {
@@ -382,6 +448,7 @@ int weir_config_read_fd(int fd, const char *path, const struct weir_config_sourc
     if (own >= 0) close(own);
     if (status == WEIR_OK) status = read_includes(old, out, report);
     if (status == WEIR_OK) status = read_homes(old, out);
+    if (status == WEIR_OK) status = read_pages(out);
     return report->errors ? WEIR_INVALID : status;
 }
 

@@ -36,7 +36,8 @@ static void check_pool(struct parser *p, struct node *pool, const char *user)
     static const struct {
         const char *name, *advice;
     } denied[] = {{"user", "it is the file's own"}, {"group", "it is the user's own"}, {"connect", "a tenant's pools run their own processes"},
-                  {"publish", "write it in the main file"}, {"listen", "write it in the main file"}};
+                  {"publish", "write it in the main file"}, {"listen", "write it in the main file"},
+                  {"watch", "folders that are watched are few, and for all"}, {"log-rate", "defaults pool of the main file tells it"}};
     if (pool->count > 1 && !is_his(pool->words[1].text, user)) {
         char advice[128];
         snprintf(advice, sizeof advice, "name it %s, or %s-something", user, user);
@@ -55,6 +56,7 @@ static void check_site(struct parser *p, struct node *block, const char *user)
         if (n->used) continue;
         if (node_is(n, "route")) check_site(p, n, user);
         else if (node_is(n, "listen")) not_for_tenants(p, n, "defaults site of the main file tells where");
+        else if (node_is(n, "suspended") && n->count > 1 && config_names_file(n, 1)) not_for_tenants(p, n, "write a text: a file would be read with other rights than his");
         else if (node_is(n, "app-root")) not_for_tenants(p, n, "root is what his app sees");
         else if ((node_is(n, "php") || node_is(n, "pool")) && n->count > 1 && !is_his(n->words[1].text, user)) {
             config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name one of this file", "the pool \"%.64s\" is not %s's", n->words[1].text.ptr, user);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The control socket: one JSON object a line in, one out. Only root, the user who runs Weir, and control's own user may
- * speak; the gateway's user may not (roles come later). */
+/* The control socket: one JSON object a line in, one out. Who may speak there, and order what, roles.c tells from the
+ * credentials of whoever connected; they are looked at with each order. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -32,6 +32,7 @@ void command_socket(struct control *c, int fd, int error)
     }
     fcntl(fd, F_SETFL, O_NONBLOCK);
     if (watch_add(c, &c->listen, WATCH_LISTEN, fd) < 0) no_socket(c, errno);
+    command_mode(c);
 }
 
 /* A path that the configuration names, or /tmp: made here. 0, or an errno. */
@@ -75,23 +76,51 @@ void command_listen(struct control *c)
     c->own_socket = c->control_path[0] != 0;
 }
 
+void command_mode(struct control *c)
+{
+    char path[32];
+    struct stat st;
+    if (!c->control_path[0]) return;
+    int fd = open(c->control_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_uid == geteuid()) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        if (chmod(path, c->conf->role_count ? 0666 : 0600) < 0) say("the mode of %s cannot be changed: %s", c->control_path, strerror(errno));
+    }
+    if (fd >= 0) close(fd);
+}
+
+static void refuse(int fd, const char *why)
+{
+    char line[160];
+    int n = snprintf(line, sizeof line, "{\"error\":\"%s\"}\n", why);
+    if (send(fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) errno = 0;
+    close(fd);
+}
+
 void command_accept(struct control *c)
 {
     int fd = accept4(c->listen.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     struct ucred who;
+    struct rights may = {0};
     socklen_t len = sizeof who;
     if (fd < 0) return;
-    struct client *k = calloc(1, sizeof *k);
-    bool may = k && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && (who.uid == 0 || who.uid == geteuid());
-    if (!may) {
-        static const char no[] = "{\"error\":\"you may not do that: run it as root\"}\n";
-        if (send(fd, no, sizeof no - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) errno = 0;
-        close(fd);
-        free(k);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0) roles_of(c, who.uid, &may);
+    if (may.all == WEIR_ROLE_NONE && may.own == WEIR_ROLE_NONE) {
+        refuse(fd, "you may not do that: run it as root, or let weir { control PATH { read operate admin } } name you");
+        return;
+    }
+    bool guest = may.all < WEIR_ROLE_ADMIN;
+    struct client *k = guest && c->guests >= CLIENTS_MAX ? NULL : calloc(1, sizeof *k);
+    if (!k) {
+        refuse(fd, "too many others ask: try again");
         return;
     }
     k->uid = who.uid;
-    if (watch_add(c, &k->w, WATCH_CLIENT, fd) < 0) free(k);
+    k->guest = guest;
+    c->guests += guest;
+    if (watch_add(c, &k->w, WATCH_CLIENT, fd) == 0) return;
+    c->guests -= guest;
+    free(k);
 }
 
 /* ---- status ---- */
@@ -132,10 +161,25 @@ static json_t *pool_json(const struct pool *p)
     return o;
 }
 
-static json_t *status_json(const struct control *c)
+static json_t *pools_json(const struct control *c, const struct rights *may)
 {
-    json_t *pools = json_array(), *threads = json_array(), *listen = json_array(), *others = json_array();
-    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) json_array_append_new(pools, pool_json(WEIR_CONTAINER(l, struct pool, link)));
+    json_t *pools = json_array();
+    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
+        const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
+        if (roles_pool(c, may, WEIR_ROLE_READ, p->name)) json_array_append_new(pools, pool_json(p));
+    }
+    return pools;
+}
+
+static json_t *status_json(const struct control *c, const struct rights *may)
+{
+    json_t *pools = pools_json(c, may), *threads, *listen, *others;
+    if (may->all < WEIR_ROLE_READ) /* of the rest an owner of pools sees nothing */
+        return json_pack("{s:s, s:I, s:I, s:o}", "version", WEIR_VERSION, "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration",
+                         (json_int_t)c->config_version, "pools", pools);
+    threads = json_array();
+    listen = json_array();
+    others = json_array();
     for (size_t i = 0; c->serving && i < c->serving->thread_count; i++)
         json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->serving->threads[i]));
     for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
@@ -148,21 +192,22 @@ static json_t *status_json(const struct control *c)
     json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o, s:o}", "pid", c->serving ? (int)c->serving->pid : 0, "ready",
                                 c->serving && c->serving->ready, "restarts", (int)c->gateway_restarts, "connections",
                                 (json_int_t)(c->serving ? c->serving->connections : 0), "threads", threads, "others", others);
-    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
+    return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o, s:o, s:I}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
                      "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration", (json_int_t)c->config_version, "listen", listen,
-                     "gateway", gateway, "pools", pools);
+                     "gateway", gateway, "pools", pools, "suspended", orders_suspended_json(c), "denied",
+                     (json_int_t)(c->orders.denied.count + c->orders.filed.count));
 }
 
 /* ---- orders ---- */
 
-static json_t *error_json(const char *text)
+json_t *error_json(const char *text)
 {
     char safe[8192 * 4]; /* JSON is UTF-8; what a file or a client said need not be */
     size_t n = strlen(text), at = 0;
     for (size_t i = 0, end; i < n; i = end + 1) { /* line ends stay */
         const char *nl = strchr(text + i, '\n');
         end = nl ? (size_t)(nl - text) : n;
-        at += output_escape(safe + at, sizeof safe - at - 1, text + i, end - i);
+        at += weir_text_escape(safe + at, sizeof safe - at - 1, text + i, end - i);
         if (nl && at + 1 < sizeof safe) safe[at++] = '\n';
     }
     safe[at] = 0;
@@ -190,36 +235,83 @@ static json_t *restart(struct control *c, const char *what)
 static json_t *scale(struct control *c, const char *what, json_t *order)
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
-    if (least < 0 || most < 1 || least > most || most > 1000) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
+    if (least < 0 || most < 1 || least > most || most > SCALE_MAX) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
     if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
     return json_pack("{s:s}", "ok", "it holds until the next reload");
+}
+
+static json_t *reload(struct control *c, struct client *k)
+{
+    k->waits = true;
+    if (c->o.dir) reload_begin(c, -1, false, false);
+    else root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+    return NULL;
+}
+
+static json_t *stop(struct control *c, const char *what, bool patient)
+{
+    if (!what || !pool_stop(c, what, patient)) return no_pool(what);
+    return json_pack("{s:s}", "ok", "nothing new is taken, what runs may end; weir restart starts it again");
+}
+
+enum command { STATUS, RELOAD, RESTART, SCALE, STOP, DRAIN, SUSPEND, RESUME, DENY, ALLOW, REOPEN, UPGRADE };
+static const struct {
+    const char *name;
+    enum weir_conf_role_kind need;
+    bool of_pool; /* the pool's owner may, too */
+} commands[] = {[STATUS] = {"status", WEIR_ROLE_READ, true}, [RELOAD] = {"reload", WEIR_ROLE_ADMIN, false}, [RESTART] = {"restart", WEIR_ROLE_OPERATE, true},
+                [SCALE] = {"scale", WEIR_ROLE_OPERATE, true}, [STOP] = {"stop", WEIR_ROLE_OPERATE, true}, [DRAIN] = {"drain", WEIR_ROLE_OPERATE, true},
+                [SUSPEND] = {"suspend", WEIR_ROLE_OPERATE, false}, [RESUME] = {"resume", WEIR_ROLE_OPERATE, false}, [DENY] = {"deny", WEIR_ROLE_READ, false},
+                [ALLOW] = {"allow", WEIR_ROLE_OPERATE, false}, [REOPEN] = {"reopen", WEIR_ROLE_ADMIN, false},
+                [UPGRADE] = {"upgrade", WEIR_ROLE_ADMIN, false}};
+
+static bool allowed(const struct control *c, const struct rights *may, size_t i, const char *what)
+{
+    enum weir_conf_role_kind need = commands[i].need;
+    if (i == RESTART && what && strcmp(what, "gateway") == 0) return may->all == WEIR_ROLE_ADMIN;
+    if (i == DENY && what) need = WEIR_ROLE_OPERATE;
+    if (may->all >= need) return true;
+    return commands[i].of_pool && (i == STATUS ? may->own >= need : roles_pool(c, may, need, what));
+}
+
+static json_t *not_allowed(const struct rights *may, size_t i, const char *what)
+{
+    char text[256];
+    if (commands[i].of_pool && may->own >= commands[i].need && what) snprintf(text, sizeof text, "there is no pool %.64s of yours", what);
+    else snprintf(text, sizeof text, "you may not do that: weir { control PATH { %s } } has to name you",
+                  commands[i].need == WEIR_ROLE_ADMIN || (i == RESTART && may->all >= WEIR_ROLE_OPERATE) ? "admin" : commands[i].need == WEIR_ROLE_OPERATE || i == DENY ? "operate" : "read");
+    return error_json(text);
 }
 
 /* NULL: it comes later. */
 static json_t *answer(struct control *c, struct client *k, json_t *order)
 {
-    const char *name = json_string_value(json_object_get(order, "command"));
+    const char *name = json_string_value(json_object_get(order, "command")), *what = json_string_value(json_object_get(order, "name"));
+    struct rights may;
+    size_t i = 0;
     if (!name) return error_json("an order without a command");
-    if (strcmp(name, "status") == 0) return status_json(c);
-    if (strcmp(name, "restart") == 0) return restart(c, json_string_value(json_object_get(order, "name")));
-    if (strcmp(name, "reload") == 0) {
-        k->waits = true;
-        if (c->o.dir) reload_begin(c, -1, false, false);
-        else root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
-        return NULL;
-    }
-    if (strcmp(name, "upgrade") == 0) {
+    while (i < WEIR_COUNT(commands) && strcmp(commands[i].name, name) != 0) i++;
+    if (i == WEIR_COUNT(commands)) return error_json("a command that is not known");
+    roles_of(c, k->uid, &may);
+    if (!allowed(c, &may, i, what)) return not_allowed(&may, i, what);
+    switch ((enum command)i) {
+    case STATUS: return status_json(c, &may);
+    case RELOAD: return reload(c, k);
+    case RESTART: return restart(c, what);
+    case SCALE: return scale(c, what, order);
+    case STOP: return stop(c, what, false);
+    case DRAIN: return stop(c, what, true);
+    case SUSPEND: return orders_suspend(c, what, json_string_value(json_object_get(order, "text")), json_is_true(json_object_get(order, "page")));
+    case RESUME: return orders_resume(c, what);
+    case DENY: return what ? orders_deny(c, what, json_integer_value(json_object_get(order, "seconds"))) : orders_denied_json(c);
+    case ALLOW: return orders_allow(c, what);
+    case REOPEN: logs_reopen(c); return json_pack("{s:s}", "ok", "log files are opened anew");
+    case UPGRADE:
         k->waits_upgrade = true;
         root_send(c, &(struct root_msg){.kind = ROOT_UPGRADE}, NULL, 0);
         return NULL;
     }
-    const char *what = json_string_value(json_object_get(order, "name"));
-    if (strcmp(name, "scale") == 0) return scale(c, what, order);
-    if (strcmp(name, "stop") == 0 || strcmp(name, "drain") == 0) {
-        if (!what || !pool_stop(c, what, name[0] == 'd')) return no_pool(what);
-        return json_pack("{s:s}", "ok", "nothing new is taken, what runs may end; weir restart starts it again");
-    }
-    return error_json("a command that is not known");
+    return NULL;
 }
 
 /* Sends what it takes now; the rest when it has room. False: it is gone. */
@@ -281,6 +373,7 @@ static void client_end(struct control *c, struct client *k)
 {
     weir_buf_fini(&k->in);
     weir_buf_fini(&k->out);
+    c->guests -= k->guest;
     watch_end(c, &k->w, true);
 }
 

@@ -33,7 +33,7 @@ void say(const char *fmt, ...)
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
     char out[sizeof line * 4 + 2];
-    size_t n = strlen(line), at = output_escape(out, sizeof out - 1, line, n);
+    size_t n = strlen(line), at = weir_text_escape(out, sizeof out - 1, line, n);
     out[at] = 0;
     fprintf(output_stream(), "weir: %s\n", out);
 }
@@ -87,7 +87,7 @@ static int send_order(struct control *c, struct root_msg *m, const int *fds, siz
 {
     union {
         struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int) * 5)];
+        char room[CMSG_SPACE(sizeof(int) * ROOT_FDS_MAX)];
     } ctl;
     struct iovec v = {m, sizeof *m};
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1};
@@ -120,7 +120,7 @@ static void watch_root(struct control *c, bool writable)
 struct order {
     struct order *next;
     struct root_msg m;
-    int fds[5];
+    int fds[ROOT_FDS_MAX];
     size_t count;
 };
 
@@ -149,6 +149,13 @@ static void send_orders(struct control *c)
         free(o);
     }
     watch_root(c, false);
+}
+
+/* Log files were moved away: new ones are opened, here and in the gateways. */
+void logs_reopen(struct control *c)
+{
+    output_reopen();
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) c->gateways[i].reopen = c->gateways[i].pid != 0;
 }
 
 /* ---- what the terminal says when all is up ---- */
@@ -220,6 +227,10 @@ static void from_root(struct control *c)
         if (c->adopting) c->adopting--;
         units_adopt(c, &m, fd);
         return;
+    case ROOT_UNIT_ERRORS:
+        if (c->adopting) c->adopting--;
+        units_adopt_errors(c, &m, fd);
+        return;
     case ROOT_GATEWAY_UP:
         if (m.flags & 1 && c->adopting) c->adopting--;
         gateway_up(c, &m, fd);
@@ -233,12 +244,20 @@ static void from_root(struct control *c)
         if (m.unit) units_root(c, &m);
         else gateway_failed(c, &m);
         break;
-    case ROOT_READ_AGAIN: reload_begin(c, fd, false, m.flags & 1); break;
+    case ROOT_READ_AGAIN:
+        reload_begin(c, fd, false, m.flags & 1 || c->files.asked);
+        c->files.asked = false;
+        break;
     case ROOT_ENDING: c->ending = true; break;
     case ROOT_UPGRADED:
         command_upgraded(c, m.code, m.text);
         if (m.code == 0) terminated = 1; /* the root part is the new version: it starts ours */
         break;
+    case ROOT_ORDERS:
+        if (c->adopting) c->adopting--;
+        orders_kept(c, fd);
+        break;
+    case ROOT_REOPEN: logs_reopen(c); break;
     default: break;
     }
     if (fd >= 0) close(fd);
@@ -259,6 +278,7 @@ static void dispatch(struct control *c, struct watch *w)
     case WATCH_PROBE: probe_event(c, (struct probe *)(void *)w); break;
     case WATCH_LISTEN: command_accept(c); break;
     case WATCH_NOTIFY: notify_event(c); break;
+    case WATCH_FILES: files_event(c); break;
     case WATCH_CLIENT: command_event(c, (struct client *)(void *)w); break;
     }
 }
@@ -268,6 +288,9 @@ static int next_ms(struct control *c)
     int64_t wait = c->conf && !c->ending ? pools_next_ms(c) : -1;
     int64_t due = c->conf && !c->ending ? gateways_next_ms(c) : -1;
     if (due >= 0 && (wait < 0 || due < wait)) wait = due;
+    int64_t order = c->conf && !c->ending ? orders_next_ms(c) : -1, file = c->conf && !c->ending ? files_next_ms(c) : -1;
+    if (order >= 0 && (wait < 0 || order < wait)) wait = order;
+    if (file >= 0 && (wait < 0 || file < wait)) wait = file;
     return wait < 0 ? -1 : wait > 60000 ? 60000 : (int)wait;
 }
 
@@ -295,6 +318,8 @@ static void finish(struct control *c)
         watch_end(c, w, true);
     }
     bury(c);
+    orders_free(c);
+    files_free(c);
     weir_config_drop(c->conf);
     weir_config_sources_free(&c->sources);
     weir_config_drop(c->next);
@@ -312,11 +337,12 @@ int weir_control_run(const struct weir_control_options *o)
     c.o = *o;
     weir_list_init(&c.heap);
     pools_init(&c);
-    c.config_memfd = c.listen.fd = c.notify.fd = -1;
+    c.config_memfd = c.listen.fd = c.notify.fd = c.files.w.fd = -1;
     for (unsigned i = 0; i < WEIR_COUNT(c.gateways); i++) c.gateways[i] = (struct gateway){.place = i, .link.fd = -1};
     c.next_unit = 1;
     c.started_ms = now_ms();
-    signal(SIGPIPE, SIG_IGN);
+    static const int ignored[] = {SIGPIPE, SIGHUP, SIGUSR1, SIGUSR2}; /* those are for the root part */
+    for (size_t i = 0; i < WEIR_COUNT(ignored); i++) signal(ignored[i], SIG_IGN);
     sigaction(SIGTERM, &sa, NULL);
     sigprocmask(SIG_BLOCK, &term, NULL); /* it arrives only while epoll waits: never between a look at `terminated` and the wait */
     output_begin();
@@ -328,6 +354,8 @@ int weir_control_run(const struct weir_control_options *o)
         for (int i = 0; i < n; i++) dispatch(&c, ev[i].data.ptr);
         bury(&c);
         if (!c.conf || c.ending || c.adopting) continue;
+        files_clock(&c);
+        orders_clock(&c);
         pools_turn(&c);
         gateways_turn(&c);
         announce(&c);

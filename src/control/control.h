@@ -11,6 +11,8 @@ struct weir_control_options {
     const char *config_path;  /* as the user named it; NULL: a folder is served */
     const char *dir, *listen; /* weir serve DIR */
     int no_sites;             /* weir supervise */
+    int watch;                /* pools restart when their programs change, and the configuration is read again when it does */
+    const char *state_dir;    /* for what outlives everything; NULL: there is none */
 };
 /* Runs until the root part ends it: the exit status. */
 int weir_control_run(const struct weir_control_options *o);

@@ -119,7 +119,7 @@ void gateway_up(struct control *c, const struct root_msg *m, int fd)
         unsigned place = (unsigned)(g - c->gateways);
         *g = (struct gateway){.pid = m->pid, .place = place, .link.fd = -1};
     }
-    g->config_sent = g->endpoints_sent = 0;
+    g->config_sent = g->endpoints_sent = g->orders_sent = 0;
     g->ready = false;
     if (m->flags & 1 && g != c->serving && !g->leaves) g->unknown = true;
     if (fd >= 0 && watch_add(c, &g->link, WATCH_LINK, fd) < 0) g->link.fd = -1;
@@ -174,6 +174,13 @@ static void tell_leave(struct control *c, struct gateway *g)
     g->told = weir_link_send(g->link.fd, &m, NULL, 0) == WEIR_OK;
 }
 
+static void tell_reopen(struct gateway *g)
+{
+    struct weir_link_message m = {.type = WEIR_LINK_REOPEN};
+    if (!g->reopen || g->link.fd < 0) return;
+    g->reopen = weir_link_send(g->link.fd, &m, NULL, 0) == WEIR_AGAIN;
+}
+
 /* The next one knows all that it needs: it serves. */
 static void change(struct control *c, struct gateway *next)
 {
@@ -210,7 +217,9 @@ void gateways_turn(struct control *c)
             g->relink_due_ms = now + RELINK_MS;
             root_send(c, &(struct root_msg){.kind = ROOT_RELINK, .pid = g->pid}, NULL, 0);
         }
+        orders_tell(c, g); /* before the configuration: nobody is served against an order */
         send_config(c, g);
+        tell_reopen(g);
         tell_leave(c, g);
     }
 }
@@ -224,6 +233,7 @@ int64_t gateways_next_ms(struct control *c)
         if (!g->pid) continue;
         if (g->end_due_ms && g->end_due_ms < at) at = g->end_due_ms;
         if (g->link.fd < 0 && g->relink_due_ms < at) at = g->relink_due_ms;
+        if (g->reopen && g->link.fd >= 0 && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
         if (g->leaves && !g->told && g->ready && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
     }
     int64_t now = now_ms();

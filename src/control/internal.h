@@ -2,7 +2,8 @@
 /* control: what its files share. control.c owns the loop and what comes from the root part; gateways.c the gateways; pools.c how many
  * units a pool should have and what follows; units.c one unit, from its start to its end; spec.c what it is started with;
  * state.c what gateways are told of them and tell; ready.c proves that a started unit answers; output.c lines of apps;
- * reload.c configurations and their listeners; command.c the socket. */
+ * reload.c configurations and their listeners; command.c the socket; orders.c what people ordered, and keeping it; denied.c lists of
+ * addresses; files.c files that may change; roles.c who may order what. */
 #ifndef WEIR_CONTROL_INTERNAL_H
 #define WEIR_CONTROL_INTERNAL_H
 
@@ -22,10 +23,12 @@
 #define SAY_AGAIN_MS  60000 /* the same trouble is told once in this time */
 #define EARLY_MS      5000  /* a process that served nothing and ended within it failed to start */
 #define MEMORY_MS     10000 /* how often the memory of processes is looked at, where a pool limits it */
-#define COMMAND_MAX   65536
+#define SCALE_MAX     1000 /* processes of a pool, by `weir scale` */
+#define COMMAND_MAX   (256u << 10) /* a page of 32 KiB as JSON, each byte escaped */
+#define CLIENTS_MAX   64          /* connections of people that are no admins */
 #define REPLY_MAX     (64u << 20) /* what a client that does not read lets us keep */
 
-enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT, WATCH_NOTIFY };
+enum watch_kind { WATCH_ROOT, WATCH_LINK, WATCH_OUTPUT, WATCH_PROBE, WATCH_LISTEN, WATCH_CLIENT, WATCH_NOTIFY, WATCH_FILES };
 struct watch { /* what epoll tells about; first member of its owner */
     struct weir_list link; /* of all that are on the heap */
     enum watch_kind kind;
@@ -58,6 +61,7 @@ struct output {
     struct control *c;
     char pool[65];
     pid_t pid;
+    bool error; /* its stderr */
     struct weir_buf line;
 };
 struct use { /* of a unit, by one gateway */
@@ -89,7 +93,7 @@ struct unit {
     bool notified, accepted, check_told; /* it said READY=1; somebody accepted: now the check request counts */
     int64_t check_ms;                /* not asked again before */
     bool released, recycle, counted; /* counted: in control->starting_count */
-    int log_fd; /* read end of its output until its pid is known; -1 */
+    int log_fd, error_fd; /* read ends of its output until its pid is known; -1 */
 };
 struct pool {
     struct weir_table_node node; /* by name */
@@ -112,6 +116,9 @@ struct pool {
     bool stopped;                      /* by `weir stop` or `drain`, until it is restarted or reloaded */
     bool patient;                      /* what runs is not cut */
     bool waits;                        /* for its turn to start something */
+    int64_t log_ms;                    /* the second of output that is counted began */
+    uint64_t log_lines, log_dropped;   /* in it */
+    int64_t changed_ms;                /* a file that it watches changed last; 0: it follows from none any more */
 };
 struct listener_fd {
     char socket[80];
@@ -125,19 +132,55 @@ struct client {
     uid_t uid;
     struct weir_buf out;
     bool waits;    /* for the end of a reload */
+    bool guest;    /* no admin */
     bool waits_upgrade;
     bool in_ended; /* no more orders come */
     bool broken;
+};
+
+struct suspended {
+    char *site, *text; /* site: its first name when it was ordered; text may be empty */
+    bool page;         /* text is HTML */
+};
+struct denied {
+    struct weir_net net;
+    int64_t until; /* seconds since 1970; 0: for good */
+};
+struct denied_list { /* sorted by network */
+    struct denied *list;
+    size_t count, room;
+    int64_t next; /* not later than the first time that is over; 0: none */
+};
+struct orders {
+    struct json_t *kept;         /* what the root part kept, until there is a configuration; NULL */
+    struct suspended *suspended;
+    size_t suspended_count;
+    struct denied_list denied;   /* by `weir deny` */
+    struct denied_list filed;    /* by the deny file */
+    char path[256];              /* where suspended sites are written; empty: nowhere */
+    uint64_t version;            /* of what gateways are told; from 1 */
+};
+
+#define FILES_MS 100 /* behind the last event of what changed */
+enum files_kind { FILES_DENY, FILES_POOL, FILES_CONFIG };
+struct files {
+    struct watch w; /* inotify */
+    struct weir_table folders;
+    int64_t deny_ms, config_ms; /* done then; 0: nothing is to be done */
+    bool full;                  /* it was told that not all are watched */
+    bool asked;                 /* for the configuration, because it changed */
 };
 
 struct gateway {
     struct watch link;
     pid_t pid;              /* 0: this place is free */
     unsigned place;         /* in control->gateways, and of its numbers in units and pools */
-    uint64_t config_sent, endpoints_sent; /* versions; 0: none */
+    uint64_t config_sent, endpoints_sent, orders_sent; /* versions; 0: none */
+    int64_t orders_ms;                    /* they were told */
     int64_t relink_due_ms, end_due_ms;    /* end: it leaves, and has so long */
     uint64_t threads[64], connections;    /* as it says */
     size_t thread_count;
+    bool reopen;            /* it has to be told to open its logs anew */
     bool ready, leaves, told; /* leaves: it only finishes what it has; told: and knows it */
     bool unknown;           /* it ran before this control: it will say whether it leaves */
 };
@@ -171,8 +214,11 @@ struct control {
     uint64_t next_unit;
     char control_path[108]; /* empty: none */
     bool own_socket;        /* made here: removed here */
+    unsigned guests;        /* connections of people that are no admins */
     int64_t started_ms;
-    int adopting; /* units and gateways that the root part has yet to tell: nothing is started before */
+    int adopting; /* units, gateways and orders that the root part has yet to tell: nothing is started before */
+    struct orders orders;
+    struct files files;
 };
 
 int64_t now_ms(void);
@@ -211,6 +257,7 @@ void unit_end(struct control *c, struct unit *u, uint32_t ms);
 void unit_not_starting(struct control *c, struct unit *u); /* it gives its place among the starting ones to others */
 void unit_set(struct control *c, struct unit *u, enum unit_state s); /* the one place that changes a state */
 void units_adopt(struct control *c, const struct root_msg *m, int log);
+void units_adopt_errors(struct control *c, const struct root_msg *m, int log);
 void units_root(struct control *c, const struct root_msg *m);
 void units_looked(struct control *c, const struct root_msg *m);
 void unit_drop(struct control *c, struct unit *u);
@@ -244,14 +291,16 @@ void notify_event(struct control *c);
 void output_begin(void);
 void output_end(void);
 FILE *output_stream(void); /* for lines of our own; never blocks */
-int output_watch(struct control *c, int fd, const char *pool, pid_t pid);
+int output_watch(struct control *c, int fd, const char *pool, pid_t pid, bool error); /* takes fd; error: its stderr */
+void output_apps(const char *path, bool json);         /* where lines of apps go; NULL: to our stderr */
+void output_reopen(void);
+void output_rate_turn(struct pool *p, int64_t now);    /* tells what was dropped, when the second is over */
 void output_event(struct control *c, struct output *o);
-/* Text of a stranger for a terminal or a log: UTF-8 passes, control characters (C1 too) and anything else are \xHH. */
-size_t output_escape(char *out, size_t room, const char *p, size_t len);
 
 /* command.c */
 void command_listen(struct control *c);
 void command_socket(struct control *c, int fd, int error); /* fd: taken; -1: error tells why */
+void command_mode(struct control *c);                /* of the socket: for others only where some have a role */
 void command_accept(struct control *c);
 void command_event(struct control *c, struct client *k);
 void command_reloaded(struct control *c, const char *why); /* NULL: the configuration is in use */
@@ -263,6 +312,54 @@ void reload_goes_on(struct control *c);
 void reload_listening(struct control *c, const struct root_msg *m, int fd); /* takes fd */
 void reload_drop_listeners(struct control *c);
 int reload_listener_fd(struct control *c, const struct weir_conf_listener *l);
+
+/* orders.c */
+void orders_keep(struct control *c);         /* they changed: the root part keeps them for the next control */
+void orders_kept(struct control *c, int fd); /* what the last control let it keep */
+void orders_begin(struct control *c);        /* behind the first configuration */
+void orders_free(struct control *c);
+void orders_tell(struct control *c, struct gateway *g); /* if it does not know them */
+void orders_clock(struct control *c);        /* denied addresses whose time is over */
+int64_t orders_next_ms(const struct control *c); /* until the next one's is; -1: none */
+/* What is answered to `weir suspend`, `resume`, `deny` and `allow`. NULL: memory. */
+struct json_t *orders_suspend(struct control *c, const char *site, const char *text, bool page);
+struct json_t *orders_resume(struct control *c, const char *site);
+struct json_t *orders_deny(struct control *c, const char *address, int64_t seconds); /* 0: for good */
+struct json_t *orders_allow(struct control *c, const char *address);
+struct json_t *orders_denied_json(const struct control *c);    /* all of them */
+struct json_t *orders_suspended_json(const struct control *c); /* by order or by the configuration */
+
+/* denied.c */
+enum denied_change { DENIED_NEW, DENIED_CHANGED, DENIED_FULL };
+enum denied_change denied_add(struct denied_list *l, const struct weir_net *net, int64_t until);
+bool denied_remove(struct denied_list *l, const struct weir_net *net);
+size_t denied_expire(struct denied_list *l, int64_t now); /* how many */
+const struct denied *denied_covers(const struct denied_list *l, const struct weir_net *net); /* one that holds all of net; NULL */
+bool denied_everybody(const struct weir_net *net); /* all addresses of IPv4 or IPv6: a mistake */
+void denied_file_begin(struct control *c); /* the configuration names it, perhaps another one than before */
+void denied_file_read(struct control *c);  /* it changed */
+#define DENIED_MAX 65536 /* of each list */
+
+/* files.c */
+void files_begin(struct control *c); /* behind each configuration */
+void files_event(struct control *c);
+void files_clock(struct control *c);
+int64_t files_next_ms(const struct control *c); /* -1: nothing is due */
+void files_free(struct control *c);
+
+/* roles.c */
+struct rights {
+    enum weir_conf_role_kind all, own; /* everywhere; for the pools that run as this user */
+    char user[64];
+};
+void roles_of(const struct control *c, uid_t uid, struct rights *out);
+bool roles_pool(const struct control *c, const struct rights *r, enum weir_conf_role_kind need, const char *pool);
+
+/* command.c, for the answers of others */
+struct json_t *error_json(const char *text);
+
+/* control.c */
+void logs_reopen(struct control *c);
 
 /* gateways.c */
 size_t gateways_count(const struct control *c);

@@ -439,6 +439,8 @@ static int64_t next_look(const struct pool *p, const struct count *n, uint32_t w
     int64_t at = INT64_MAX;
 #define SOONER(t) do { if ((t) < at) at = (t); } while (0)
     if (n->current < want && p->due_ms > now) SOONER(p->due_ms);
+    if (p->changed_ms) SOONER(p->changed_ms + FILES_MS);
+    if (p->log_dropped) SOONER(p->log_ms + 1000);
     if (p->waits) SOONER(now + 100);
     if (p->failures && p->failures < BREAKER && n->ready >= want) SOONER(p->failed_ms + EARLY_MS);
     for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
@@ -469,9 +471,22 @@ static void forget_trouble(struct pool *p, bool complete, int64_t now)
     no_trouble(p);
 }
 
+/* What it watches changed, and nothing more has for a moment. */
+static void follow_change(struct pool *p, int64_t now)
+{
+    if (!p->changed_ms || now < p->changed_ms + FILES_MS) return;
+    p->changed_ms = 0;
+    if (!p->conf || p->stopped) return;
+    say("pool %s: its files changed: it restarts", p->name);
+    p->generation++;
+    no_trouble(p);
+}
+
 static void pool_turn(struct control *c, struct pool *p)
 {
     int64_t now = now_ms();
+    follow_change(p, now);
+    if (p->log_dropped) output_rate_turn(p, now);
     recycle_some(p, now);
     struct count n = count_units(p);
     uint32_t want = wanted(p, &n);
@@ -519,6 +534,7 @@ bool pool_restart(struct control *c, const char *name)
     no_trouble(p);
     p->stopped = p->patient = false;
     pool_touch(c, p);
+    orders_keep(c);
     return true;
 }
 
@@ -529,6 +545,7 @@ bool pool_stop(struct control *c, const char *name, bool patient)
     p->stopped = true;
     p->patient = patient;
     pool_touch(c, p);
+    orders_keep(c);
     return true;
 }
 
@@ -539,6 +556,7 @@ bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t mo
     p->least = least;
     p->most = most;
     pool_touch(c, p);
+    orders_keep(c);
     return true;
 }
 

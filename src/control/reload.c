@@ -110,7 +110,7 @@ static void tell(const char *text)
     char line[4096];
     for (const char *p = text, *end; *p; p = *end ? end + 1 : end) {
         end = strchrnul(p, '\n');
-        size_t n = output_escape(line, sizeof line - 1, p, (size_t)(end - p));
+        size_t n = weir_text_escape(line, sizeof line - 1, p, (size_t)(end - p));
         line[n] = 0;
         fprintf(output_stream(), "%s\n", line);
     }
@@ -192,7 +192,13 @@ static void take(struct control *c)
     weir_config_drop(old);
     malloc_trim(0); /* two configurations were there at once */
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
+    if (first) orders_begin(c);
+    else orders_keep(c); /* how pools are driven lasts until here */
+    output_apps(c->conf->app_log, c->conf->app_log_json);
+    denied_file_begin(c);
+    files_begin(c);
     if (first) command_listen(c);
+    else command_mode(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;
     command_reloaded(c, NULL);

@@ -72,7 +72,7 @@ static struct unit *unit_new(struct control *c, struct pool *p, uint64_t id)
     }
     u->pool = p;
     u->id = id;
-    u->log_fd = -1;
+    u->log_fd = u->error_fd = -1;
     u->started_ms = u->used_ms = now_ms();
     u->deadline_ms = u->started_ms + (p->conf ? p->conf->start_ms : 60000);
     weir_list_push_back(&p->units, &u->link);
@@ -94,7 +94,7 @@ void unit_drop(struct control *c, struct unit *u)
     c->endpoints_changed = true;
     weir_list_remove(&u->link);
     weir_table_remove(&c->unit_ids, &u->node);
-    if (u->log_fd >= 0) close(u->log_fd);
+    weir_link_close((int[]){u->log_fd, u->error_fd}, 2);
     pool_touch(c, u->pool);
     touch_waiting(c);
     free(u);
@@ -107,26 +107,42 @@ static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
              (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->requests, u->workers, u->processes);
 }
 
+/* For its stdout and its stderr: -1 in all where one cannot be made. */
+static bool make_pipes(int out[2], int err[2])
+{
+    out[0] = out[1] = err[0] = err[1] = -1;
+    if (pipe2(out, O_CLOEXEC) < 0) return false;
+    if (pipe2(err, O_CLOEXEC) < 0) {
+        weir_link_close(out, 2);
+        out[0] = out[1] = -1;
+        return false;
+    }
+    fchmod(out[1], 0666);
+    fchmod(err[1], 0666); /* php-fpm opens it by name for its slow log */
+    fcntl(out[0], F_SETFL, O_NONBLOCK);
+    fcntl(err[0], F_SETFL, O_NONBLOCK);
+    return true;
+}
+
 bool unit_start(struct control *c, struct pool *p)
 {
     const struct weir_conf_pool *o = p->conf;
     struct root_msg m = {.kind = ROOT_START, .unit = c->next_unit++};
     struct unit_spec spec;
     char socket[120];
-    int out[2];
+    int out[2], err[2];
     snprintf(m.name, sizeof m.name, "%.40s.%llu", p->name, (unsigned long long)m.unit);
     snprintf(socket, sizeof socket, "%.40s/pool/%.56s.sock", c->o.run_dir, m.name);
     if (!spec_make(c, p, socket, &spec)) {
         pool_trouble(c, p, spec.why);
         return false;
     }
-    struct unit *u = pipe2(out, O_CLOEXEC) == 0 ? unit_new(c, p, m.unit) : NULL;
+    struct unit *u = make_pipes(out, err) ? unit_new(c, p, m.unit) : NULL;
     if (!u) {
         pool_trouble(c, p, "out of descriptors or memory");
-        weir_link_close((int[]){spec.memfd, spec.config}, 2);
+        weir_link_close((int[]){spec.memfd, spec.config, out[0], out[1], err[0], err[1]}, 6);
         return false;
     }
-    fchmod(out[1], 0666); /* php-fpm opens it by name for its slow log */
     u->generation = p->generation;
     u->settings = p->settings;
     u->workers = spec.workers;
@@ -136,11 +152,11 @@ bool unit_start(struct control *c, struct pool *p)
     if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
     if (c->o.privileged && o->group) snprintf(m.group, sizeof m.group, "%s", o->group);
     write_tag(m.tag, u);
-    const int fds[] = {spec.memfd, out[1], out[1], out[0], spec.config};
-    root_send(c, &m, fds, spec.config >= 0 ? 5 : 4);
-    weir_link_close((int[]){spec.memfd, spec.config, out[1]}, 3);
-    fcntl(out[0], F_SETFL, O_NONBLOCK);
+    const int fds[] = {spec.memfd, out[1], err[1], out[0], err[0], spec.config};
+    root_send(c, &m, fds, spec.config >= 0 ? 6 : 5);
+    weir_link_close((int[]){spec.memfd, spec.config, out[1], err[1]}, 4);
     u->log_fd = out[0];
+    u->error_fd = err[0];
     unit_set(c, u, UNIT_STARTING);
     return true;
 }
@@ -185,6 +201,14 @@ void unit_ready(struct control *c, struct unit *u, bool flow, uint32_t requests)
     root_send(c, &m, NULL, 0);
 }
 
+/* Its pid is known, or nothing more of it will be. */
+static void watch_output(struct control *c, struct unit *u)
+{
+    if (u->log_fd >= 0) output_watch(c, u->log_fd, u->pool->name, u->pid, false);
+    if (u->error_fd >= 0) output_watch(c, u->error_fd, u->pool->name, u->pid, true);
+    u->log_fd = u->error_fd = -1;
+}
+
 /* The first process of a unit ended, and not because it was told to. */
 static void tell_end(struct control *c, struct unit *u, int status)
 {
@@ -208,10 +232,7 @@ static void tell_end(struct control *c, struct unit *u, int status)
 static void unit_exited(struct control *c, struct unit *u, int status)
 {
     tell_end(c, u, status);
-    if (u->log_fd >= 0) { /* its last lines */
-        output_watch(c, u->log_fd, u->pool->name, u->pid);
-        u->log_fd = -1;
-    }
+    watch_output(c, u); /* its last lines */
     unit_drop(c, u);
 }
 
@@ -227,8 +248,7 @@ void units_root(struct control *c, const struct root_msg *m)
         u->pid = m->pid;
         u->start_time = m->start_time;
         snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
-        if (u->log_fd >= 0) output_watch(c, u->log_fd, u->pool->name, u->pid);
-        u->log_fd = -1;
+        watch_output(c, u);
         if (u->state != UNIT_STARTING) break;
         unit_set(c, u, UNIT_PROBING);
         probe_start(c, u);
@@ -288,8 +308,15 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     c->process_count += processes;
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     unit_set(c, u, m->flags & 1 ? UNIT_ENDING : ready ? UNIT_READY : UNIT_PROBING);
-    if (log >= 0) output_watch(c, log, name, u->pid);
+    if (log >= 0) output_watch(c, log, name, u->pid, false);
     if (!(m->flags & 2)) return;
     unit_drain(c, u);
     u->released = c->conf && !c->conf->site_count; /* a gateway that runs has not been told of yet */
+}
+
+void units_adopt_errors(struct control *c, const struct root_msg *m, int log)
+{
+    const struct unit *u = unit_find(c, m->unit);
+    if (u && log >= 0) output_watch(c, log, u->pool->name, u->pid, true);
+    else if (log >= 0) close(log);
 }

@@ -191,6 +191,10 @@ static void receive(struct gateway *gw)
             on_endpoints(gw, &m);
         } else if (m.type == WEIR_LINK_DRAIN) {
             gateway_drain(gw, m.drain_ms, m.flags & WEIR_LINK_LEAVES);
+        } else if (m.type == WEIR_LINK_REOPEN) {
+            atomic_store(&gw->reopen_asked, true);
+        } else if (m.type == WEIR_LINK_ORDERS && count == 1) {
+            gateway_orders(gw, fds[0]);
         }
         weir_link_close(fds, count);
         weir_arena_reset(&a);

@@ -128,23 +128,15 @@ static bool is_our_fault(int status)
     return status >= 500 && status != 501 && status != 505;
 }
 
-void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
+/* A whole answer of our own: HTML that lives until this returns. */
+static void send_page(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why, struct weir_str page)
 {
     struct http_conn *h = ex->http;
-    bool tell = why && (!is_our_fault(status) || (ex->site && ex->site->conf->debug));
-    const char *text = weir_http_status_text(status);
-    char page[768];
-    int len = snprintf(page, sizeof page,
-                       "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
-                       "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em;"
-                       "color-scheme:light dark}p{opacity:.75}</style>\n<h1>%d %s</h1>\n<p>%s%s</p></html>\n",
-                       status, text, status, text, tell ? why : "", tell ? "." : "");
     struct weir_pair *fields = weir_arena_alloc(&ex->arena, sizeof *fields * (extra_count + 1));
-    if (!fields || len < 0) {
+    if (!fields) {
         http_close(h);
         return;
     }
-    if (len >= (int)sizeof page) len = (int)sizeof page - 1;
     fields[0] = (struct weir_pair){WEIR_STR("Content-Type"), WEIR_STR("text/html; charset=utf-8")};
     for (size_t i = 0; i < extra_count; i++) fields[i + 1] = extra[i];
     ex->status = status;
@@ -152,20 +144,69 @@ void exchange_text(struct exchange *ex, int status, const struct weir_pair *extr
     ex->answer = ANSWER_TEXT;
     ex->fields = fields;
     ex->field_count = extra_count + 1;
-    ex->length = status == 304 || status == 204 ? -1 : len;
+    ex->length = status == 304 || status == 204 ? -1 : (int64_t)page.len;
     if (!ex->body_done) ex->keep_alive = false; /* the rest of the body is not read */
     if (!exchange_write_head(ex)) {
         http_close(h);
         return;
     }
     if (!no_content(ex)) {
-        if (weir_buf_append(&h->out, page, (size_t)len) < 0) {
+        if (weir_buf_append(&h->out, page.ptr, page.len) < 0) {
             http_close(h);
             return;
         }
-        ex->sent = (uint64_t)len;
+        ex->sent = page.len;
     }
     exchange_finish(ex);
+}
+
+static const char page_head[] = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
+                                "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em;"
+                                "color-scheme:light dark}p{opacity:.75}</style>\n";
+
+void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
+{
+    bool tell = why && (!is_our_fault(status) || (ex->site && ex->site->conf->debug));
+    const char *text = weir_http_status_text(status);
+    char page[768];
+    int len = snprintf(page, sizeof page, page_head, status, text);
+    if (len >= 0) len += snprintf(page + len, sizeof page - (size_t)len, "<h1>%d %s</h1>\n<p>%s%s</p></html>\n", status, text, tell ? why : "", tell ? "." : "");
+    if (len < 0) len = 0;
+    if (len >= (int)sizeof page) len = (int)sizeof page - 1;
+    send_page(ex, status, extra, extra_count, why, weir_str(page, (size_t)len));
+}
+
+static const char *entity_of(char c)
+{
+    return c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : NULL;
+}
+
+static bool put(struct weir_buf *b, struct weir_str s)
+{
+    return weir_buf_append(b, s.ptr, s.len) == WEIR_OK;
+}
+
+/* The page of a suspended site: its own, or ours around its text. */
+static void suspended(struct exchange *ex, struct weir_str text, bool page)
+{
+    static const struct weir_pair retry = {{"Retry-After", 11}, {"3600", 4}};
+    struct weir_buf b = {0};
+    char head[512];
+    if (page && text.len) {
+        send_page(ex, 503, &retry, 1, "the site is suspended", text);
+        return;
+    }
+    if (!text.len || page) text = WEIR_STR("Please come back later.");
+    int len = snprintf(head, sizeof head, page_head, 503, "Suspended");
+    bool fine = put(&b, weir_str(head, (size_t)len)) && put(&b, WEIR_STR("<h1>This site is suspended</h1>\n<p>"));
+    for (size_t i = 0; i < text.len && fine; i++) {
+        const char *e = entity_of(text.ptr[i]);
+        fine = put(&b, e ? weir_cstr(e) : weir_str(text.ptr + i, 1));
+    }
+    if (fine && put(&b, WEIR_STR("</p></html>\n")))
+        send_page(ex, 503, &retry, 1, "the site is suspended", weir_str(weir_buf_ptr(&b), weir_buf_len(&b)));
+    else http_close(ex->http);
+    weir_buf_fini(&b);
 }
 
 void exchange_fail(struct exchange *ex, int status, const char *why)
@@ -246,6 +287,11 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
     ex->snap = h->worker->snap;
     snapshot_hold(ex->snap);
     ex->listener = snapshot_listener(ex->snap, h->listener);
+    if (worker_denies(h->worker, (const struct sockaddr *)&h->peer)) { /* it was accepted before the order */
+        ex->keep_alive = false;
+        exchange_fail(ex, 403, "this address is denied");
+        return;
+    }
     if (!ex->listener) { /* a reload took its listener away */
         ex->keep_alive = false;
         exchange_fail(ex, 503, "this listener is not configured any more");
@@ -254,6 +300,12 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
     ex->site = snapshot_site(ex->snap, ex->listener, without_port(req->host));
     if (!ex->site) {
         exchange_fail(ex, 404, "no site of that name is here");
+        return;
+    }
+    struct weir_str text;
+    bool page;
+    if (worker_suspends(h->worker, ex->site->conf, &text, &page)) {
+        suspended(ex, text, page);
         return;
     }
     if (req->path_query.len == 1 && req->path_query.ptr[0] == '*') {

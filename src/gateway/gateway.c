@@ -17,6 +17,7 @@ static void on_signal(int sig)
 {
     int saved = errno;
     if (sig == SIGHUP) atomic_store(&running->reload_asked, true);
+    else if (sig == SIGUSR1) atomic_store(&running->reopen_asked, true);
     else atomic_store(&running->term_asked, true);
     weir_loop_wake(running->workers[0].loop);
     errno = saved;
@@ -116,6 +117,15 @@ static uint32_t connections_for(uint32_t wanted)
     return (uint32_t)(files - kept);
 }
 
+static void set_logs(struct gateway *gw, const struct weir_config *conf)
+{
+    if (log_sink_set(gw->access_log, conf->log_path) < 0)
+        fprintf(stderr, "weir gateway: cannot open the access log %s: %s: its folder must be writable by the gateway's user "
+                        "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
+    if (log_sink_set(gw->app_log, conf->app_log) < 0)
+        fprintf(stderr, "weir gateway: cannot open the app log %s: %s: it must be writable by the gateway's group\n", conf->app_log, strerror(errno));
+}
+
 void gateway_publish(struct gateway *gw, struct snapshot *s)
 {
     pthread_mutex_lock(&gw->lock);
@@ -125,6 +135,7 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     atomic_store(&gw->conn_max, connections_for(s->conf->connections));
     atomic_store(&gw->quota.max, s->conf->temp_bytes);
     gateway_checks_set(gw, s);
+    if (gw->access_log) set_logs(gw, s->conf); /* else the start does it */
     if (old) snapshot_drop(old);
     worker_wake_all(gw);
 }
@@ -155,6 +166,10 @@ static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
 static bool may_serve(const struct weir_config *conf, const struct weir_config_report *report)
 {
     bool fine = report->later == 0;
+    if (conf->deny_file) {
+        fprintf(stderr, "weir: the gateway alone reads no deny file (%s): remove it, or start weir serve\n", conf->deny_file);
+        fine = false;
+    }
     for (size_t i = 0; i < conf->pool_count; i++) {
         const struct weir_conf_pool *o = &conf->pools[i];
         if (o->kind == WEIR_POOL_CONNECT) continue;
@@ -233,6 +248,7 @@ void gateway_main_turn(struct gateway *gw)
         bool fine = load_file(gw) == WEIR_OK;
         fprintf(stderr, "weir gateway: %s\n", fine ? "configuration read again" : "the old configuration stays in use");
     }
+    if (atomic_exchange(&gw->reopen_asked, false)) gateway_reopen_logs(gw);
     if (atomic_exchange(&gw->term_asked, false)) gateway_drain(gw, DRAIN_MS, false);
     gateway_link_turn(gw);
     gateway_checks_turn(gw);
@@ -258,6 +274,8 @@ static void install_signals(struct gateway *gw)
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGHUP, &sa, NULL);
+    sigaction(SIGUSR1, &sa, NULL);
+    signal(SIGUSR2, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -267,6 +285,7 @@ static void reset_signals(void)
     sigaction(SIGTERM, &dfl, NULL);
     sigaction(SIGINT, &dfl, NULL);
     sigaction(SIGHUP, &dfl, NULL);
+    signal(SIGUSR1, SIG_IGN); /* nothing is left to open */
 }
 
 int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg)
@@ -300,9 +319,11 @@ void gateway_free(struct gateway *gw)
         free(gp);
     }
     gateway_link_fini(gw);
+    orders_drop(gw->orders);
     weir_client_group_free(gw->group);
     free((void *)(uintptr_t)gw->quota.dir);
     log_sink_drop(gw->access_log);
+    log_sink_drop(gw->app_log);
     log_sink_drop(gw->error_log);
     weir_table_fini(&gw->pool_names);
     pthread_mutex_destroy(&gw->lock);
@@ -321,10 +342,9 @@ int gateway_start(struct gateway *gw)
 {
     struct weir_config *conf = gw->snap->conf;
     gw->quota.dir = temp_dir(conf);
-    if (conf->log_path && strcmp(conf->log_path, "off") != 0 && log_sink_new(&gw->access_log, conf->log_path) < 0)
-        fprintf(stderr, "weir gateway: there is no access log: cannot open %s: %s: its folder must be writable by the gateway's user "
-                        "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
-    if (log_sink_new(&gw->error_log, "stderr") < 0) return WEIR_SYSTEM;
+    if (log_sink_new(&gw->access_log, 0640) < 0 || log_sink_new(&gw->app_log, 0660) < 0 || log_sink_new(&gw->error_log, 0) < 0) return WEIR_SYSTEM;
+    if (log_sink_set(gw->error_log, "stderr") < 0) return WEIR_SYSTEM;
+    set_logs(gw, conf);
     for (unsigned i = 0; i < gw->thread_count; i++) {
         int status = worker_init(&gw->workers[i], gw, i);
         if (status < 0) return status;

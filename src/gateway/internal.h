@@ -2,7 +2,7 @@
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
  * connections. exchange.c one request with its response. serve_file.c files. snapshot.c the compiled configuration.
- * logs.c what is written. check.c asks servers of others whether they answer. */
+ * logs.c what is written. check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -213,15 +213,30 @@ void exchange_file_pump(struct exchange *ex);
 /* An error before an exchange exists: the parser's. */
 void exchange_refuse(struct http_conn *h, int status, const char *why);
 
+/* ---- orders of people ---- */
+
+struct orders;
+void gateway_orders(struct gateway *gw, int fd);  /* a memfd of control; not taken over */
+void worker_take_orders(struct worker *w);        /* the current ones, if they changed */
+void orders_drop(struct orders *o);
+bool worker_denies(const struct worker *w, const struct sockaddr *peer);
+/* By an order or the configuration: true; text lives as long as this turn. */
+bool worker_suspends(const struct worker *w, const struct weir_conf_site *site, struct weir_str *text, bool *page);
+
 /* ---- logs ---- */
 
 struct log_sink;
-int log_sink_new(struct log_sink **out, const char *path); /* "-": standard output; "stderr" */
+WEIR_CHECK int log_sink_new(struct log_sink **out, unsigned mode); /* off; mode: of files that are made */
+/* Where its lines go: a file; "-": standard output; "stderr"; NULL or "off": nowhere. WEIR_SYSTEM: as before, and errno. The first
+ * thread's. */
+WEIR_CHECK int log_sink_set(struct log_sink *s, const char *path);
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
 void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes);
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
 void log_flush(struct worker *w);
+void log_tick(struct worker *w);   /* the first thread, now and then: what was dropped is told */
+void gateway_reopen_logs(struct gateway *gw);
 
 /* ---- threads ---- */
 
@@ -254,7 +269,7 @@ struct worker {
     uint32_t inbox_count;
     bool inbox_closed;                /* under the lock, too: this thread ends */
     bool accepting, draining, hurries, done; /* hurries: it drains, and closes what is idle */
-    struct weir_buf log_buf, err_buf;
+    struct weir_buf log_buf, err_buf, app_buf;
     struct weir_timer log_timer, tick_timer;
     struct weir_buf spare[256];        /* empty buffers for connections that write */
     unsigned spare_count;
@@ -262,6 +277,9 @@ struct worker {
     char date[30];
     int64_t log_time_at;
     char log_time[40];
+    int64_t utc_time_at;
+    char utc_time[32];
+    struct orders *orders;            /* held; NULL: none */
 };
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
@@ -288,16 +306,18 @@ struct gateway {
         struct gateway_pool *next;
         _Atomic unsigned refs;        /* of snapshots */
         bool owned;                   /* by Weir: control tells its endpoints */
+        _Atomic int64_t log_second;   /* of its stderr: counted in that second, */
+        _Atomic uint64_t log_lines, log_dropped;
         uint64_t told;                /* endpoint state that named it last */
         const char *refused, *refuses; /* why: control says so; the pool does so */
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
-    _Atomic bool reload_asked, term_asked, end_asked, pools_unused;
+    _Atomic bool reload_asked, reopen_asked, term_asked, end_asked, pools_unused;
     _Atomic bool leaves;              /* the end was asked for because another gateway takes over */
     _Atomic unsigned running;
-    struct log_sink *access_log, *error_log;
+    struct log_sink *access_log, *error_log, *app_log;
     uint64_t version;
     _Atomic uint64_t drain_until_ms;
     struct gateway_link *link;
@@ -309,6 +329,7 @@ struct gateway {
         char text[256];
     } *late;
     size_t late_count, late_cap;
+    struct orders *orders;            /* held; by lock */
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */

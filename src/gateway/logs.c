@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the gateway writes: access log (combined format), stderr of apps, errors. Lines gather in the worker and leave
+/* What the gateway writes: access log (combined or JSON), stderr of requests, errors. Lines gather in the worker and leave
  * through the helper thread; a helper that is behind by 4 MiB costs lines, never time, and their number is told. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
@@ -13,24 +14,28 @@
 #define BEHIND_MAX (4u << 20)
 #define DELAY_MS   100
 #define LINE_MAX_  4096
+#define JSON_MAX   12288 /* a line of JSON: each byte of a stranger may take 6 */
+#define LINE_COST  1024  /* bytes of an app's line that count as one */
 
 struct log_sink {
     _Atomic unsigned refs;
     _Atomic uint32_t behind; /* bytes handed to helpers and not written yet */
     _Atomic uint64_t lost;   /* lines */
-    int fd;
+    _Atomic bool on;         /* lines are wanted */
+    int fd;                  /* one number for its life: another file takes its place */
+    unsigned mode;           /* of a file that is made */
+    char *path;              /* the first thread's; NULL: off */
 };
 
-int log_sink_new(struct log_sink **out, const char *path)
+int log_sink_new(struct log_sink **out, unsigned mode)
 {
     struct log_sink *s = calloc(1, sizeof *s);
     if (!s) return WEIR_NOMEM;
     s->refs = 1;
-    s->fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : strcmp(path, "stderr") == 0 ? dup(STDERR_FILENO) : weir_open_append(path, 0640);
+    s->mode = mode;
+    s->fd = weir_open_append("/dev/null", mode);
     if (s->fd < 0) {
-        int saved = errno;
         free(s);
-        errno = saved;
         return WEIR_SYSTEM;
     }
     *out = s;
@@ -41,7 +46,52 @@ void log_sink_drop(struct log_sink *s)
 {
     if (!s || atomic_fetch_sub(&s->refs, 1) != 1) return;
     close(s->fd);
+    free(s->path);
     free(s);
+}
+
+static bool is_on(const struct log_sink *s)
+{
+    return s && atomic_load_explicit(&s->on, memory_order_relaxed);
+}
+
+/* What a helper writes just now still goes to the old file. */
+static int sink_open(struct log_sink *s, const char *path)
+{
+    int fd = strcmp(path, "-") == 0 ? dup(STDOUT_FILENO) : strcmp(path, "stderr") == 0 ? dup(STDERR_FILENO) : weir_open_append(path, s->mode);
+    if (fd < 0) return WEIR_SYSTEM;
+    int status = dup3(fd, s->fd, O_CLOEXEC) < 0 ? WEIR_SYSTEM : WEIR_OK, saved = errno;
+    close(fd);
+    errno = saved;
+    return status;
+}
+
+int log_sink_set(struct log_sink *s, const char *path)
+{
+    if (!path || strcmp(path, "off") == 0) {
+        atomic_store(&s->on, false);
+        free(s->path);
+        s->path = NULL;
+        return WEIR_OK;
+    }
+    if (s->path && strcmp(s->path, path) == 0) return WEIR_OK;
+    if (sink_open(s, path) < 0) return WEIR_SYSTEM;
+    free(s->path);
+    s->path = strdup(path);
+    atomic_store(&s->on, true);
+    return WEIR_OK;
+}
+
+static void sink_reopen(struct log_sink *s)
+{
+    if (!s || !s->path || s->path[0] != '/' || sink_open(s, s->path) == WEIR_OK) return;
+    fprintf(stderr, "weir gateway: cannot open %s: %s: the old file stays in use\n", s->path, strerror(errno));
+}
+
+void gateway_reopen_logs(struct gateway *gw)
+{
+    sink_reopen(gw->access_log);
+    sink_reopen(gw->app_log);
 }
 
 /* ---- leaving ---- */
@@ -93,8 +143,13 @@ static void hand_over(struct worker *w, struct weir_buf *b, struct log_sink *sin
 
 void log_flush(struct worker *w)
 {
-    struct log_sink *sink = w->gw->access_log, *errors = w->gw->error_log;
+    struct log_sink *sink = w->gw->access_log, *errors = w->gw->error_log, *apps = w->gw->app_log;
     weir_timer_clear(&w->log_timer);
+    if (apps) {
+        uint64_t lost = atomic_exchange(&apps->lost, 0);
+        if (lost) log_error(w, "the app log is too slow: %llu lines were lost", (unsigned long long)lost);
+        hand_over(w, &w->app_buf, apps);
+    }
     if (sink) {
         uint64_t lost = atomic_exchange(&sink->lost, 0);
         if (lost) log_error(w, "the access log is too slow: %llu lines were lost", (unsigned long long)lost);
@@ -175,12 +230,86 @@ static struct weir_str peer_text(const struct exchange *ex, char *out, size_t le
     return weir_cstr(out);
 }
 
+/* ---- JSON ---- */
+
+static char *json_text(char *to, const char *end, struct weir_str name, struct weir_str value)
+{
+    to = text(to, end, name);
+    to += weir_json_escape(to, (size_t)(end - to), value.ptr, value.len);
+    return text(to, end, WEIR_STR("\""));
+}
+
+static char *json_number(char *to, const char *end, struct weir_str name, uint64_t v)
+{
+    return number(text(to, end, name), end, v);
+}
+
+static struct weir_str utc_time(struct worker *w)
+{
+    if (w->utc_time_at != w->loop->unix_seconds) {
+        struct tm tm;
+        time_t t = (time_t)w->loop->unix_seconds;
+        w->utc_time_at = w->loop->unix_seconds;
+        gmtime_r(&t, &tm);
+        strftime(w->utc_time, sizeof w->utc_time, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    }
+    return weir_cstr(w->utc_time);
+}
+
+static struct weir_str cut(struct weir_str s, size_t most)
+{
+    return s.len > most ? weir_str(s.ptr, most) : s;
+}
+
+/* A field that is there; "-" is none. */
+static char *json_field(char *to, const char *end, struct weir_str name, const struct exchange *ex, const char *header)
+{
+    const struct weir_pair *f = ex->req ? weir_http_find(ex->req->headers, ex->req->header_count, header) : NULL;
+    return f ? json_text(to, end, name, cut(f->value, 200)) : to;
+}
+
+/* One object; the room is enough for all of it, whatever the client sent. */
+static void access_json(struct exchange *ex)
+{
+    struct worker *w = ex->worker;
+    char peer[INET6_ADDRSTRLEN + 8];
+    char *to = weir_buf_room(&w->log_buf, JSON_MAX);
+    if (!to) return;
+    char *p = to;
+    const char *end = to + JSON_MAX - 16;
+    p = json_text(p, end, WEIR_STR("{\"time\":\""), utc_time(w));
+    p = json_text(p, end, WEIR_STR(",\"address\":\""), peer_text(ex, peer, sizeof peer));
+    if (ex->req) {
+        p = json_text(p, end, WEIR_STR(",\"method\":\""), cut(ex->req->method, 32));
+        p = json_text(p, end, WEIR_STR(",\"target\":\""), cut(ex->req->target, 600));
+        p = json_text(p, end, WEIR_STR(",\"protocol\":\""), ex->req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0"));
+        p = json_text(p, end, WEIR_STR(",\"host\":\""), cut(ex->req->host, 255));
+    }
+    if (ex->site && ex->site->conf->name_count) p = json_text(p, end, WEIR_STR(",\"site\":\""), weir_cstr(ex->site->conf->names[0]));
+    p = json_number(p, end, WEIR_STR(",\"status\":"), (uint64_t)ex->status);
+    p = json_number(p, end, WEIR_STR(",\"bytes\":"), ex->sent);
+    p = json_number(p, end, WEIR_STR(",\"us\":"), w->loop->now_us - ex->begun_us);
+    if (ex->route && ex->route->pool_conf) p = json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(ex->route->pool_conf->name));
+    p = json_field(p, end, WEIR_STR(",\"referer\":\""), ex, "Referer");
+    p = json_field(p, end, WEIR_STR(",\"agent\":\""), ex, "User-Agent");
+    if (ex->why) p = json_text(p, end, WEIR_STR(",\"why\":\""), cut(weir_cstr(ex->why), 200));
+    *p++ = '}';
+    *p++ = '\n';
+    weir_buf_added(&w->log_buf, (size_t)(p - to));
+    if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
+    else arm(w);
+}
+
 /* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
 void log_access(struct exchange *ex)
 {
     struct worker *w = ex->worker;
     char peer[INET6_ADDRSTRLEN + 8];
-    if (!w->gw->access_log || (ex->route && !ex->route->conf->log)) return;
+    if (!is_on(w->gw->access_log) || (ex->route && !ex->route->conf->log)) return;
+    if (w->snap->conf->log_json) {
+        access_json(ex);
+        return;
+    }
     char *to = weir_buf_room(&w->log_buf, LINE_MAX_);
     if (!to) return;
     char *p = to;
@@ -231,6 +360,60 @@ static void error_line(struct worker *w, struct weir_str head, struct weir_str l
     arm(w);
 }
 
+/* ---- stderr of requests ---- */
+
+static void tell_dropped(struct worker *w, struct gateway_pool *gp)
+{
+    uint64_t dropped = atomic_exchange_explicit(&gp->log_dropped, 0, memory_order_relaxed);
+    if (dropped) log_error(w, "pool %s: %llu lines of its requests' stderr were dropped: too many in a second", weir_pool_name(gp->pool), (unsigned long long)dropped);
+}
+
+/* So many lines a second of each pool, on all threads together; a long one counts as several. */
+static bool may_log(struct worker *w, const struct exchange *ex, size_t len)
+{
+    struct gateway_pool *gp = ex->route->conf->pool >= 0 ? ex->snap->pools[ex->route->conf->pool].in : NULL;
+    uint32_t rate = ex->route->pool_conf ? ex->route->pool_conf->log_rate : 0;
+    int64_t now = w->loop->unix_seconds;
+    if (!gp || !rate) return true;
+    if (atomic_exchange_explicit(&gp->log_second, now, memory_order_relaxed) != now) {
+        atomic_store_explicit(&gp->log_lines, 0, memory_order_relaxed);
+        tell_dropped(w, gp);
+    }
+    if (atomic_fetch_add_explicit(&gp->log_lines, 1 + len / LINE_COST, memory_order_relaxed) < rate) return true;
+    atomic_fetch_add_explicit(&gp->log_dropped, 1, memory_order_relaxed);
+    return false;
+}
+
+void log_tick(struct worker *w)
+{
+    for (struct gateway_pool *gp = w->gw->pools; gp; gp = gp->next)
+        if (atomic_load_explicit(&gp->log_dropped, memory_order_relaxed) && atomic_load_explicit(&gp->log_second, memory_order_relaxed) != w->loop->unix_seconds)
+            tell_dropped(w, gp);
+}
+
+/* In the form that control writes, too. */
+static void app_line(struct worker *w, const char *pool, const char *where, struct weir_str line)
+{
+    bool json = w->snap->conf->app_log_json, pid = where[0] >= '0' && where[0] <= '9' && !strpbrk(where, ".:");
+    char *to = weir_buf_room(&w->app_buf, JSON_MAX);
+    if (!to) return;
+    char *p = to;
+    const char *end = to + JSON_MAX - 16;
+    if (json) {
+        p = json_text(p, end, WEIR_STR("{\"time\":\""), utc_time(w));
+        p = json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(pool));
+        p = pid ? text(text(p, end, WEIR_STR(",\"pid\":")), end, weir_cstr(where)) : json_text(p, end, WEIR_STR(",\"at\":\""), weir_cstr(where));
+        p = json_text(p, end, WEIR_STR(",\"stream\":\"request\",\"line\":\""), line);
+        *p++ = '}';
+    } else {
+        p += snprintf(p, 300, "%s [%.64s %.110s request] ", utc_time(w).ptr, pool, where[0] ? where : "-");
+        p += weir_text_escape(p, (size_t)(end - p), line.ptr, line.len);
+    }
+    *p++ = '\n';
+    weir_buf_added(&w->app_buf, (size_t)(p - to));
+    arm(w);
+}
+
 void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes)
 {
     char head[240], where[128] = "";
@@ -242,11 +425,14 @@ void log_app_stderr(struct worker *w, const struct exchange *ex, const char *poo
         const char *nl = memchr(bytes.ptr, '\n', bytes.len);
         size_t len = nl ? (size_t)(nl - bytes.ptr) : bytes.len;
         struct weir_str line = weir_str(bytes.ptr, len > 900 ? 900 : len);
-        if (line.len) error_line(w, prefix, line);
+        if (line.len && may_log(w, ex, line.len)) {
+            if (is_on(w->gw->app_log)) app_line(w, pool, where, line);
+            else error_line(w, prefix, line);
+        }
         len += nl != NULL;
         bytes.ptr += len;
         bytes.len -= len;
-        if (weir_buf_len(&w->err_buf) >= GATHER) log_flush(w);
+        if (weir_buf_len(&w->err_buf) >= GATHER || weir_buf_len(&w->app_buf) >= GATHER) log_flush(w);
     }
 }
 

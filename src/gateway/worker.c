@@ -2,6 +2,7 @@
 /* A thread of the gateway: one loop, its turn, accepting and spreading connections. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
@@ -48,9 +49,11 @@ void worker_fini(struct worker *w)
         free(w->conns[i]);
     }
     if (w->snap) snapshot_drop(w->snap);
+    orders_drop(w->orders);
     for (unsigned i = 0; i < w->spare_count; i++) weir_buf_fini(&w->spare[i]);
     weir_buf_fini(&w->log_buf);
     weir_buf_fini(&w->err_buf);
+    weir_buf_fini(&w->app_buf);
     free(w->conns);
     free(w->free_index);
     free(w->scratch);
@@ -148,6 +151,10 @@ static bool accept_one(struct worker *w, const struct listener *l)
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
         return false;
     }
+    if (worker_denies(w, (struct sockaddr *)&peer)) {
+        weir_loop_close(w->loop, fd);
+        return true;
+    }
     if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
     struct worker *to = choose_worker(w);
     if (to != w && !hand_over(to, fd, &peer, peer_len, l->id)) { /* it has enough to do */
@@ -236,6 +243,7 @@ static void woken(struct worker *w)
 {
     weir_client_woken(w->client);
     take_snapshot(w);
+    worker_take_orders(w);
     take_inbox(w);
     if (atomic_load(&w->gw->end_asked)) begin_drain(w);
     tick(w);
@@ -245,6 +253,7 @@ static void tick(struct worker *w)
 {
     struct weir_ident id = {.kind = KIND_TICK};
     if (w->index == 0) gateway_tick(w->gw);
+    if (w->index == 0) log_tick(w);
     weir_client_ping(w->client);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
@@ -323,6 +332,7 @@ void worker_wake_all(struct gateway *gw)
 void worker_begin(struct worker *w)
 {
     take_snapshot(w);
+    worker_take_orders(w);
     tick(w);
 }
 

@@ -15,8 +15,10 @@ enum weir_link_type {
     WEIR_LINK_DRAIN,      /* down: accept nothing new, finish, exit; drain_ms; flags */
     WEIR_LINK_READY,      /* up: version applied; error text if it was not; flags */
     WEIR_LINK_STATE,      /* up: version applied; use of endpoints and queues of pools, those that changed; threads' requests */
-    WEIR_LINK_LATE        /* up: a request of unit `unit` is slow, or was given up; text tells which; inode: the peer's end of
+    WEIR_LINK_LATE,       /* up: a request of unit `unit` is slow, or was given up; text tells which; inode: the peer's end of
                              its connection (0: shared, or not known); flags */
+    WEIR_LINK_ORDERS,     /* down: fd: a memfd with the orders below, all that hold now; comes before the first CONFIG */
+    WEIR_LINK_REOPEN      /* down: open log files anew */
 };
 #define WEIR_LINK_GIVEN_UP 1u /* LATE: answered 504: end the process that hangs */
 #define WEIR_LINK_STUCK    4u /* LATE: no request: a ping was not answered */
@@ -68,6 +70,31 @@ WEIR_CHECK int weir_link_send(int fd, const struct weir_link_message *m, const i
  * WEIR_PROTOCOL (a message that was cut, or is none: its fds were closed). */
 WEIR_CHECK int weir_link_receive(int fd, struct weir_arena *a, struct weir_link_message *out, int *fds, size_t *fd_count);
 void weir_link_close(const int *fds, size_t count); /* those that are not -1 */
+
+/* ---- orders of people that the gateway carries out ---- */
+#define WEIR_LINK_TEXT_MAX   32768 /* bytes of a page */
+#define WEIR_LINK_SITES_MAX  4096
+#define WEIR_LINK_DENIED_MAX 131072
+struct weir_link_suspended {
+    struct weir_str site; /* one of its names, lower case */
+    struct weir_str text; /* plain, or HTML; may be empty */
+    bool page;            /* it is HTML */
+};
+struct weir_link_denied {
+    uint8_t address[16]; /* as in struct weir_net */
+    uint8_t bits;
+    int64_t until;       /* seconds since 1970; 0: for good */
+};
+struct weir_link_orders {
+    struct weir_link_suspended *suspended;
+    struct weir_link_denied *denied;
+    size_t suspended_count, denied_count;
+};
+/* WEIR_OK, WEIR_NOMEM, WEIR_LIMIT. */
+WEIR_CHECK int weir_link_orders_encode(const struct weir_link_orders *o, struct weir_buf *out);
+/* Lists and texts live in the arena. WEIR_PROTOCOL: these are no orders. */
+WEIR_CHECK int weir_link_orders_decode(const void *p, size_t len, struct weir_arena *a, struct weir_link_orders *out);
+
 /* A sealed memfd with these bytes, or WEIR_SYSTEM. */
 WEIR_CHECK int weir_link_memfd(const char *name, const void *p, size_t len);
 /* Reads it whole (at most max bytes; it has to be sealed): malloc'd, the caller's. */

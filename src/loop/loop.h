@@ -171,7 +171,7 @@ int64_t weir_wheel_next_ms(const struct weir_wheel *w, uint64_t now_ms); /* unti
 #define WEIR_OPEN_CACHED (1 << 30) /* only if no disk has to be asked; else WEIR_SYSTEM with EAGAIN (needs Linux 5.12) */
 WEIR_CHECK int weir_open_beneath(int dir_fd, const char *path, int flags);
 WEIR_CHECK int weir_open_dir(const char *path);                    /* O_PATH | O_DIRECTORY; the root of a site */
-WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file */
+WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file; made with just this mode, if it is not there */
 /* Waits until all is written, for a thread that may; gives up on errors: a full disk, a closed pipe, a terminal that is gone stop nobody. */
 void weir_write_log(int fd, const char *p, size_t len);
 WEIR_CHECK int weir_open_temp(const char *dir);                    /* unlinked, mode 0600 (O_TMPFILE, else a random name removed) */
@@ -182,4 +182,17 @@ int weir_open_unix_diag(void);                                     /* netlink fo
 WEIR_CHECK int weir_address_parse(struct weir_str text, struct sockaddr_storage *out, uint32_t *len);
 /* Writes the numeric host to out; returns the port (0 for unix). */
 uint16_t weir_address_text(const struct sockaddr_storage *a, char *out, size_t out_len);
+
+/* ---- networks ---- */
+struct weir_net {
+    uint8_t address[16]; /* IPv4 as ::ffff:a.b.c.d; what is beyond bits is 0 */
+    uint8_t bits;        /* 0 to 128 */
+};
+#define WEIR_NET_TEXT 56
+struct sockaddr;
+/* "192.0.2.1", "192.0.2.0/24", "2001:db8::/32"; bits beyond the prefix are dropped. WEIR_INVALID. */
+WEIR_CHECK int weir_net_parse(struct weir_str text, struct weir_net *out);
+void weir_net_text(const struct weir_net *n, char out[WEIR_NET_TEXT]);
+void weir_net_mask(uint8_t address[16], unsigned bits); /* clears what is beyond bits */
+bool weir_net_of(const struct sockaddr *a, uint8_t address[16]); /* false: neither IPv4 nor IPv6 */
 #endif

@@ -213,8 +213,15 @@ int weir_open_dir(const char *path)
 
 int weir_open_append(const char *path, unsigned mode)
 {
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, mode);
-    return fd < 0 ? WEIR_SYSTEM : fd;
+    const int flags = O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY;
+    for (int tries = 0; tries < 2; tries++) { /* again, if another one made it just now */
+        int fd = open(path, flags);
+        if (fd >= 0 || errno != ENOENT) return fd < 0 ? WEIR_SYSTEM : fd;
+        fd = open(path, flags | O_CREAT | O_EXCL, mode);
+        if (fd >= 0) fchmod(fd, mode); /* whatever the umask */
+        if (fd >= 0 || errno != EEXIST) return fd < 0 ? WEIR_SYSTEM : fd;
+    }
+    return WEIR_SYSTEM;
 }
 
 int weir_open_temp(const char *dir)

@@ -22,7 +22,7 @@ struct unit {
     pid_t keeper, pid;
     uint64_t start_time;
     int channel; /* to the keeper */
-    int log;     /* read end of its output, for a new control */
+    int log, log_errors; /* read ends of its output, for a new control */
     int status;
     bool ending, told;
     bool lost; /* its first process ended before its workers */
@@ -55,7 +55,7 @@ struct root {
     gid_t gateway_gid;
     char dir[64], name[24]; /* of our sockets; its last part */
     int base;               /* the folder above it */
-    int signals, control, control_socket, kept;
+    int signals, control, control_socket, kept, kept_orders;
     struct waiting *first_waiting, **last_waiting;
     size_t waiting_count;
     pid_t control_pid;
@@ -100,6 +100,8 @@ int become(const struct identity *who, const char **step);
 void close_from(int first);
 void reset_signals(void);
 uint64_t start_time_of(pid_t pid);
+/* The folder for what control keeps over the end of everything, made where root has to make it; empty: there is none. */
+void state_dir(bool is_root, const struct identity *control, char *out, size_t len);
 /* What is in the memfd of a start; all strings are checked to end. */
 struct spec {
     char *bytes;

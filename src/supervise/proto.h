@@ -9,6 +9,7 @@
 #define ROOT_PROTO_VERSION 4
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
+#define ROOT_FDS_MAX       6         /* of a message */
 #define ROOT_UNITS_MAX     4096
 #define ROOT_LISTENERS_MAX 240
 #define ROOT_GATEWAYS_MAX  4
@@ -16,7 +17,7 @@
 enum root_kind {
     /* control -> root */
     ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor */
-    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, log to read, a file for the program
+    ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, both to read, a file for the program
                         (ROOT_SPEC_FPM); answer STARTED or FAILED */
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
     ROOT_GATEWAY,    /* start one more gateway; answer GATEWAY_UP with its link, or FAILED, unit 0 */
@@ -33,10 +34,10 @@ enum root_kind {
     ROOT_UPGRADE,    /* become the program that is installed now; answer UPGRADED */
     /* root -> control */
     ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept, 4: the gateway is to be replaced by its new version;
-                        code: how many ROOT_UNIT follow, ms: and behind them ROOT_GATEWAY_UP; fd: else the configuration file,
-                        if there is one. First message */
+                        code: how many ROOT_UNIT, ROOT_UNIT_ERRORS and ROOT_ORDERS follow, ms: and behind them ROOT_GATEWAY_UP;
+                        fd: else the configuration file, if there is one. First message */
     ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; flags: 1: it ends, 2: it is LOST;
-                        fd: its log */
+                        fd: its stdout */
     ROOT_LISTENING,
     ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
     ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
@@ -48,8 +49,14 @@ enum root_kind {
     ROOT_GATEWAY_DOWN, /* pid, code: its wait status */
     ROOT_READ_AGAIN, /* flags: 1: by SIGHUP; fd: the configuration file, opened again */
     ROOT_ENDING,     /* everything ends now */
-    ROOT_UPGRADED    /* code: 0: this is the new root part, and control is to end, so that its new version starts; else an errno,
+    ROOT_UPGRADED,   /* code: 0: this is the new root part, and control is to end, so that its new version starts; else an errno,
                         text: what failed; all is as before */
+    /* control -> root */
+    ROOT_KEEP_ORDERS, /* fd: what people ordered at run time, as control packed it; given back behind HELLO by ORDERS */
+    /* root -> control */
+    ROOT_ORDERS,     /* fd: what KEEP_ORDERS gave */
+    ROOT_UNIT_ERRORS, /* behind each ROOT_UNIT: unit; fd: its stderr */
+    ROOT_REOPEN      /* SIGUSR1: open log files anew */
 };
 
 struct root_msg {

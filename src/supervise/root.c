@@ -26,7 +26,6 @@
 
 #define END_MS         1000 /* what apps have after TERM when everything ends */
 #define GATEWAY_END_MS 600
-#define MAX_MSG_FDS    5
 #define CONTROL_SOCKET "/run/weir/control.sock"
 #define LAST_WORDS     1000  /* orders of a control that ended */
 #define CONTROL_LIVED_MS 1000 /* one that ended sooner failed to start: the next one waits */
@@ -146,7 +145,7 @@ static int open_config(const struct root *r)
 /* In a fork: these descriptors become 3, 4, ...; everything else above 2 is closed. */
 static bool arrange(const int *fds, int count)
 {
-    int high[MAX_MSG_FDS];
+    int high[ROOT_FDS_MAX];
     for (int i = 0; i < count; i++)
         if ((high[i] = fcntl(fds[i], F_DUPFD, 64)) < 0) return false;
     for (int i = 0; i < count; i++)
@@ -176,14 +175,15 @@ static void start_control(struct root *r)
 {
     int pair[2], config = open_config(r);
     char dir[96], flags[32], home[] = "HOME=/", path[] = "PATH=/usr/local/bin:/usr/bin:/bin", lang[] = "LANG=C.UTF-8";
-    char fd[] = "WEIR_ROOT=3", term[96], journal[] = "WEIR=1";
-    char *argv[64] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "control"}, *envp[10];
+    char fd[] = "WEIR_ROOT=3", term[96], journal[] = "WEIR=1", state[160] = "WEIR_STATE=";
+    char *argv[64] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "control"}, *envp[16];
     int argc = 2;
     for (char **a = r->control_args; *a && argc < 62; a++) argv[argc++] = *a;
+    state_dir(r->is_root, &r->control_who, state + strlen(state), sizeof state - strlen(state));
     snprintf(dir, sizeof dir, "WEIR_DIR=%s", r->dir);
     snprintf(flags, sizeof flags, "WEIR_PRIVILEGED=%d", r->is_root);
     snprintf(term, sizeof term, "TERM=%.80s", getenv("TERM") ? getenv("TERM") : "dumb");
-    char *const env[] = {path, home, lang, fd, dir, flags, term, journal, NULL};
+    char *const env[] = {path, home, lang, fd, dir, flags, term, journal, state, NULL};
     memcpy(envp, env, sizeof env);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         if (config >= 0) close(config);
@@ -203,7 +203,7 @@ static void start_control(struct root *r)
     }
     r->control = pair[0];
     tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u) | (r->upgraded ? 4u : 0u),
-                              .code = (int32_t)r->unit_count, .ms = (uint32_t)r->gateway_count}, r->kept >= 0 ? r->kept : config);
+                              .code = (int32_t)r->unit_count * 2 + (r->kept_orders >= 0), .ms = (uint32_t)r->gateway_count}, r->kept >= 0 ? r->kept : config);
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
@@ -213,7 +213,9 @@ static void start_control(struct root *r)
         memcpy(m.name, u->name, sizeof m.name);
         snprintf(m.text, sizeof m.text, "%s", u->path);
         tell(r, m, u->log);
+        tell(r, (struct root_msg){.kind = ROOT_UNIT_ERRORS, .unit = u->id}, u->log_errors);
     }
+    if (r->kept_orders >= 0) tell(r, (struct root_msg){.kind = ROOT_ORDERS}, r->kept_orders);
 }
 
 /* A new link between control and a gateway that runs. Without descriptors there is none yet: control asks again. */
@@ -311,10 +313,10 @@ static _Noreturn void fork_keeper(const struct keeper_start *k)
     keeper_run(&s);
 }
 
-/* fds: memfd, stdout, stderr, log, and perhaps a file. All are the caller's to close. */
+/* fds: memfd, stdout, stderr, both to read, and perhaps a file. All are the caller's to close. */
 static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
 {
-    struct keeper_start k = {.out = fds[1], .err = fds[2], .file = fds[4]};
+    struct keeper_start k = {.out = fds[1], .err = fds[2], .file = fds[5]};
     int pair[2];
     struct unit *u = calloc(1, sizeof *u);
     if (!u || r->unit_count >= ROOT_UNITS_MAX || find_unit(r, m->unit) || m->unit == 0) {
@@ -363,6 +365,7 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
     u->id = m->unit;
     u->channel = pair[0];
     u->log = fcntl(fds[3], F_DUPFD_CLOEXEC, 3);
+    u->log_errors = fcntl(fds[4], F_DUPFD_CLOEXEC, 3);
     memcpy(u->name, m->name, sizeof u->name);
     memcpy(u->tag, m->tag, sizeof u->tag);
     r->units[r->unit_count++] = u;
@@ -374,6 +377,7 @@ static void drop_unit(struct root *r, size_t i)
     unlink(u->path);
     if (u->channel >= 0) close(u->channel);
     if (u->log >= 0) close(u->log);
+    if (u->log_errors >= 0) close(u->log_errors);
     if (!u->told && !u->pid) failed(r, u->id, ECHILD, "start its keeper");
     else if (!u->told) tell(r, (struct root_msg){.kind = ROOT_EXITED, .unit = u->id, .pid = u->pid, .code = u->status}, -1);
     free(u);
@@ -522,13 +526,22 @@ static void read_again(struct root *r, uint32_t flags)
     if (fd >= 0) close(fd);
 }
 
+/* What control gives us to keep replaces what was kept. */
+static void keep(int *kept, int *fds, int count)
+{
+    if (count < 1) return;
+    if (*kept >= 0) close(*kept);
+    *kept = fds[0];
+    fds[0] = -1;
+}
+
 static void from_control(struct root *r)
 {
     struct root_msg m;
-    int fds[MAX_MSG_FDS] = {-1, -1, -1, -1, -1}, count = 0;
+    int fds[ROOT_FDS_MAX] = {-1, -1, -1, -1, -1, -1}, count = 0;
     union {
         struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int) * MAX_MSG_FDS)];
+        char room[CMSG_SPACE(sizeof(int) * ROOT_FDS_MAX)];
     } c;
     struct iovec v = {&m, sizeof m};
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c.room, .msg_controllen = sizeof c.room};
@@ -552,17 +565,13 @@ static void from_control(struct root *r)
         struct unit *u = find_unit(r, m.unit);
         switch (m.kind) {
         case ROOT_READ: read_again(r, 0); break;
-        case ROOT_KEEP:
-            if (count < 1) break;
-            if (r->kept >= 0) close(r->kept);
-            r->kept = fds[0];
-            fds[0] = -1;
-            break;
+        case ROOT_KEEP: keep(&r->kept, fds, count); break;
+        case ROOT_KEEP_ORDERS: keep(&r->kept_orders, fds, count); break;
         case ROOT_LISTEN: do_listen(r, &m); break;
         case ROOT_CONTROL_SOCKET: do_control_socket(r); break;
         case ROOT_UNLISTEN: do_unlisten(r, &m); break;
         case ROOT_START:
-            if (count >= 4 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
+            if (count >= 5 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
             else failed(r, m.unit, EINVAL, "understand the order");
             break;
         case ROOT_END:
@@ -671,6 +680,8 @@ static void on_signals(struct root *r)
             kill_strays(r);
             break;
         case SIGHUP: read_again(r, 1); break;
+        case SIGUSR1: tell(r, (struct root_msg){.kind = ROOT_REOPEN}, -1); break;
+        case SIGUSR2: break;
         default:
             if (r->interrupts++) { /* asked again: at once */
                 for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0);
@@ -882,7 +893,7 @@ int main(int argc, char **argv)
     r.is_root = geteuid() == 0;
     r.argv = argv;
     r.last_waiting = &r.first_waiting;
-    r.control_socket = r.kept = r.base = -1;
+    r.control_socket = r.kept = r.kept_orders = r.base = -1;
     if (!r.self[0] && readlink("/proc/self/exe", r.self, sizeof r.self - 1) == (ssize_t)sizeof r.self - 1) r.self[0] = 0; /* a longer one */
     bool known = find_users(&r, control_user, gateway_user);
     if (resume >= 0 && (!known || !upgrade_resume(&r, resume))) {
@@ -900,13 +911,15 @@ int main(int argc, char **argv)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r.signals < 0) return 1;
     struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* two for each unit; apps get their own limit */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* three for each unit; apps get their own limit */
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }

@@ -94,6 +94,34 @@ int control_socket(const char *path, const struct identity *owner)
     return taken ? -EADDRINUSE : listen_at(path, owner->uid, owner->gid, 0600);
 }
 
+/* Below /var/lib, which is root's, so that nobody can put a link in the way. */
+static void root_state_dir(const struct identity *control, char *out, size_t len)
+{
+    char name[sizeof control->name + 8];
+    struct stat st;
+    mkdir("/var/lib/weir", 0755);
+    int base = open("/var/lib/weir", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    snprintf(name, sizeof name, "state-%s", control->name);
+    if (base >= 0 && fstat(base, &st) == 0 && st.st_uid == 0) {
+        mkdirat(base, name, 0700);
+        int fd = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        bool owned = fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == control->uid;
+        if (fd >= 0 && (owned || fchown(fd, control->uid, control->gid) == 0)) snprintf(out, len, "/var/lib/weir/%s", name);
+        if (fd >= 0) close(fd);
+    }
+    if (base >= 0) close(base);
+}
+
+void state_dir(bool is_root, const struct identity *control, char *out, size_t len)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    out[0] = 0;
+    if (is_root) root_state_dir(control, out, len);
+    else if (state && state[0] == '/') snprintf(out, len, "%s/weir", state);
+    else if (home && home[0] == '/') snprintf(out, len, "%s/.local/state/weir", home);
+    if (strlen(out) + 1 == len) out[0] = 0; /* cut */
+}
+
 void close_from(int first)
 {
     if (syscall(SYS_close_range, (unsigned)first, ~0u, 0u) == 0) return;

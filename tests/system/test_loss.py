@@ -67,7 +67,7 @@ def test_an_idle_client_may_ask_once_more_and_a_stream_goes_on():
 def test_the_number_of_threads_changes_by_reload():
     with start() as w:
         old = w.gateway()
-        assert len(w.status()["gateway"]["threads"]) == 2
+        wait_for(lambda: len(w.status()["gateway"]["threads"]) == 2)
         w.program = "threads 3"
         w.configure(CONFIG)
         assert w.command("reload").returncode == 0

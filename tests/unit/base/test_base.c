@@ -100,11 +100,35 @@ static void an_arena_keeps_to_its_limit(void **state)
     weir_arena_fini(&a);
 }
 
+static void text_of_strangers_is_escaped_and_nothing_of_it_is_lost(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *in, *text, *json;
+    } cases[] = {{"a \xc3\xa4\t\"\\", "a \xc3\xa4\t\"\\", "a \xc3\xa4\\u0009\\\"\\\\"}, {"\x1b[31m\x7f", "\\x1b[31m\\x7f", "\\u001b[31m\\u007f"},
+                 {"\xff\xc3", "\\xff\\xc3", "\\\\xff\\\\xc3"}, {"\xc2\x9b", "\\xc2\\x9b", "\\\\xc2\\\\x9b"}, {"\xed\xa0\x80", "\\xed\\xa0\\x80", "\\\\xed\\\\xa0\\\\x80"},
+                 {"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80"}, {"", "", ""}};
+    for (size_t i = 0; i < WEIR_COUNT(cases); i++) {
+        char out[128];
+        out[weir_text_escape(out, sizeof out - 1, cases[i].in, strlen(cases[i].in))] = 0;
+        assert_string_equal(out, cases[i].text);
+        out[weir_json_escape(out, sizeof out - 1, cases[i].in, strlen(cases[i].in))] = 0;
+        assert_string_equal(out, cases[i].json);
+    }
+    for (size_t room = 0; room < 40; room++) { /* it ends before the room does */
+        char *out = malloc(room + 1);
+        assert_in_range(weir_text_escape(out, room, "\x01\x02\xc3\xa4\xff", 5), 0, room);
+        assert_in_range(weir_json_escape(out, room, "\x01\x02\xc3\xa4\xff", 5), 0, room);
+        free(out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_table_finds_what_was_put_and_not_what_was_removed), cmocka_unit_test(numbers_are_read_whole_or_not_at_all),
         cmocka_unit_test(a_buffer_gives_back_what_it_was_given), cmocka_unit_test(an_arena_keeps_to_its_limit),
+        cmocka_unit_test(text_of_strangers_is_escaped_and_nothing_of_it_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

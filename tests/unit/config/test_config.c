@@ -73,6 +73,15 @@ static const struct {
     {"defaults thing { }", "1:10: \"defaults\" takes no block: write defaults pool { ... } or defaults site { ... }"},
     {"site a { listen http://*:1; root /r; route /a/ { deny }; route /a/b { files } }",
      "1:64: \"/a/b\" is never reached: the route in line 1 takes it first; put this one before it"},
+    {"weir { control /s { admin @pool-owner } }", "1:27: \"@pool-owner\" cannot be admin: write it behind read or operate: it is for his own pools"},
+    {"weir { control /s { read a/b } }", "1:26: \"a/b\" names nobody: write a user, %group, or @pool-owner"},
+    {"weir { log /l jsonn }", "1:15: log formats: not in this version: use combined or json for now"},
+    {"weir { app-log /l xml }", "1:19: \"xml\" is no format: write text or json"},
+    {"weir { app-log - json }", "1:18: \"json\" has no meaning here: name a file, or leave it out"},
+    {"pool p { connect unix:/a; watch x }", "1:27: others restart what \"connect\" names: \"watch\" has no meaning here: remove it"},
+    {"pool p { php; log-rate many }", "1:24: \"many\" is no count from 0 to 1000000: write digits only"},
+    {"site a { listen http://*:1; suspended ./nothing.html }",
+     "1:39: the page \"/conf/nothing.html\" cannot be read, or is larger than 32 KiB: the site is suspended all the same, with a page of Weir's own"},
     {"include nothing.conf", "1:9: the file \"nothing.conf\" cannot be read: check its path"},
     {"pool a { run ./x $nme }", "1:18: \"$nme\" has an unknown variable: only $name, $user and $home are replaced; write $$ for a dollar sign"},
     {"pool a { php; php-value x \"a'$\" }", "1:27: \"a'$\" cannot be written into PHP's configuration: use only one kind of quotes, and no \\ or $ beside '"},
@@ -207,7 +216,7 @@ static void effective_settings_tell_their_places(void **state)
     static const struct {
         const char *text;
         unsigned line;
-    } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0},
+    } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0}, {"log-rate 2000", 0},
                   {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
@@ -229,12 +238,49 @@ static void effective_settings_tell_their_places(void **state)
     weir_config_report_fini(&r);
 }
 
+static void how_it_is_driven_is_read(void **state)
+{
+    (void)state;
+    static const char text[] = "weir { log /l json; app-log a.log json; deny-file d; control /s { read %adm bob; operate @pool-owner; admin ops } }\n"
+                               "defaults site { suspended gone; listen http://*:1 }\n"
+                               "defaults pool { watch /x }\n"
+                               "site a { suspended \"Call us\" }\nsite b { suspended no }\nsite c { }\nsite d { suspended \"no\" }\n"
+                               "pool p { php; watch + src; log-rate 0 }\npool q { php; watch one two }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    assert_true(c->log_json && c->app_log_json);
+    assert_string_equal(c->app_log, "/conf/a.log");
+    assert_string_equal(c->deny_file, "/conf/d");
+    assert_int_equal(c->role_count, 4);
+    assert_true(c->roles[0].role == WEIR_ROLE_READ && c->roles[0].who == WEIR_WHO_GROUP && strcmp(c->roles[0].name, "adm") == 0);
+    assert_true(c->roles[1].role == WEIR_ROLE_READ && c->roles[1].who == WEIR_WHO_USER && strcmp(c->roles[1].name, "bob") == 0);
+    assert_true(c->roles[2].role == WEIR_ROLE_OPERATE && c->roles[2].who == WEIR_WHO_OWNER);
+    assert_true(c->roles[3].role == WEIR_ROLE_ADMIN && strcmp(c->roles[3].name, "ops") == 0);
+    static const char *const texts[] = {"Call us", NULL, "gone", "no"};
+    for (size_t i = 0; i < WEIR_COUNT(texts); i++) {
+        assert_int_equal(c->sites[i].is_suspended, texts[i] != NULL);
+        if (texts[i]) assert_true(weir_str_eq(c->sites[i].suspended, weir_cstr(texts[i])));
+    }
+    assert_int_equal(c->pools[0].watch_count, 2);
+    assert_string_equal(c->pools[0].watch[0], "/x");
+    assert_string_equal(c->pools[0].watch[1], "/conf/src");
+    assert_int_equal(c->pools[0].log_rate, 0);
+    assert_int_equal(c->pools[1].watch_count, 2);
+    assert_string_equal(c->pools[1].watch[1], "/conf/two");
+    assert_int_equal(c->pools[1].log_rate, 2000);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
 /* What this version answers "not in this version" to: the list shrinks with each version. */
 static const struct {
     const char *file, *later;
 } examples[] = {
     {"01-wordpress-tls.conf", "tls limits memory https"},
-    {"02-three-tenants.conf", "read operate admin status deny-file certificates proxy-protocol use limits memory env-file mail suspended log https"},
+    {"02-three-tenants.conf", "status certificates proxy-protocol use limits memory env-file mail log https"},
     {"03-laravel-container.conf", "tls cache host https"},
     {"04-c-app.conf", "tls limits memory files write network https"},
     {"05-cgit.conf", "tls read https"},
@@ -242,11 +288,11 @@ static const struct {
     {"07-behind-nginx.conf", "group mode publish fastcgi+unix"},
     {"08-farm-app.conf", "peer-tls ca certificate name allow root publish fastcgis"},
     {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name retry fastcgis fastcgis https"},
-    {"09-development.conf", "watch"},
+    {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
     {"tenants/bob.conf", "mail"},
-    {"tenants/carol.conf", "suspended"},
+    {"tenants/carol.conf", ""},
 };
 
 static void the_examples_have_no_mistake_but_what_later_versions_build(void **state)
@@ -294,12 +340,15 @@ static void a_tenants_file_is_his_alone(void **state)
         "4:33: \"listen\" is not for a tenant's file: defaults site of the main file tells where",
         "3:40: \"php-admin-value\" is not for a tenant's file: defaults pool of the main file sets it for all",
         "5:15: the root /etc does not lie in the home of bob: name a folder below ~/",
+        "7:33: \"suspended\" is not for a tenant's file: write a text: a file would be read with other rights than his",
+        "8:14: \"watch\" is not for a tenant's file: folders that are watched are few, and for all",
+        "8:26: \"log-rate\" is not for a tenant's file: defaults pool of the main file tells it",
         "6:15: the root /home/bob/../alice does not lie in the home of bob: name a folder below ~/",
     };
     static const char main_text[] = "tenants t/*.conf; defaults site { listen http://*:80 }; defaults pool { php; php-admin-value a 1 }";
     static const char text[] = "weir { threads 2 }\npool bobs { }\npool bob { user root; connect unix:/x; php-admin-value a 2 }\n"
                                "site a { root ~/www; php alice; listen http://*:81 }\nsite b { root /etc }\nsite c { root /home/bob/../alice }\n"
-                               "site d { root ~/www; php bob-2 }\npool bob-2 { }\n";
+                               "site d { root ~/www; php bob-2; suspended /etc/passwd }\npool bob-2 { watch /etc; log-rate 0 }\nsite e { root ~/www; suspended away }\n";
     char main_name[] = "/conf/weir.conf", dir[] = "/conf", name[] = "/conf/t/bob.conf", sub[] = "/conf/t", user[] = "bob", home[] = "/home/bob";
     struct weir_config_source list[] = {{.name = main_name, .text = (char *)(uintptr_t)main_text, .len = sizeof main_text - 1, .dir = dir},
                                         {.name = name, .text = (char *)(uintptr_t)text, .len = sizeof text - 1, .dir = sub}};
@@ -544,7 +593,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
-        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
+        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(a_tenants_file_is_his_alone),
         cmocka_unit_test(sources_survive_packing), cmocka_unit_test(an_included_file_is_read_again_only_when_it_changed),

@@ -96,11 +96,69 @@ static void altered_bytes_harm_nobody(void **state)
     weir_buf_fini(&b);
 }
 
+static void encode_orders(struct weir_buf *b)
+{
+    static struct weir_link_suspended s[] = {{WEIR_CONST_STR("a.test"), WEIR_CONST_STR("<p>x"), true}, {WEIR_CONST_STR("*"), {"", 0}, false}};
+    static struct weir_link_denied d[] = {{.address = {1, 2, 3}, .bits = 24, .until = 5}, {.bits = 128, .until = INT64_MAX}};
+    const struct weir_link_orders o = {s, d, 2, 2};
+    *b = (struct weir_buf){0};
+    assert_int_equal(weir_link_orders_encode(&o, b), WEIR_OK);
+}
+
+static void orders_come_back_as_they_were_and_nothing_that_was_cut_is_believed(void **state)
+{
+    (void)state;
+    struct weir_link_orders o;
+    struct weir_buf b;
+    struct weir_arena a;
+    encode_orders(&b);
+    weir_arena_init(&a, 0);
+    size_t len = weir_buf_len(&b);
+    assert_int_equal(weir_link_orders_decode(weir_buf_ptr(&b), len, &a, &o), WEIR_OK);
+    assert_int_equal(o.suspended_count, 2);
+    assert_true(weir_str_eq(o.suspended[0].site, WEIR_STR("a.test")) && weir_str_eq(o.suspended[0].text, WEIR_STR("<p>x")) && o.suspended[0].page);
+    assert_true(weir_str_eq(o.suspended[1].site, WEIR_STR("*")) && o.suspended[1].text.len == 0 && !o.suspended[1].page);
+    assert_int_equal(o.denied_count, 2);
+    assert_true(o.denied[0].address[1] == 2 && o.denied[0].bits == 24 && o.denied[0].until == 5);
+    assert_true(o.denied[1].bits == 128 && o.denied[1].until == INT64_MAX);
+    for (size_t cut = 0; cut < len; cut++) assert_int_equal(weir_link_orders_decode(weir_buf_ptr(&b), cut, &a, &o), WEIR_PROTOCOL);
+    assert_int_equal(weir_buf_append(&b, "x", 1), WEIR_OK);
+    assert_int_equal(weir_link_orders_decode(weir_buf_ptr(&b), len + 1, &a, &o), WEIR_PROTOCOL);
+    weir_buf_fini(&b);
+    weir_arena_fini(&a);
+}
+
+static void altered_orders_harm_nobody_and_their_limits_hold(void **state)
+{
+    (void)state;
+    struct weir_link_orders o = {.denied_count = WEIR_LINK_DENIED_MAX + 1};
+    struct weir_buf b = {0};
+    struct weir_random r = {4};
+    assert_int_equal(weir_link_orders_encode(&o, &b), WEIR_LIMIT);
+    o = (struct weir_link_orders){.suspended_count = WEIR_LINK_SITES_MAX + 1};
+    assert_int_equal(weir_link_orders_encode(&o, &b), WEIR_LIMIT);
+    encode_orders(&b);
+    for (int i = 0; i < 20000; i++) {
+        struct weir_arena a;
+        size_t len = weir_buf_len(&b);
+        char *copy = malloc(len);
+        memcpy(copy, weir_buf_ptr(&b), len);
+        for (int k = 0; k < 3; k++) copy[weir_random_next(&r) % len] = (char)weir_random_next(&r);
+        weir_arena_init(&a, 1u << 20);
+        int status = weir_link_orders_decode(copy, len, &a, &o);
+        assert_true(status == WEIR_OK || status == WEIR_PROTOCOL);
+        weir_arena_fini(&a);
+        free(copy);
+    }
+    weir_buf_fini(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_comes_back_as_it_was), cmocka_unit_test(a_message_that_was_cut_or_lengthened_is_refused),
-        cmocka_unit_test(altered_bytes_harm_nobody),
+        cmocka_unit_test(altered_bytes_harm_nobody), cmocka_unit_test(orders_come_back_as_they_were_and_nothing_that_was_cut_is_believed),
+        cmocka_unit_test(altered_orders_harm_nobody_and_their_limits_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
