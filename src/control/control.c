@@ -241,10 +241,16 @@ void gateway_restart(struct control *c)
     if (c->link.fd < 0 || weir_link_send(c->link.fd, &m, NULL, 0) < 0) c->gateway_kill_ms = now_ms();
 }
 
+/* Somebody from outside is served: by sites, or by pools behind other web servers. */
+static bool needs_gateway(const struct control *c)
+{
+    return c->conf->site_count > 0 || c->conf->listener_count > 0;
+}
+
 static void gateway_turn(struct control *c)
 {
     if (c->ending) return;
-    if (c->conf->site_count && !c->gateway_pid && !c->gateway_up && now_ms() >= c->gateway_due_ms) {
+    if (needs_gateway(c) && !c->gateway_pid && !c->gateway_up && now_ms() >= c->gateway_due_ms) {
         c->gateway_up = true;
         root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY}, NULL, 0);
     }
@@ -263,7 +269,7 @@ static void gateway_turn(struct control *c)
 
 static void announce(struct control *c)
 {
-    bool web = c->conf->site_count > 0;
+    bool web = needs_gateway(c);
     if (c->announced || (web && !c->gateway_ready) || !pools_all_ready(c)) return;
     c->announced = true;
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
@@ -376,7 +382,7 @@ static int next_ms(const struct control *c)
         int64_t due = c->relink_due_ms > now ? c->relink_due_ms - now : 0;
         if (wait < 0 || due < wait) wait = due;
     }
-    if (c->conf && c->conf->site_count && !c->gateway_pid && !c->ending && !c->gateway_up) {
+    if (c->conf && needs_gateway(c) && !c->gateway_pid && !c->ending && !c->gateway_up) {
         int64_t due = c->gateway_due_ms > now ? c->gateway_due_ms - now : 50;
         if (wait < 0 || due < wait) wait = due;
     }

@@ -105,7 +105,8 @@ struct pool {
     bool waits;                        /* for its turn to start something */
 };
 struct listener_fd {
-    char socket[80];
+    char socket[128], group[40];
+    uint32_t mode;  /* of a unix socket */
     int fd, code;
     uint64_t id;
     bool asked, answered;

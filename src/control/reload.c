@@ -63,10 +63,16 @@ void reload_drop_listeners(struct control *c)
     }
 }
 
-static void ask_for(struct control *c, struct listener_fd *f)
+/* A unix socket that is there is asked for again when its rights are to be others. */
+static void ask_for(struct control *c, struct listener_fd *f, const struct weir_conf_listener *l)
 {
-    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id};
-    if (f->fd >= 0 || (f->asked && !f->answered)) return;
+    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id, .flags = l->mode};
+    const char *group = l->group ? l->group : "";
+    bool same = f->mode == l->mode && strcmp(f->group, group) == 0;
+    if (same && (f->fd >= 0 || (f->asked && !f->answered))) return;
+    snprintf(f->group, sizeof f->group, "%s", group);
+    memcpy(m.group, f->group, sizeof m.group);
+    f->mode = l->mode;
     f->asked = true;
     f->answered = false;
     if (address_of(f, &m)) {
@@ -83,6 +89,7 @@ void reload_listening(struct control *c, const struct root_msg *m, int fd)
         struct listener_fd *f = &c->listeners[i];
         if (f->id != m->unit) continue;
         f->answered = true;
+        if (f->fd >= 0) close(f->fd);
         f->fd = fd;
         f->code = m->code;
         reload_goes_on(c);
@@ -123,6 +130,10 @@ static void fail(struct control *c, const char *why)
 {
     bool first = c->conf == NULL;
     forget_next(c);
+    for (size_t i = 0; !first && i < c->conf->listener_count; i++) { /* with the rights that the one in use tells */
+        struct listener_fd *f = listener_for(c, &c->conf->listeners[i]);
+        if (f) ask_for(c, f, &c->conf->listeners[i]);
+    }
     reload_drop_listeners(c);
     command_reloaded(c, why);
     if (first || c->reload_by_signal) fprintf(output_stream(), "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
@@ -170,6 +181,19 @@ static void take(struct control *c)
     command_reloaded(c, NULL);
 }
 
+static const char *unix_trouble(int code)
+{
+    switch (code) {
+    case EADDRINUSE: return "another program answers there: stop it, or choose another path";
+    case ENOTSOCK: return "what is there is no socket: remove it, or choose another path";
+    case ELOOP: return "a name on the way is a link, or no folder: write the path without links";
+    case EPERM: return "others than root may change a folder on the way: choose one such as /run/weir";
+    case ESRCH: return "there is no such group: create it with groupadd, or name another";
+    case ENOENT: return "its folder does not exist: create it";
+    default: return strerror(code);
+    }
+}
+
 /* The listeners of the coming configuration are there, or one of them cannot be. */
 void reload_goes_on(struct control *c)
 {
@@ -185,6 +209,7 @@ void reload_goes_on(struct control *c)
         if (f && f->fd >= 0) continue;
         snprintf(why, sizeof why, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column, l->address.text,
                  !f                        ? "there are too many listeners"
+                 : strncmp(f->socket, "unix:", 5) == 0 ? unix_trouble(f->code)
                  : f->code == EADDRINUSE   ? "the port is in use: stop the other program, or choose another port"
                  : f->code == EACCES       ? "only root may use this port: choose one above 1023"
                  : f->code == EADDRNOTAVAIL ? "this machine does not have that address"
@@ -300,7 +325,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     c->reloading = true;
     for (size_t i = 0; i < c->next->listener_count; i++) {
         struct listener_fd *f = listener_for(c, &c->next->listeners[i]);
-        if (f) ask_for(c, f);
+        if (f) ask_for(c, f, &c->next->listeners[i]);
     }
     reload_goes_on(c);
 }

@@ -160,6 +160,56 @@ static struct weir_str log_time(struct worker *w)
     return weir_cstr(w->log_time);
 }
 
+struct access_line {
+    struct weir_str peer, method, target, protocol; /* method empty: nothing of the request is known */
+    struct weir_str referer, agent, pool;
+    int status;                                     /* 0: the app's, which we did not look at */
+    uint64_t sent, us;
+};
+
+static struct weir_str at_most(struct weir_str s, size_t len)
+{
+    return weir_str(s.ptr, s.len < len ? s.len : len);
+}
+
+/* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
+static void access_line(struct worker *w, const struct access_line *l)
+{
+    char *to = weir_buf_room(&w->log_buf, LINE_MAX_);
+    if (!to) return;
+    char *p = to;
+    const char *end = to + LINE_MAX_ - 1;
+    p = text(p, end, l->peer);
+    p = text(p, end, WEIR_STR(" - - ["));
+    p = text(p, end, log_time(w));
+    p = text(p, end, WEIR_STR("] \""));
+    if (l->method.len) {
+        p = escaped(p, end, at_most(l->method, 100));
+        *p++ = ' ';
+        p = escaped(p, end, at_most(l->target, 600));
+        *p++ = ' ';
+        p = escaped(p, end, at_most(l->protocol, 20));
+    } else {
+        *p++ = '-';
+    }
+    p = text(p, end, WEIR_STR("\" "));
+    p = l->status ? number(p, end, (uint64_t)l->status) : text(p, end, WEIR_STR("-"));
+    p = text(p, end, WEIR_STR(" "));
+    p = number(p, end, l->sent);
+    p = text(p, end, WEIR_STR(" \""));
+    p = escaped(p, end, at_most(l->referer, 200));
+    p = text(p, end, WEIR_STR("\" \""));
+    p = escaped(p, end, at_most(l->agent, 200));
+    p = text(p, end, WEIR_STR("\" "));
+    p = number(p, end, l->us);
+    p = text(p, end, WEIR_STR(" "));
+    p = text(p, end, l->pool);
+    *p++ = '\n';
+    weir_buf_added(&w->log_buf, (size_t)(p - to));
+    if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
+    else arm(w);
+}
+
 static struct weir_str field(const struct exchange *ex, const char *name)
 {
     const struct weir_pair *f = ex->req ? weir_http_find(ex->req->headers, ex->req->header_count, name) : NULL;
@@ -175,49 +225,39 @@ static struct weir_str peer_text(const struct exchange *ex, char *out, size_t le
     return weir_cstr(out);
 }
 
-/* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
 void log_access(struct exchange *ex)
 {
     struct worker *w = ex->worker;
     char peer[INET6_ADDRSTRLEN + 8];
     if (!w->gw->access_log || (ex->route && !ex->route->conf->log)) return;
-    char *to = weir_buf_room(&w->log_buf, LINE_MAX_);
-    if (!to) return;
-    char *p = to;
-    const char *end = to + LINE_MAX_ - 1;
-    p = text(p, end, peer_text(ex, peer, sizeof peer));
-    p = text(p, end, WEIR_STR(" - - ["));
-    p = text(p, end, log_time(w));
-    p = text(p, end, WEIR_STR("] \""));
+    struct access_line l = {.peer = peer_text(ex, peer, sizeof peer), .status = ex->status, .sent = ex->sent, .us = w->loop->now_us - ex->begun_us,
+                            .referer = field(ex, "Referer"), .agent = field(ex, "User-Agent"),
+                            .pool = ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-")};
     if (ex->req) {
-        struct weir_str target = ex->req->target;
-        if (target.len > 600) target.len = 600;
-        p = escaped(p, end, ex->req->method);
-        *p++ = ' ';
-        p = escaped(p, end, target);
-        p = text(p, end, ex->req->minor ? WEIR_STR(" HTTP/1.1") : WEIR_STR(" HTTP/1.0"));
-    } else {
-        *p++ = '-';
+        l.method = ex->req->method;
+        l.target = ex->req->target;
+        l.protocol = ex->req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0");
     }
-    p = text(p, end, WEIR_STR("\" "));
-    p = number(p, end, (uint64_t)ex->status);
-    p = text(p, end, WEIR_STR(" "));
-    p = number(p, end, ex->sent);
-    p = text(p, end, WEIR_STR(" \""));
-    struct weir_str referer = field(ex, "Referer"), agent = field(ex, "User-Agent");
-    if (referer.len > 200) referer.len = 200;
-    if (agent.len > 200) agent.len = 200;
-    p = escaped(p, end, referer);
-    p = text(p, end, WEIR_STR("\" \""));
-    p = escaped(p, end, agent);
-    p = text(p, end, WEIR_STR("\" "));
-    p = number(p, end, w->loop->now_us - ex->begun_us);
-    p = text(p, end, WEIR_STR(" "));
-    p = text(p, end, ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"));
-    *p++ = '\n';
-    weir_buf_added(&w->log_buf, (size_t)(p - to));
-    if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
-    else arm(w);
+    access_line(w, &l);
+}
+
+static struct weir_str param(const struct front_req *r, const char *name)
+{
+    struct weir_str s = front_param(r, name);
+    return s.len ? s : WEIR_STR("-");
+}
+
+void log_front(const struct front_req *r)
+{
+    struct worker *w = r->worker;
+    char peer[INET6_ADDRSTRLEN + 8] = "-";
+    if (!w->gw->access_log) return;
+    if (r->front && r->front->peer.ss_family != AF_UNIX) weir_address_text(&r->front->peer, peer, sizeof peer);
+    struct access_line l = {.peer = weir_cstr(peer), .method = param(r, "REQUEST_METHOD"), .target = param(r, "REQUEST_URI"),
+                            .protocol = param(r, "SERVER_PROTOCOL"), .status = r->status, .sent = r->sent, .us = w->loop->now_us - r->begun_us,
+                            .referer = param(r, "HTTP_REFERER"), .agent = param(r, "HTTP_USER_AGENT"),
+                            .pool = r->pool_conf ? weir_cstr(r->pool_conf->name) : WEIR_STR("-")};
+    access_line(w, &l);
 }
 
 static void error_line(struct worker *w, struct weir_str head, struct weir_str line)
@@ -231,10 +271,10 @@ static void error_line(struct worker *w, struct weir_str head, struct weir_str l
     arm(w);
 }
 
-void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes)
+void log_app_stderr(struct worker *w, const struct weir_client_req *req, const char *pool, struct weir_str bytes)
 {
     char head[240], where[128] = "";
-    if (ex->app) weir_client_req_where(ex->app, where, sizeof where);
+    weir_client_req_where(req, where, sizeof where);
     int n = snprintf(head, sizeof head, "[%s %s] ", pool, where[0] ? where : "-");
     struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
     if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;
