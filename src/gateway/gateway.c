@@ -227,8 +227,9 @@ static int load_file(struct gateway *gw)
         if (fds && n == conf->listener_count) {
             status = snapshot_new(&s, gw, conf, fds);
         } else {
-            while (n > 0) {
-                end_listener(gw->snap, &conf->listeners[--n], fds[n]);
+            while (fds && n > 0) {
+                n--;
+                end_listener(gw->snap, &conf->listeners[n], fds[n]);
                 close(fds[n]);
             }
         }
