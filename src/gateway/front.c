@@ -213,6 +213,7 @@ static void go_on(struct front_req *r)
         weir_client_consume(r->app, n);
         if (n < len) break;
     }
+    if (r->app && waiting(r->front) >= FRONT_OUT) r->wants_room = r->front->wants_room = true; /* perhaps for what is held */
     if (r->ending && weir_buf_len(&r->err) == 0) finish(r, r->app_status, r->protocol_status);
 }
 
@@ -352,6 +353,7 @@ static void req_begins(struct front *f, const struct weir_wire_event *ev)
     struct worker *w = f->worker;
     struct front_req *r = req_new(f, ev);
     f->phase = FRONT_BUSY;
+    f->due_ms = 0;
     if (!r) {
         if (weir_wire_app_end(f->wire, ev->id, 0, WEIR_WIRE_OVERLOADED) < 0) f->broken = true;
         return;

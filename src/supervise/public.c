@@ -52,11 +52,11 @@ static int open_folder(const char *path, char *name, size_t len)
     return -bad;
 }
 
-/* The same place whatever becomes of the names above it. */
-static int address_in(int dir, const char *name, struct sockaddr_un *out)
+/* By its path: nobody but us can change where that leads. */
+static int address_of(const char *path, struct sockaddr_un *out)
 {
     *out = (struct sockaddr_un){.sun_family = AF_UNIX};
-    return snprintf(out->sun_path, sizeof out->sun_path, "/proc/self/fd/%d/%s", dir, name) < (int)sizeof out->sun_path ? 0 : ENAMETOOLONG;
+    return snprintf(out->sun_path, sizeof out->sun_path, "%s", path) < (int)sizeof out->sun_path ? 0 : ENAMETOOLONG;
 }
 
 /* Removes a socket that nobody answers on. 0: nothing is there now; EADDRINUSE: somebody answers; ENOTSOCK: it is something else. */
@@ -109,7 +109,7 @@ int public_socket(const char *path, const struct identity *owner, const char *gr
     if (bad) return -bad;
     int dir = open_folder(path, name, sizeof name);
     if (dir < 0) return dir;
-    bad = address_in(dir, name, &at);
+    bad = address_of(path, &at);
     if (!bad) bad = remove_dead(dir, name, &at);
     int fd = bad ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (!bad && fd < 0) bad = errno;
@@ -142,6 +142,6 @@ void public_socket_end(const char *path)
     struct sockaddr_un at;
     int dir = open_folder(path, name, sizeof name);
     if (dir < 0) return;
-    if (address_in(dir, name, &at) == 0) (void)remove_dead(dir, name, &at); /* another one's that took its place answers */
+    if (address_of(path, &at) == 0) (void)remove_dead(dir, name, &at); /* another one's that took its place answers */
     close(dir);
 }

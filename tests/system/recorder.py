@@ -41,13 +41,14 @@ def pairs(data):
 
 
 def read(conn, n):
-    data = b""
-    while len(data) < n:
-        piece = conn.recv(n - len(data))
-        if not piece:
+    data = bytearray(n)
+    at, view = 0, memoryview(data)
+    while at < n:
+        got = conn.recv_into(view[at:])
+        if not got:
             raise EOFError
-        data += piece
-    return data
+        at += got
+    return bytes(data)
 
 
 def read_record(conn):
@@ -102,7 +103,7 @@ def serve(conn):
         if kind != BEGIN:
             continue
         role, flags = struct.unpack_from("!HB", content)
-        parts = {PARAMS: b"", STDIN: b"", DATA: b""}
+        parts = {PARAMS: bytearray(), STDIN: bytearray(), DATA: bytearray()}
         ended, needed = set(), {1: {PARAMS, STDIN}, 2: {PARAMS}, 3: {PARAMS, STDIN, DATA}}[role]
         while not needed <= ended:
             kind, _, content = read_record(conn)
@@ -110,7 +111,7 @@ def serve(conn):
                 parts[kind] += content
             else:
                 ended.add(kind)
-        answer(conn, rid, role, pairs(parts[PARAMS]), parts[STDIN], parts[DATA])
+        answer(conn, rid, role, pairs(bytes(parts[PARAMS])), parts[STDIN], parts[DATA])
         if not flags & 1:
             return
 
