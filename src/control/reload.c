@@ -321,6 +321,8 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
         fail(c, why[0] ? why : "weir: the configuration cannot be read\n");
         return;
     }
+    for (size_t i = 0; c->o.no_sites && i < c->next->listener_count; i++)
+        if (c->next->listeners[i].pool >= 0) say("listener %s is not open: that needs weir serve", c->next->listeners[i].name);
     if (c->o.no_sites) c->next->site_count = c->next->listener_count = 0;
     c->reloading = true;
     for (size_t i = 0; i < c->next->listener_count; i++) {

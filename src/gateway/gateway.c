@@ -4,6 +4,7 @@
 #include "gateway/gateway.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -139,7 +140,7 @@ static int set_rights(const struct weir_conf_listener *l, const struct sockaddr_
     if (at->ss_family != AF_UNIX) return 0;
     if (l->group && !gr) return ESRCH;
     if (gr && lchown(u->sun_path, (uid_t)-1, gr->gr_gid) < 0) return errno;
-    return chmod(u->sun_path, l->mode) < 0 ? errno : 0;
+    return fchmodat(AT_FDCWD, u->sun_path, l->mode, AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
 }
 
 static const char *listen_trouble(int error, bool local)

@@ -83,7 +83,7 @@ static int set_rights(int dir, const char *name, const struct identity *owner, g
     if (fstat(fd, &st) < 0) bad = errno;
     else if (!S_ISSOCK(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != owner->uid)) bad = EPERM;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (!bad && fchownat(fd, "", geteuid() == 0 ? owner->uid : (uid_t)-1, gid, AT_EMPTY_PATH) < 0) bad = errno;
+    if (!bad && fchownat(fd, "", geteuid() == 0 ? owner->uid : (uid_t)-1, gid, AT_EMPTY_PATH) < 0) bad = errno == EPERM ? EACCES : errno; /* not our group */
     if (!bad && chmod(path, mode) < 0) bad = errno;
     close(fd);
     return bad;

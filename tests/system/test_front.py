@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import re
 import socket
 import stat
@@ -370,6 +371,44 @@ def test_an_answer_that_the_web_server_does_not_take_waits_without_holding_the_a
         wait_for(lambda: w.status()["gateway"]["connections"] == 1)  # it takes nothing: only the other one is left
 
 
+def test_a_front_outlives_whatever_bytes_come():
+    r = random.Random(7)
+    with Weir(conf(RECORD.replace("./recorder.py", "./bench_app"), more="body 200K; time { head 300ms; body 300ms; idle 1s; send 1s }", pool="queue 20 300ms")) as w:
+        gateway = w.gateway()
+
+        def one(seed):
+            r = random.Random(seed)
+            talk = []
+            for rid in [r.choice([1, 2, 3, 1, 65535, 0]) for _ in range(r.randrange(1, 6))]:
+                talk += [record(BEGIN, rid, struct.pack("!HB5x", r.choice([1, 1, 1, 2, 3, 9]), r.choice([0, 1, 1, 0x81]))),
+                         record(PARAMS, rid, pair(b"PATH_INFO", r.choice([b"/big/300000", b"/discard", b"/sleep/30", b"/hello"])) + pair(b"CONTENT_LENGTH", b"%d" % r.randrange(1 << 18)),
+                                r.randrange(8)), record(PARAMS, rid)]
+                talk += [record(STDIN, rid, bytes(r.randrange(65536))) for _ in range(r.randrange(6))]
+                talk += r.choice([[], [record(STDIN, rid)], [record(ABORT, rid)], [record(DATA, rid, b"d" * r.randrange(60000)), record(DATA, rid), record(STDIN, rid)]])
+                talk += r.choice([[], [record(GET_VALUES, 0, pair(b"FCGI_FLOW_CONTROL", b""))], [record(32, rid, bytes(r.randrange(256) for _ in range(16)))]])
+            if r.random() < 0.5:
+                r.shuffle(talk)
+            data = bytearray(b"".join(talk))
+            for _ in range(r.choice([0, 0, 1, 5])):
+                data[r.randrange(len(data))] = r.randrange(256)
+            with contextlib.suppress(OSError):
+                c = Fcgi(w.dir + "/front.sock", 3)
+                while data:
+                    n = r.randrange(1, 100000)
+                    c.s.sendall(data[:n])
+                    del data[:n]
+                if r.random() < 0.7:
+                    c.s.settimeout(r.random())
+                    while c.s.recv(r.randrange(1, 65536)):
+                        pass
+                c.s.close()
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(one, [r.random() for _ in range(400)]))
+        wait_for(lambda: w.status()["gateway"]["connections"] == 0 and all(not p["busy"] for p in w.pool("record")["processes"]))
+        assert w.gateway() == gateway and w.pool("record")["queued"] == 0
+        assert Fcgi(w.dir + "/front.sock").ask(1, [("PATH_INFO", "/hello")])[2] == (0, 0)
+
+
 # ---- life ----
 
 @contextlib.contextmanager
@@ -405,12 +444,12 @@ def load(port, threads=4):
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_restarts_of_a_pool_under_load_through_nginx_lose_nothing(keep, tmp_path):
-    times = 50 if SLOW == 1 else 5
+    times = 5 if SLOW > 1 else 50 if keep else 10
     with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, load(port) as counts:
         for _ in range(times):
             old = w.pids("demo")
             assert w.command("restart", "demo").returncode == 0
-            wait_for(lambda: len(w.pids("demo")) == 2 and not set(old) & set(w.pids("demo")))
+            wait_for(lambda: len(w.pids("demo")) == 2 and not set(old) & set(w.pids("demo")), every=0.05)
     assert not counts["bad"] and counts["ok"] > times, counts
 
 
