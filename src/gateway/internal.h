@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
- * connections. exchange.c one request with its response. front.c connections of foreign web servers, and their requests.
- * serve_file.c files. snapshot.c the compiled configuration. logs.c what is written. */
+ * connections. exchange.c one request with its response. front.c connections of foreign web servers,
+ * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -278,6 +278,17 @@ struct front_req {
 /* fd was counted already, as in http_accepted. */
 void front_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
 void front_event(struct worker *w, const struct weir_event *ev);
+const struct weir_conf_listener *front_conf(const struct front *f); /* its listener's settings now */
+size_t front_room(const struct front *f);                           /* bytes of answers that its output takes */
+void front_dirty(struct front *f);                                  /* it has something to write or to read: when the turn ends */
+bool front_held_up(const struct front *f); /* nothing of it is read, for our own reasons: nobody on it is late */
+/* front_req.c */
+void front_req_begins(struct front *f, const struct weir_wire_event *ev);
+void front_req_input(struct front_req *r, enum weir_stream s, struct weir_str bytes);
+void front_req_input_ends(struct front_req *r, enum weir_stream s);
+void front_req_go_on(struct front_req *r);   /* there is room for what waits; r may be gone then */
+void front_req_aborted(struct front_req *r); /* nobody waits for it any more; it is gone */
+void front_req_free(struct front_req *r);
 void front_req_timer(struct weir_timer *t);
 void front_body_stored(struct weir_job *job);
 void front_client_event(struct worker *w, const struct weir_client_event *ev);
