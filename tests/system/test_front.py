@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import stat
 import struct
@@ -251,6 +252,20 @@ def test_a_weir_in_front_of_a_front_speaks_flow_control_with_it():
             assert all(len(r.text) == 3000000 for r in pool.map(lambda _: w.get("/big/3000000"), range(6)))
 
 
+@pytest.mark.parametrize("php", ["php fpm", "php cgi"])
+def test_php_behind_nginx_is_served_by_a_pool_of_weir(php, tmp_path):
+    script = "<?php error_log('php says so'); echo $_SERVER['REQUEST_URI'], ' ', strlen(file_get_contents('php://input'));"
+    with Weir(conf(FRONT) + f"pool php {{ {php}; {USER} workers 2; publish front }}\n", {"public/a.php": script}) as w:
+        more = f"fastcgi_param SCRIPT_FILENAME {w.public}$uri;"
+        with nginx(str(tmp_path), w.dir + "/front.sock", True, more) as port:
+            for _ in range(4):
+                r = get(port, "/a.php?x=1", "POST", b"b" * 100000)
+                assert r.status == 200 and r.text == b"/a.php?x=1 100000"
+            assert get(port, "/none.php").status == 404
+            with ThreadPoolExecutor(8) as pool:
+                assert all(r.status == 200 for r in pool.map(lambda _: get(port, "/a.php"), range(64)))
+
+
 # ---- queue, time, ends ----
 
 def test_a_full_queue_is_answered_503_and_emptied_when_clients_leave(tmp_path):
@@ -469,6 +484,16 @@ def test_a_gateway_that_ends_finishes_what_runs():
         wait_for(lambda: w.gateway() not in (0, gateway))
         assert heard(Fcgi(w.dir + "/front.sock").ask(1)[0])["role"] == 1
         assert not os.path.exists(go)
+
+
+def test_a_killed_gateway_is_replaced_behind_the_same_socket(tmp_path):
+    with Weir(conf(RECORD), RECORDER) as w, nginx(str(tmp_path), w.dir + "/front.sock") as port:
+        assert get(port, "/").status == 200
+        inode = os.lstat(w.dir + "/front.sock").st_ino
+        os.kill(w.gateway(), signal.SIGKILL)
+        wait_for(lambda: get(port, "/").status == 200)
+        assert os.lstat(w.dir + "/front.sock").st_ino == inode
+        assert all(get(port, "/").status == 200 for _ in range(10))
 
 
 def test_requests_are_logged_with_what_the_web_server_says_of_them():
