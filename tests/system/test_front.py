@@ -266,6 +266,26 @@ def test_php_behind_nginx_is_served_by_a_pool_of_weir(php, tmp_path):
                 assert all(r.status == 200 for r in pool.map(lambda _: get(port, "/a.php"), range(64)))
 
 
+def test_a_weir_in_front_of_a_front_sees_refusals_and_broken_answers():
+    config = RECORD.replace("processes 2", "processes 1") + """
+        site a { listen http://127.0.0.1:PORT; route / { pool up } }
+        pool up { connect unix:DIR/front.sock { flow-control yes; workers 2 } }\n"""
+    with Weir(conf(config, pool="queue 0 20s"), RECORDER) as w:
+        assert json.loads(w.get("/?a").text)["role"] == 1
+        with pytest.raises(http.client.IncompleteRead):
+            w.get("/?big=100000&die=1")
+        wait_for(lambda: w.get("/?a").status == 200)
+        started, go = (f"{w.run_dir}/keep-{n}" for n in ("started", "go"))
+        with ThreadPoolExecutor(1) as pool:
+            busy = pool.submit(w.get, f"/?started={started}&until={go}")
+            wait_for(lambda: os.path.exists(started))
+            r = w.get("/?a")
+            assert r.status == 503 and b"503" in r.text
+            open(go, "w").close()
+            assert busy.result().status == 200
+        wait_for(lambda: "refused: overloaded" in w.log())  # by FCGI_OVERLOADED, not by a page
+
+
 # ---- queue, time, ends ----
 
 def test_a_full_queue_is_answered_503_and_emptied_when_clients_leave(tmp_path):
