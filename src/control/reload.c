@@ -63,13 +63,12 @@ void reload_drop_listeners(struct control *c)
     }
 }
 
-/* A unix socket that is there is asked for again when its rights are to be others. */
+/* A unix socket is asked for again each time: its rights are to be others, or somebody removed its name. */
 static void ask_for(struct control *c, struct listener_fd *f, const struct weir_conf_listener *l)
 {
     struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id, .flags = l->mode};
     const char *group = l->group ? l->group : "";
-    bool same = f->mode == l->mode && strcmp(f->group, group) == 0;
-    if (same && (f->fd >= 0 || (f->asked && !f->answered))) return;
+    if ((f->fd >= 0 && !l->mode) || (f->asked && !f->answered && f->mode == l->mode && strcmp(f->group, group) == 0)) return;
     snprintf(f->group, sizeof f->group, "%s", group);
     memcpy(m.group, f->group, sizeof m.group);
     f->mode = l->mode;
@@ -83,15 +82,22 @@ static void ask_for(struct control *c, struct listener_fd *f, const struct weir_
     f->code = EINVAL;
 }
 
+static bool same_socket(int a, int b)
+{
+    struct stat x, y;
+    return a >= 0 && b >= 0 && fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino;
+}
+
 void reload_listening(struct control *c, const struct root_msg *m, int fd)
 {
     for (size_t i = 0; i < c->listener_count; i++) {
         struct listener_fd *f = &c->listeners[i];
         if (f->id != m->unit) continue;
         f->answered = true;
-        if (f->fd >= 0) close(f->fd);
-        f->fd = fd;
+        if (f->fd >= 0 && fd >= 0 && !same_socket(f->fd, fd) && named(c->conf, f)) c->config_version++; /* the gateway is given the new one */
         f->code = m->code;
+        if (fd >= 0 && f->fd >= 0) close(f->fd);
+        if (fd >= 0) f->fd = fd;
         reload_goes_on(c);
         return;
     }
@@ -206,7 +212,7 @@ void reload_goes_on(struct control *c)
         const struct weir_conf_listener *l = &c->next->listeners[i];
         const struct listener_fd *f = listener_for(c, l);
         char why[512];
-        if (f && f->fd >= 0) continue;
+        if (f && f->fd >= 0 && (!f->code || !c->conf)) continue; /* a control that was started anew takes what is there */
         snprintf(why, sizeof why, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column, l->address.text,
                  !f                        ? "there are too many listeners"
                  : strncmp(f->socket, "unix:", 5) == 0 ? unix_trouble(f->code)

@@ -463,22 +463,23 @@ static void hold(struct root *r, const struct root_msg *m, int fd)
     memcpy(h->address, m->address, m->address_len);
 }
 
-/* A front's: made, or its rights are set anew. */
-static void listen_unix(struct root *r, const struct root_msg *m, const char *path, int *fd, int *code)
+/* A front's: made, or its rights are set anew. Made anew if somebody removed its name. */
+static void listen_unix(struct root *r, const struct root_msg *m, const char *path, struct held *h, int *fd, int *code)
 {
     mode_t mode = m->flags & 0666;
-    if (*fd >= 0) {
-        *code = public_socket_rights(path, &r->gateway_who, m->group, mode);
-        if (*code) *fd = -1;
-        return;
-    }
-    int made = r->listener_count < ROOT_LISTENERS_MAX ? public_socket(path, &r->gateway_who, m->group, mode) : -EMFILE;
-    if (made < 0) {
-        *code = -made;
-        return;
-    }
-    hold(r, m, made);
+    *code = h ? public_socket_rights(path, &r->gateway_who, m->group, mode) : 0;
+    if (h && *code != ENOENT) return; /* it is given with the trouble: it listens all the same */
+    int made = h || r->listener_count < ROOT_LISTENERS_MAX ? public_socket(path, &r->gateway_who, m->group, mode) : -EMFILE;
+    *code = made < 0 ? -made : 0;
+    if (made < 0) return;
     *fd = made;
+    if (!h) {
+        hold(r, m, made);
+        return;
+    }
+    shutdown(h->fd, SHUT_RDWR);
+    close(h->fd);
+    h->fd = made;
 }
 
 static void do_listen(struct root *r, const struct root_msg *m)
@@ -486,11 +487,13 @@ static void do_listen(struct root *r, const struct root_msg *m)
     struct root_msg answer = {.kind = ROOT_LISTENING, .unit = m->unit};
     int fd = -1, one = 1, zero = 0;
     sa_family_t family = ((const struct sockaddr *)(const void *)m->address)->sa_family;
+    struct held *have = NULL;
     for (size_t i = 0; i < r->listener_count; i++)
-        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) fd = r->listeners[i].fd;
+        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) have = &r->listeners[i];
+    if (have) fd = have->fd;
     const char *path = unix_path(m->address, m->address_len);
     if (path) {
-        listen_unix(r, m, path, &fd, &answer.code);
+        listen_unix(r, m, path, have, &fd, &answer.code);
     } else if (fd < 0 && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (family == AF_INET || family == AF_INET6)) {
         fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd >= 0) {

@@ -593,7 +593,15 @@ def test_the_socket_comes_goes_and_changes_its_rights_by_reload():
         w.configure(conf(DEMO).replace("0666", "0640"))
         assert w.command("reload").returncode == 0
         wait_for(lambda: mode_of(path) == 0o640)
-        w.configure(conf(DEMO).replace("0666", "0600").replace("MORE", "").replace("./demo", "./none"))  # does not change what runs
+        os.unlink(path)  # by mistake: a reload makes it anew
+        assert w.command("reload").returncode == 0
+        wait_for(can_connect(path))
+        assert mode_of(path) == 0o640 and Fcgi(path).ask(1, [("PATH_INFO", "/hello")])[2] == (0, 0)
+        os.unlink(path)  # also when the rest of the new configuration is not taken
+        w.configure(conf(DEMO).replace("0666", "0640") + "listener bad { address fastcgi+unix:DIR/no/x.sock }\npool bad { run ./demo; publish bad; user weir-demo }\n")
+        assert w.command("reload").returncode != 0
+        wait_for(can_connect(path))
+        assert Fcgi(path).ask(1, [("PATH_INFO", "/hello")])[2] == (0, 0)
         w.configure(conf(DEMO).replace("front.sock", "other.sock"))
         assert w.command("reload").returncode == 0
         wait_for(lambda: not os.path.exists(path) and can_connect(w.dir + "/other.sock")())
@@ -612,6 +620,17 @@ def test_the_root_part_follows_no_link_and_uses_no_folder_that_others_change():
             r = w.command("reload")
             assert r.returncode != 0 and why in r.stdout + r.stderr, r.stdout + r.stderr
             assert os.listdir(w.dir + "/real") == [] and can_connect(w.dir + "/front.sock")()
+        os.chmod(w.dir, 0o777)  # of the socket in use, too: what is open stays so, also for the next gateway
+        w.configure(conf(DEMO))
+        r = w.command("reload")
+        assert r.returncode != 0 and "others than root may change a folder" in r.stdout + r.stderr
+        os.kill(w.status()["control_pid"], signal.SIGKILL)
+        wait_for(w.gateway)
+        gateway = w.gateway()
+        assert w.command("restart", "gateway").returncode == 0
+        wait_for(lambda: w.gateway() not in (0, gateway))
+        assert Fcgi(w.dir + "/front.sock").ask(1, [("PATH_INFO", "/hello")])[2] == (0, 0)
+        os.chmod(w.dir, 0o755)
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs root: other users")
