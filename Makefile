@@ -47,6 +47,9 @@ stress:
 	ninja -C build-stress
 	tests/system/stress/once.py --build build-stress --rounds 1000
 	tests/system/stress/exact.py --build build-stress
+	tests/system/stress/loss.py --build build-stress
+	tests/system/stress/loss.py --build build-stress --peer
+	tests/system/stress/pools.py --build build-stress
 
 clean:
 	rm -rf build build-*

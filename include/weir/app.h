@@ -61,6 +61,11 @@ WEIR_API void weir_app_wake(struct weir_app *app);
 /* Reads and accepts; waits for at most wait_ms (0: not at all, -1: until something happens). WEIR_OK, also when a signal came;
  * WEIR_SYSTEM: the listening socket cannot be used (first call only). */
 WEIR_API WEIR_CHECK int weir_app_step(struct weir_app *app, int wait_ms);
+/* For a program that waits for descriptors of its own, too: one that is readable when step(app, 0) has something to do, for poll or
+ * epoll (level-triggered). It stays the app's, and the same as long as the app lives. */
+WEIR_API int weir_app_fd(struct weir_app *app);
+/* How long to wait for it at most, in ms, until step(app, 0) has something to do even so. 0: now; -1: for ever. */
+WEIR_API int weir_app_wait_ms(const struct weir_app *app);
 enum weir_app_event_type {
     WEIR_APP_REQUEST = 1, /* parameters are complete */
     WEIR_APP_INPUT,       /* body bytes, or its end, came */
@@ -95,6 +100,8 @@ WEIR_API WEIR_CHECK int64_t weir_app_req_read(struct weir_app_req *req, void *bu
  * name that is no token, or too late. */
 WEIR_API WEIR_CHECK int weir_app_req_status(struct weir_app_req *req, int status);
 WEIR_API WEIR_CHECK int weir_app_req_header(struct weir_app_req *req, const char *name, const char *value);
+/* Instead: the header is in what is written to STDOUT, and nothing is put in front of it. WEIR_INVALID: too late. */
+WEIR_API WEIR_CHECK int weir_app_req_own_header(struct weir_app_req *req);
 /* STDOUT (the body) or STDERR (a log): events: what fits, 0..len, the rest after WEIR_APP_ROOM; threads: waits, takes all.
  * WEIR_ABORTED, WEIR_NOMEM. */
 WEIR_API WEIR_CHECK int64_t weir_app_req_write(struct weir_app_req *req, enum weir_stream s, const void *buf, size_t len);

@@ -275,6 +275,22 @@ static void dispatch(struct weir_app *a, const struct weir_event *ev)
     }
 }
 
+#define DRAIN_LOOK_MS 20 /* while it drains, connections are looked at so often */
+
+int weir_app_fd(struct weir_app *a)
+{
+    return weir_loop_fd(a->loop);
+}
+
+int weir_app_wait_ms(const struct weir_app *a)
+{
+    uint64_t now = weir_loop_clock_us(a->loop) / 1000;
+    if (!a->running || !weir_list_empty(&a->events) || !weir_list_empty(&a->resume)) return 0;
+    int64_t ms = weir_wheel_next_ms(a->loop->wheel, now);
+    if (a->drain_told && (ms < 0 || ms > DRAIN_LOOK_MS)) ms = DRAIN_LOOK_MS;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
 int weir_app_step(struct weir_app *a, int wait_ms)
 {
     struct weir_event ev[128];
@@ -284,7 +300,7 @@ int weir_app_step(struct weir_app *a, int wait_ms)
         if (status < 0) return status;
     }
     int64_t wait = wait_ms < 0 ? -1 : (int64_t)wait_ms * 1000;
-    if (a->drain_told && (wait < 0 || wait > 20000)) wait = 20000;
+    if (a->drain_told && (wait < 0 || wait > DRAIN_LOOK_MS * 1000)) wait = DRAIN_LOOK_MS * 1000;
     app_lock(a);
     bool work = !weir_list_empty(&a->events) || !weir_list_empty(&a->resume);
     app_unlock(a);

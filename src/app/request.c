@@ -297,6 +297,13 @@ int weir_app_req_status(struct weir_app_req *r, int status)
     return weir_buf_append(&r->head, line, (size_t)n);
 }
 
+int weir_app_req_own_header(struct weir_app_req *r)
+{
+    if (r->head_sent || weir_buf_len(&r->head)) return WEIR_INVALID;
+    r->head_sent = true;
+    return WEIR_OK;
+}
+
 /* The header goes out whole, in front of the first body byte: true when it is out. */
 static int send_head(struct weir_app_req *r)
 {

@@ -45,6 +45,10 @@ struct weir_cgi_request {
  * ", " (Cookie "; "). Client fields can only become HTTP_*. [RFC 3875 4.1; research fastcgi-1.0.md 18] WEIR_NOMEM. */
 WEIR_CHECK int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, struct weir_pair **out, size_t *count);
 
+/* A GET of our own, to see whether an app answers. path: what is asked for; root, file: may be empty; script: path is a script's
+ * name, file its file; else it is PATH_INFO. Borrows all of them. */
+struct weir_cgi_request weir_cgi_check_request(const char *path, const char *root, const char *file, bool script);
+
 /* ---- the app's answer ---- */
 enum weir_cgi_kind { WEIR_CGI_DOCUMENT, WEIR_CGI_LOCAL_REDIRECT, WEIR_CGI_CLIENT_REDIRECT };
 struct weir_cgi_response {

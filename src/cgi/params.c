@@ -179,3 +179,14 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     *count = l.count;
     return WEIR_OK;
 }
+
+struct weir_cgi_request weir_cgi_check_request(const char *path, const char *root, const char *file, bool script)
+{
+    return (struct weir_cgi_request){.method = WEIR_STR("GET"), .protocol = WEIR_STR("HTTP/1.1"), .request_uri = weir_cstr(path),
+                                     .document_uri = weir_cstr(path), .script_name = script ? weir_cstr(path) : WEIR_STR(""),
+                                     .script_filename = weir_cstr(file), .path_info = script ? WEIR_STR("") : weir_cstr(path),
+                                     .document_root = weir_cstr(root), .server_name = WEIR_STR("localhost"),
+                                     .server_addr = WEIR_STR("127.0.0.1"), .server_port = WEIR_STR("80"), .remote_addr = WEIR_STR("127.0.0.1"),
+                                     .remote_port = WEIR_STR("0"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
+                                     .content_length = -1};
+}

@@ -14,6 +14,7 @@ int weir_cmd_restart(int argc, char **argv);
 int weir_cmd_scale(int argc, char **argv);
 int weir_cmd_stop(int argc, char **argv);
 int weir_cmd_drain(int argc, char **argv);
+int weir_cmd_upgrade(int argc, char **argv);
 int weir_cmd_call(int argc, char **argv);
 
 #define WEIR_CONFIG_DEFAULT "/etc/weir/weir.conf"

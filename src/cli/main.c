@@ -20,6 +20,7 @@ static const struct {
     {"scale", "change how many processes a pool has, until the next reload", weir_cmd_scale},
     {"stop", "end a pool; its requests are answered 503", weir_cmd_stop},
     {"drain", "end a pool and cut nothing", weir_cmd_drain},
+    {"upgrade", "become the version that is installed now, and lose nothing", weir_cmd_upgrade},
     {"call", "send one request to a FastCGI application", weir_cmd_call},
     {"control", NULL, weir_cmd_control},
 };

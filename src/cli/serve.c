@@ -47,23 +47,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-/* weir-supervise lies in the build's or the installation's place beside us. */
-static const char *find_supervise(const char *self)
-{
-    static char path[PATH_MAX];
-    static const char *const places[] = {"/../supervise/weir-supervise", "/../libexec/weir/weir-supervise", "/weir-supervise"};
-    char dir[PATH_MAX];
-    snprintf(dir, sizeof dir, "%s", self);
-    char *slash = strrchr(dir, '/');
-    if (slash) *slash = 0;
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char try[PATH_MAX * 2];
-        snprintf(try, sizeof try, "%s%s", dir, places[i]);
-        if (access(try, X_OK) == 0 && realpath(try, path)) return path;
-    }
-    return NULL;
-}
-
 /* Whom control and gateway run as. The file is read by a child without rights: root parses no configuration. */
 static bool find_users(const char *config, struct weir_config_users *out)
 {
@@ -97,8 +80,8 @@ static int become_root_part(const struct serve *o)
     char self[PATH_MAX], config[PATH_MAX], dir[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n < 0 ? 0 : n] = 0;
-    const char *supervise = find_supervise(self);
-    if (!supervise) {
+    char supervise[PATH_MAX];
+    if (!weir_config_own_program("weir-supervise", supervise, sizeof supervise)) {
         fprintf(stderr, "weir: weir-supervise is not installed beside %s\n", self);
         return 1;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`: orders to the control socket of the running weir. */
+/* `weir status`, `reload`, `restart`, `scale`, `stop`, `drain`, `upgrade`: orders to the control socket of the running weir. */
 #include <argp.h>
 #include <errno.h>
 #include <jansson.h>
@@ -97,6 +97,8 @@ static void print_status(const json_t *s)
     if (num(g, "pid"))
         printf("gateway %lld: %s, %lld connections, %lld restarts\n", num(g, "pid"), json_is_true(json_object_get(g, "ready")) ? "ready" : "starting",
                num(g, "connections"), num(g, "restarts"));
+    json_array_foreach(json_object_get(g, "others"), i, unit)
+        printf("gateway %lld: %s, %lld connections\n", num(unit, "pid"), str(unit, "state"), num(unit, "connections"));
     json_array_foreach(json_object_get(s, "pools"), i, pool)
     {
         printf("pool %s (%s%s%s%s): %lld requests, %lld waiting, %lld refused, %lld restarts\n", str(pool, "name"), str(pool, "kind"),
@@ -171,7 +173,7 @@ int weir_cmd_reload(int argc, char **argv)
 
 int weir_cmd_restart(int argc, char **argv)
 {
-    return command(argc, argv, "POOL|gateway", "Starts new processes of a pool and lets the old ones finish, or starts the gateway anew.", "restart", 1);
+    return command(argc, argv, "POOL|gateway", "Starts new processes of a pool and lets the old ones finish; or a new gateway, while the old one finishes what it has.", "restart", 1);
 }
 
 int weir_cmd_scale(int argc, char **argv)
@@ -187,4 +189,12 @@ int weir_cmd_stop(int argc, char **argv)
 int weir_cmd_drain(int argc, char **argv)
 {
     return command(argc, argv, "POOL", "Ends a pool as stop does, but cuts nothing: it waits for what runs, however long.", "drain", 1);
+}
+
+int weir_cmd_upgrade(int argc, char **argv)
+{
+    return command(argc, argv, NULL,
+                   "Makes the running weir become the version that is installed now: the root part in place, then control, then the gateway. "
+                   "Applications go on, no request is lost. If the new version cannot take over, all stays as it is.",
+                   "upgrade", 0);
 }

@@ -135,7 +135,7 @@ struct conn *group_conn_new(struct weir_client_group *g)
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     k->single = NULL;
     k->wire = NULL;
-    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = k->proving = k->retired = k->full = false;
+    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->attached = k->peer_closed = k->room_wanted = k->proving = k->retired = k->full = k->pinged = false;
     k->aborted = 0;
     k->batched = k->probes = 0;
     k->timer = (struct weir_timer){0};
@@ -217,6 +217,7 @@ void weir_client_free(struct weir_client *c)
         free(r);
     }
     pthread_mutex_destroy(&c->inbox_lock);
+    free(c->stuck);
     free(c->scratch);
     free(c);
 }
@@ -452,6 +453,10 @@ int weir_client_next(struct weir_client *c, struct weir_client_event *ev)
 {
     struct weir_wire_event w;
     keep_lent(c);
+    if (c->stuck_count) {
+        *ev = (struct weir_client_event){.type = WEIR_CLIENT_STUCK, .stuck = c->stuck[--c->stuck_count]};
+        return WEIR_OK;
+    }
     for (;;) {
         if (next_ready(c, ev)) return WEIR_OK;
         struct conn *k = c->reading;
@@ -477,6 +482,7 @@ int weir_client_next(struct weir_client *c, struct weir_client_event *ev)
         if (!weir_list_empty(&c->due)) {
             run_clock(c);
             if (!weir_list_empty(&c->ready)) continue;
+            if (c->stuck_count) return weir_client_next(c, ev);
         }
         return WEIR_AGAIN;
     }

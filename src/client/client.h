@@ -24,6 +24,9 @@ void weir_client_group_watch(struct weir_client_group *g, struct weir_loop *watc
 bool weir_client_group_urgent(struct weir_client_group *g); /* the watcher was woken for that since the last call */
 /* A pool whose state changed since it was last returned here, or NULL: for weir_pool_stats. Any thread. */
 struct weir_pool *weir_client_group_changed(struct weir_client_group *g);
+/* Another process takes over: connections that serve one request at a time are not kept any more, idle ones are closed at
+ * once. Requests go on. Any thread; it cannot be taken back. */
+void weir_client_group_leave(struct weir_client_group *g);
 void weir_client_group_free(struct weir_client_group *g); /* after its clients and pools */
 
 struct weir_pool_options {
@@ -38,10 +41,16 @@ WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g
 void weir_pool_free(struct weir_pool *p);
 /* No new request comes: its endpoints drain. True when the last connection is gone: then it was freed. Else ask again later. */
 WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
-/* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. Any thread. */
-void weir_pool_refuse(struct weir_pool *p, bool on);
-#define WEIR_POOL_REFUSES "the pool's processes do not start"
+/* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. why: static; NULL: that is
+ * over. Any thread. */
+void weir_pool_refuse(struct weir_pool *p, const char *why);
+/* Why it refuses now; NULL: it does not. Any thread. */
+const char *weir_pool_refusal(struct weir_pool *p);
+/* This endpoint does not serve (or does again): it gets no new request. When that is so for all, the pool refuses. Any thread. */
+void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
 void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
+/* See weir_client_ping; 0: never. Any thread. */
+void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
 const char *weir_pool_name(const struct weir_pool *p);
 
 struct weir_endpoint_options {
@@ -49,9 +58,11 @@ struct weir_endpoint_options {
     const char *address;     /* "unix:/path" or "fastcgi://ADDRESS:port" */
     uint32_t workers;        /* connections at once to a peer that serves one request on each */
     uint32_t requests;       /* flow control: requests at once (0: as the peer says); plain_mpx: on each connection */
+    uint32_t others;         /* slots that others who use the endpoint hold or wait for: left to them */
     bool keep;               /* connections are kept after a request */
     uint32_t pid;            /* for logs; 0: the address stands for it */
     bool prove;              /* a worker may go on after END_REQUEST: it is free when it has answered a ping */
+    bool pings;              /* it is known to answer GET_VALUES */
     bool flow;               /* hint: ask for flow control */
     bool plain_mpx;          /* multiplex without credit, because the operator says so */
     bool drain;              /* nothing new; released when idle */
@@ -97,6 +108,9 @@ void weir_client_woken(struct weir_client *c);                             /* af
 void weir_client_turn(struct weir_client *c);                              /* a turn begins: behind the loop's wait */
 bool weir_client_busy(const struct weir_client *c);                        /* there is more to do in this turn */
 int64_t weir_client_next_us(const struct weir_client *c);                  /* until work is due that no timer tells; -1 */
+/* Now and then: connections of this thread on which nothing was heard for their pool's ping time are asked. Who does not answer in
+ * the same time is told by a STUCK event. */
+void weir_client_ping(struct weir_client *c);
 void weir_client_flush(struct weir_client *c);                             /* end of the turn: batches leave */
 
 enum weir_client_event_type {
@@ -105,6 +119,7 @@ enum weir_client_event_type {
     WEIR_CLIENT_OUTPUT,      /* STDOUT: bytes, of which consume() takes what can be taken; the rest is held. No bytes: what
                                 was held can be peeked again. STDERR: bytes, whole lines or not, gone after this event */
     WEIR_CLIENT_SLOW,        /* it runs for longer than slow_ms */
+    WEIR_CLIENT_STUCK,       /* no request: a process did not answer a ping: stuck tells which */
     WEIR_CLIENT_END          /* all output was consumed, or it failed: see the result. Free the request */
 };
 struct weir_client_event {
@@ -113,6 +128,9 @@ struct weir_client_event {
     struct weir_client_req *req;
     void *user;
     struct weir_str bytes;
+    struct weir_client_stuck {
+        uint64_t endpoint_id, peer; /* peer: as in the result */
+    } stuck;
 };
 WEIR_CHECK int weir_client_next(struct weir_client *c, struct weir_client_event *ev);
 
@@ -130,7 +148,7 @@ struct weir_client_begin {
     void *user;
 };
 /* 1: started at once (give the body); 0: queued, STARTED follows; WEIR_LIMIT: the queue is full or too slow; WEIR_REFUSED: see
- * weir_pool_refuse; WEIR_NOMEM. */
+ * weir_pool_refusal; WEIR_NOMEM. */
 WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
                                  struct weir_client_req **out);
 /* Takes 0..len bytes of the body, and behind body_len of them those of DATA; after fewer than len a ROOM follows, but at the end of

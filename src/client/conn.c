@@ -2,6 +2,7 @@
 /* Connections to applications: opening, proving that somebody accepted them, asking for flow control, reading, batches,
  * closing. A connection belongs to one thread; only an idle one can be taken over (under its pool's lock). */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "client/internal.h"
 
@@ -179,6 +180,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
     k->shared = shared;
     k->own = use == USE_OWN;
     k->fd = -1;
+    k->heard_us = c->loop->now_us;
     reserve_epoch(k, c->index, CONN_CONNECTING);
     if (shared) {
         pthread_mutex_lock(&ep->pool->lock);
@@ -208,6 +210,62 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
     return k;
 }
 
+/* ---- does its process live? ---- */
+
+void conn_ping(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    pthread_mutex_lock(&k->ep->pool->lock);
+    uint64_t ms = k->ep->pool->ping_ms;
+    pthread_mutex_unlock(&k->ep->pool->lock);
+    if (weir_wire_server_ping(k->wire) < 0) {
+        conn_close(k, WEIR_NOMEM, "out of memory");
+        return;
+    }
+    k->pinged = true;
+    k->proving = !k->shared; /* idle again when it has answered */
+    conn_dirty(k);
+    client_due(c, k, c->loop->now_us + ms * 1000);
+}
+
+static void stuck(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    int64_t peer = k->shared ? 0 : weir_loop_peer(c->loop, k->fd);
+    if (c->stuck_count == c->stuck_room) {
+        size_t room = c->stuck_room ? c->stuck_room * 2 : 8;
+        struct weir_client_stuck *grown = realloc(c->stuck, room * sizeof *grown);
+        if (grown) {
+            c->stuck = grown;
+            c->stuck_room = room;
+        }
+    }
+    if (c->stuck_count < c->stuck_room) c->stuck[c->stuck_count++] = (struct weir_client_stuck){k->ep->id, peer > 0 ? (uint64_t)peer : 0};
+    conn_close(k, WEIR_TIMEOUT, "the process did not answer a ping");
+}
+
+void weir_client_ping(struct weir_client *c)
+{
+    struct weir_list silent;
+    weir_list_init(&silent);
+    if (!atomic_load_explicit(&c->group->pings, memory_order_relaxed)) return;
+    pool_take_silent(c, &silent);
+    while (!weir_list_empty(&silent)) {
+        struct conn *k = WEIR_CONTAINER(silent.next, struct conn, link);
+        weir_list_remove(&k->link);
+        conn_ping(k);
+    }
+    for (struct weir_list *l = c->open.next, *next; l != &c->open; l = next) {
+        struct conn *k = WEIR_CONTAINER(l, struct conn, link);
+        next = l->next;
+        if (k->pinged || !k->wire || conn_state(k) != CONN_ACTIVE || !k->ep->pings) continue;
+        pthread_mutex_lock(&k->ep->pool->lock);
+        uint64_t ms = k->ep->pool->ping_ms;
+        pthread_mutex_unlock(&k->ep->pool->lock);
+        if (ms && c->loop->now_us >= k->heard_us + ms * 1000) conn_ping(k);
+    }
+}
+
 void conn_clock(struct conn *k)
 {
     weir_list_remove(&k->due_link);
@@ -217,6 +275,9 @@ void conn_clock(struct conn *k)
         if (k->broken) back_off(k, !k->full, "cannot connect to the application");
         break;
     case CONN_BACKOFF: conn_close(k, WEIR_SYSTEM, "cannot connect to the application"); break;
+    case CONN_ACTIVE:
+        if (k->pinged) stuck(k);
+        break;
     default: break;
     }
 }
@@ -382,6 +443,9 @@ bool conn_read(struct conn *k)
     }
     int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
     if (n > 0) {
+        k->heard_us = c->loop->now_us;
+        if (k->pinged) weir_list_remove(&k->due_link);
+        k->pinged = false;
         k->read_left -= (uint64_t)n < k->read_left ? (uint32_t)n : k->read_left;
         k->lent = n == SCRATCH || k->peer_closed;
         weir_wire_server_feed(k->wire, c->scratch, (size_t)n);
@@ -405,7 +469,7 @@ void conn_end_read(struct conn *k)
     if (k->shared || conn_state(k) != CONN_ACTIVE || k->single) return;
     if (k->proving) return; /* its request ended for the client, perhaps not for the worker: it stays busy */
     /* a single one without a request: its request ended just now, or it was idle and looked at */
-    if (weir_wire_server_reusable(k->wire) && (k->ep->keep || k->unused)) pool_conn_idle(k, false);
+    if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) pool_conn_idle(k, false);
     else conn_close(k, WEIR_CLOSED, "not kept");
 }
 

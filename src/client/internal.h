@@ -65,9 +65,10 @@ struct conn {
     uint32_t read_left;          /* bytes that may be read in this turn */
     uint64_t read_turn;
     bool proving;                /* a ping is out behind a request: until its answer the worker may still run */
+    bool pinged;                 /* asked whether it lives; due_us is when it has to have answered */
     bool want_write, lent, paused, broken, final, unused, attached, full; /* full: the backlog was, when it was opened */
     uint32_t batched, probes;
-    uint64_t batch_since_us, due_us;
+    uint64_t batch_since_us, due_us, heard_us; /* heard: the last byte came, or it was opened */
     struct weir_timer timer;     /* connect, ask */
     struct conn *next_free;
 };
@@ -103,6 +104,7 @@ void conn_clock(struct conn *k);                             /* its due_us came 
 bool conn_read(struct conn *k);
 void conn_end_read(struct conn *k);
 void conn_values(struct conn *k, bool agreed, uint32_t threads);
+void conn_ping(struct conn *k);                              /* it is this thread's, and not idle any more */
 void conn_free_now(struct conn *k);
 void conn_retire(struct conn *k);
 void conn_after_end(struct conn *k);                         /* shared: a place is free, or it is time to close */
@@ -126,9 +128,9 @@ struct weir_endpoint {
     uint32_t addr_len;
     char text[128];
     /* under pool->lock */
-    uint32_t workers;
+    uint32_t workers, others;
     uint32_t pid;
-    bool drain, local, prove;
+    bool drain, local, prove, pings, down; /* down: it does not answer its check */
     atomic_uint requests;              /* these four are read without the lock, too */
     atomic_bool keep, flow, plain_mpx;
     uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
@@ -158,10 +160,11 @@ struct weir_pool {
     pthread_mutex_t lock;
     struct weir_list endpoints, waiting;
     uint32_t active;     /* requests that hold a slot */
-    uint32_t waiting_count, opening, queue_count, queue_ms;
+    uint32_t waiting_count, opening, queue_count, queue_ms, ping_ms;
     uint32_t posted;     /* granted requests in the inboxes of threads */
     bool changed;        /* since its state was last taken; then it is in the group's list */
-    bool refuses;        /* nothing serves it, and that is known: answered at once */
+    const char *refuses; /* nothing serves it, and that is known: answered at once; NULL: it does not */
+    bool all_down;       /* no endpoint answers its check */
     struct weir_list changed_link;
     uint64_t *gone;      /* ids of endpoints that drained and are closed */
     uint32_t gone_count, gone_cap;
@@ -187,8 +190,11 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
 /* Connecting failed (opening: it was counted as such, and is no more): returns for how long (us) it is not tried again. */
 uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool opening, const char *reason);
 void endpoint_try_free(struct weir_endpoint *ep); /* locked */
+/* Idle connections of c that are to be asked whether their process lives: taken out of their lists, not idle any more. */
+void pool_take_silent(struct weir_client *c, struct weir_list *out);
 void pool_changed(struct weir_pool *p, bool urgent); /* locked */
 bool endpoint_shared(const struct weir_endpoint *ep);
+bool endpoint_keeps(const struct weir_endpoint *ep); /* single connections, after a request */
 
 /* ---- requests ---- */
 
@@ -253,6 +259,8 @@ struct weir_client {
     pthread_mutex_t inbox_lock;
     struct weir_list inbox;
     atomic_bool look;                                  /* endpoints began to drain: look at shared connections */
+    struct weir_client_stuck *stuck;                   /* to be told */
+    size_t stuck_count, stuck_room;
     struct weir_client_req *free_reqs;
     uint32_t req_count;
     uint64_t windows;                                  /* of all requests together */
@@ -273,6 +281,8 @@ struct weir_client_group {
     struct weir_list graves;
     _Atomic uint64_t deaths;
     atomic_bool urgent;
+    atomic_bool leaves;           /* nothing is kept any more */
+    atomic_bool pings;            /* some pool asks its processes */
     struct weir_loop *watcher;    /* woken when a pool without a process is asked for, or an endpoint is gone */
     pthread_mutex_t lock;
     struct conn **table[256]; /* chunks of 256 */

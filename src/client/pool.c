@@ -12,6 +12,18 @@ bool endpoint_shared(const struct weir_endpoint *ep)
     return ep->flow || ep->plain_mpx;
 }
 
+bool endpoint_keeps(const struct weir_endpoint *ep)
+{
+    return ep->keep && !atomic_load_explicit(&ep->pool->group->leaves, memory_order_relaxed);
+}
+
+/* Single connections that are more than our part. */
+static uint32_t too_many(const struct weir_endpoint *ep)
+{
+    uint32_t all = ep->conns + ep->others;
+    return all > ep->workers ? all - ep->workers : 0;
+}
+
 /* ---- life ---- */
 
 int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o)
@@ -88,6 +100,14 @@ void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms)
     p->queue_count = count;
     p->queue_ms = ms;
     pthread_mutex_unlock(&p->lock);
+}
+
+void weir_pool_set_ping(struct weir_pool *p, uint32_t ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->ping_ms = ms;
+    pthread_mutex_unlock(&p->lock);
+    if (ms) atomic_store(&p->group->pings, true);
 }
 
 const char *weir_pool_name(const struct weir_pool *p)
@@ -167,10 +187,12 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
 {
     bool was_new = ep->workers == 0;
     ep->workers = o->workers ? o->workers : 1;
+    ep->others = o->others;
     ep->requests = o->requests;
     ep->keep = o->keep;
     if (was_new) { /* later changes are what the peer itself told */
         ep->prove = o->prove;
+        ep->pings = o->pings;
         ep->pid = o->pid;
         ep->flow = o->flow;
         ep->plain_mpx = o->plain_mpx && !o->flow;
@@ -179,10 +201,10 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->drain = o->drain;
 }
 
-/* Takes the idle connections of a draining endpoint out; the caller closes them behind the lock. */
-static void take_idle(struct weir_endpoint *ep, struct weir_list *out)
+/* Takes idle connections out, at most so many; the caller closes them behind the lock. */
+static void take_idle(struct weir_endpoint *ep, struct weir_list *out, uint32_t most)
 {
-    while (!weir_list_empty(&ep->idle)) {
+    for (; most && !weir_list_empty(&ep->idle); most--) {
         struct conn *k = WEIR_CONTAINER(ep->idle.next, struct conn, link);
         weir_list_remove(&k->link);
         uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed); /* its owner's events become stale */
@@ -192,6 +214,32 @@ static void take_idle(struct weir_endpoint *ep, struct weir_list *out)
         ep->conns--;
         ep->refs--;
     }
+}
+
+static void free_all(struct weir_list *gone)
+{
+    while (!weir_list_empty(gone)) {
+        struct conn *k = WEIR_CONTAINER(gone->next, struct conn, link);
+        weir_list_remove(&k->link);
+        conn_free_now(k);
+    }
+}
+
+void weir_client_group_leave(struct weir_client_group *g)
+{
+    struct weir_list gone;
+    weir_list_init(&gone);
+    atomic_store(&g->leaves, true);
+    pthread_mutex_lock(&g->pools_lock);
+    for (struct weir_list *l = g->pools.next; l != &g->pools; l = l->next) {
+        struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
+        pthread_mutex_lock(&p->lock);
+        for (struct weir_list *k = p->endpoints.next; k != &p->endpoints; k = k->next)
+            take_idle(WEIR_CONTAINER(k, struct weir_endpoint, link), &gone, UINT32_MAX);
+        pthread_mutex_unlock(&p->lock);
+    }
+    pthread_mutex_unlock(&g->pools_lock);
+    free_all(&gone);
 }
 
 int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count)
@@ -222,16 +270,12 @@ int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list,
         bool named = false;
         for (size_t i = 0; i < count && !named; i++) named = list[i].id == ep->id;
         if (!named) ep->drain = true;
+        take_idle(ep, &gone, ep->drain ? UINT32_MAX : endpoint_shared(ep) ? 0 : too_many(ep));
         if (!ep->drain) continue;
-        take_idle(ep, &gone);
         endpoint_try_free(ep);
     }
     pthread_mutex_unlock(&p->lock);
-    while (!weir_list_empty(&gone)) {
-        struct conn *k = WEIR_CONTAINER(gone.next, struct conn, link);
-        weir_list_remove(&k->link);
-        conn_free_now(k);
-    }
+    free_all(&gone);
     for (unsigned i = 0; i < p->group->threads; i++) { /* their shared connections, and those who wait */
         struct weir_client *c = p->group->clients[i];
         if (!c) continue;
@@ -259,8 +303,8 @@ static bool down(const struct weir_endpoint *ep, uint64_t now_us)
 
 static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    if (ep->drain || down(ep, now_us)) return false;
-    return endpoint_shared(ep) ? ep->active < ep->limit : !weir_list_empty(&ep->idle);
+    if (ep->drain || ep->down || down(ep, now_us)) return false;
+    return endpoint_shared(ep) ? ep->active + ep->others < ep->limit : !weir_list_empty(&ep->idle);
 }
 
 /* How many requests one after the other a process is given in a turn: what it does in about 100 us, so that others are not idle
@@ -358,12 +402,43 @@ static struct weir_client_req *next_waiter(struct weir_pool *p, struct weir_clie
     return mine->since_us <= head->since_us + SLACK_US ? mine : head;
 }
 
+/* Idle connections of c on which nothing was heard for too long. Locked. */
+static void take_silent(struct weir_pool *p, struct weir_client *c, struct weir_list *out)
+{
+    uint64_t before = c->loop->now_us - (uint64_t)p->ping_ms * 1000;
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
+        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        if (!ep->pings || ep->drain) continue;
+        for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
+            struct conn *k = WEIR_CONTAINER(i, struct conn, link);
+            next = i->next;
+            if (k->client != c || k->heard_us > before) continue;
+            weir_list_remove(&k->link);
+            conn_set(k, CONN_ACTIVE);
+            k->single = NULL;
+            weir_list_push_back(out, &k->link);
+        }
+    }
+}
+
+void pool_take_silent(struct weir_client *c, struct weir_list *out)
+{
+    pthread_mutex_lock(&c->group->pools_lock);
+    for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
+        struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
+        pthread_mutex_lock(&p->lock);
+        if (p->ping_ms && c->loop->now_us > (uint64_t)p->ping_ms * 1000) take_silent(p, c, out);
+        pthread_mutex_unlock(&p->lock);
+    }
+    pthread_mutex_unlock(&c->group->pools_lock);
+}
+
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
 {
     struct weir_endpoint *best = NULL;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (ep->drain || endpoint_shared(ep) || ep->conns >= ep->workers || down(ep, now_us)) continue;
+        if (ep->drain || ep->down || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us)) continue;
         if (best && ep->failures > best->failures) continue; /* one that answers first */
         if (!best || ep->failures < best->failures || ep->conns * best->workers < best->conns * ep->workers) best = ep;
     }
@@ -437,7 +512,7 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     if (done) ep->done++;
     else ep->failed++;
     pool_changed(p, false);
-    bool close_it = k && ep->drain;
+    bool close_it = k && (ep->drain || too_many(ep));
     if (k && !close_it) {
         conn_set(k, CONN_IDLE);
         weir_list_push_front(&ep->idle, &k->link);
@@ -445,7 +520,7 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     bool serve = p->waiting_count > 0;
     endpoint_try_free(ep);
     pthread_mutex_unlock(&p->lock);
-    if (close_it) conn_close(k, WEIR_CLOSED, "the endpoint drains");
+    if (close_it) conn_close(k, WEIR_CLOSED, "left to others");
     else if (serve) pool_serve(p, c);
 }
 
@@ -459,8 +534,8 @@ void pool_conn_idle(struct conn *k, bool was_opening)
         opened(ep);
         ep->failures = 0;
     }
-    bool wanted = ep->keep || p->waiting_count > 0;
-    bool close_it = ep->drain || !wanted;
+    bool wanted = endpoint_keeps(ep) || p->waiting_count > 0;
+    bool close_it = ep->drain || !wanted || (too_many(ep) && !(was_opening && p->waiting_count)); /* it was waited for: once */
     conn_set(k, close_it ? CONN_ACTIVE : CONN_IDLE); /* not opening any more */
     if (!close_it) weir_list_push_front(&ep->idle, &k->link);
     bool serve = p->waiting_count > 0;
@@ -543,12 +618,50 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
     pthread_mutex_unlock(&ep->pool->lock);
 }
 
-void weir_pool_refuse(struct weir_pool *p, bool on)
+#define ALL_DOWN "no server of the pool answers its check"
+
+void weir_pool_refuse(struct weir_pool *p, const char *why)
 {
     pthread_mutex_lock(&p->lock);
-    p->refuses = on;
-    if (on) end_waiters(p, NULL, WEIR_REFUSED, WEIR_POOL_REFUSES, NULL);
+    p->refuses = why ? why : p->all_down ? ALL_DOWN : NULL;
+    if (why) end_waiters(p, NULL, WEIR_REFUSED, why, NULL);
     pthread_mutex_unlock(&p->lock);
+}
+
+const char *weir_pool_refusal(struct weir_pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    const char *why = p->refuses;
+    pthread_mutex_unlock(&p->lock);
+    return why;
+}
+
+/* Locked: endpoints came, went, or were marked. */
+static void look_for_down(struct weir_pool *p)
+{
+    bool all = !weir_list_empty(&p->endpoints);
+    for (const struct weir_list *l = p->endpoints.next; l != &p->endpoints && all; l = l->next) {
+        const struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
+        all = ep->drain || ep->down;
+    }
+    if (all == p->all_down) return;
+    p->all_down = all;
+    p->refuses = all ? ALL_DOWN : NULL;
+    if (all) end_waiters(p, NULL, WEIR_REFUSED, ALL_DOWN, NULL);
+}
+
+void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
+{
+    pthread_mutex_lock(&p->lock);
+    struct weir_endpoint *ep = find_endpoint(p, id);
+    if (ep) ep->down = down;
+    look_for_down(p);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; !down && i < p->group->threads; i++) /* who waits may be served */
+        if (p->group->clients[i]) {
+            atomic_store(&p->group->clients[i]->look, true);
+            weir_loop_wake(p->group->clients[i]->loop);
+        }
 }
 
 /* ---- looking ---- */

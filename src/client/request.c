@@ -327,7 +327,7 @@ static void end_streams(struct weir_client_req *r)
     if (r->sent == r->o.body_len && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
     if (!whole) return;
     if (r->o.role == WEIR_FILTER && weir_wire_server_write_end(k->wire, r->id, WEIR_DATA) < 0) k->broken = true;
-    if (k->shared || !k->ep->prove || !k->ep->keep) return;
+    if (k->shared || !k->ep->prove || !endpoint_keeps(k->ep)) return;
     k->proving = weir_wire_server_ping(k->wire) == WEIR_OK;
 }
 
@@ -337,7 +337,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     set_window(r, 0);
     if (weir_wire_server_agreed(k->wire)) set_window(r, window_share(c));
     r->tries++;
-    bool keep = !k->own && (k->shared || k->ep->keep);
+    bool keep = !k->own && (k->shared || endpoint_keeps(k->ep));
     int status = weir_wire_server_begin(k->wire, r->o.role, keep, r->window, r->o.params, r->o.param_count, r, &r->id);
     if (status < 0) {
         r->conn = NULL;

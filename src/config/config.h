@@ -12,6 +12,13 @@ struct weir_config_source {
     char *text;
     size_t len;
     char *dir;  /* absolute folder for relative paths */
+    char *problem; /* why it could not be read; NULL: it was */
+    bool lost;  /* nothing of it is used: pools that others name may be missing */
+    bool same;  /* its text is as at the last reading */
+    struct weir_config_identity { /* of the file that was read; inode 0: not known, it is read again */
+        uint64_t device, inode, size;
+        int64_t changed_ns, modified_ns;
+    } id;
 };
 struct weir_config_home { /* of a user whose pool says $home or ~/ */
     char *user, *home;
@@ -21,6 +28,7 @@ struct weir_config_sources {
     size_t count;
     struct weir_config_home *homes;
     size_t home_count;
+    bool changed; /* what lies below all of them may not be as at the last reading: the main file, or one that is gone */
 };
 
 /* ---- messages: all of them, with file, line, column (from 1) ---- */
@@ -35,6 +43,9 @@ struct weir_config_message {
 struct weir_config_report {
     struct weir_config_message *list;
     size_t count, errors, later;
+    size_t of_file, dropped; /* messages in a row about one file; those that found no room */
+    const char **bad;   /* files with errors or LATER, each once; also those whose messages found no room */
+    size_t bad_count;
     struct weir_arena arena;
 };
 
@@ -105,6 +116,7 @@ struct weir_conf_site {
     size_t route_count;
     bool debug;
     const char *broken;       /* not NULL: this site is disabled, the reason (answers 503) */
+    bool same;                /* as a pool's */
     struct weir_config_place place;
 };
 struct weir_conf_endpoint {
@@ -119,24 +131,28 @@ enum weir_conf_pool_kind { WEIR_POOL_RUN, WEIR_POOL_PHP, WEIR_POOL_CGI, WEIR_POO
 struct weir_conf_pool {
     const char *name;
     enum weir_conf_pool_kind kind;
-    const char **argv;        /* RUN: program and arguments, argv[0] absolute; PHP: empty (control finds php-cgi) */
+    const char **argv;        /* RUN, CGI: program and arguments, argv[0] absolute; CGI, empty: the script that a request names;
+                                 PHP: empty (control finds php-cgi) */
     size_t argc;
     const char *php_version;  /* "8.2"; NULL: what is installed */
     const char *dir;          /* working directory: absolute folder of the file */
     const char *user, *group; /* NULL: the caller's own (not root) */
     enum weir_conf_php php;   /* PHP: which program [FPM if it is installed, else CGI] */
     uint32_t processes_min, processes; /* RUN: how many [1]; A..B: by demand; 0: the first request starts one */
-    uint32_t workers_min, workers;     /* PHP: workers [4]; A..B: by demand */
+    uint32_t workers_min, workers;     /* PHP: workers, CGI: programs at once [4]; A..B: by demand */
     uint32_t spare;           /* idle ones that are kept beside the busy ones, up to the most [0] */
     uint32_t requests_per_process; /* RUN: 0: learn it from the app */
     uint32_t queue_count, queue_ms;       /* 1000, 30000 */
     uint32_t request_ms, silent_ms, slow_ms; /* 0 none, 60000, 5000 */
     uint32_t drain_ms;        /* 30000: end of a generation */
     uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
+    const char *check;        /* connect: each server is asked for this path; NULL: not */
+    uint32_t check_ms;        /* so often [5 s] */
+    uint32_t ping_ms;         /* a process that was not heard of for so long is asked, and has so long to answer [0: never] */
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
     uint32_t files;           /* soft RLIMIT_NOFILE [1024] */
-    const char *check;        /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
+    const char *ready_path;   /* ready when a GET of this path is answered below 400; NULL: when a worker accepted */
     bool notify;              /* ready when it says READY=1 (sd_notify) */
     struct weir_pair *php_values, *php_admin_values;
     size_t php_value_count, php_admin_value_count;
@@ -148,7 +164,8 @@ struct weir_conf_pool {
     size_t endpoint_count;
     const char *publish;      /* listener; NULL: none */
     struct weir_config_place publish_place;
-    const char *broken;
+    const char *broken;       /* not NULL: it cannot run, the reason */
+    bool same;                /* all that it is made of is as it was: the machine was looked at then */
     struct weir_config_place place;
 };
 struct weir_config {
@@ -162,6 +179,7 @@ struct weir_config {
     uint32_t threads;         /* gateway [number of CPUs] */
     uint32_t processes;       /* of all pools together [2000] */
     uint32_t starting;        /* that start at the same time [8] */
+    uint32_t drain_ms;        /* what a gateway that was replaced has to finish [1 h] */
     uint32_t connections;     /* connections of clients at once [16384, bounded by RLIMIT_NOFILE] */
     struct weir_conf_listener *listeners;
     size_t listener_count;
@@ -173,8 +191,11 @@ struct weir_config {
 
 /* Reads the main file and, as told by it, includes and tenants. errors go into the report. */
 WEIR_CHECK int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report);
-/* The same from an open descriptor (control: opened by the root part) whose name is path. */
-WEIR_CHECK int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report);
+/* The same from an open descriptor (control: opened by the root part; -1: it is opened here) whose name is path. What `old` has of
+ * an included file that did not change since is taken from there (NULL: there is none). An included file that cannot be read is
+ * a source with a problem, which is told when it is parsed. */
+WEIR_CHECK int weir_config_read_fd(int fd, const char *path, const struct weir_config_sources *old, struct weir_config_sources *out,
+                                   struct weir_config_report *report);
 /* Whom control and gateway run as, by `weir { user }` of the main file that fd holds; the defaults if it says nothing or cannot
  * be read. For a process without rights: root believes the two names, not the file. */
 #define WEIR_CONFIG_USER_MAX 40
@@ -189,6 +210,8 @@ WEIR_CHECK int weir_config_for_dir(const char *dir, const char *listen, const ch
 /* The program of a php pool: which of the two it is to be (ANY: php-fpm, else php-cgi) and of which version (NULL: the newest one
  * installed). The one that it is, or ANY: there is none. */
 enum weir_conf_php weir_config_php(enum weir_conf_php which, const char *version, char *out, size_t len);
+/* A program of our own that lies beside the running one, in a build or an installation ("weir-supervise"). */
+bool weir_config_own_program(const char *name, char *out, size_t len);
 /* One block of bytes that holds all sources (for a memfd), and back. */
 WEIR_CHECK int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out);
 WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_sources *out);
@@ -209,7 +232,7 @@ struct weir_config_effective_list {
 /* WEIR_INVALID: no such name. */
 WEIR_CHECK int weir_config_effective(const struct weir_config_sources *s, const char *name, struct weir_config_effective_list *out,
                                      struct weir_config_report *report);
-/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE. Adds to the report. */
+/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE; not again for what is `same`. Adds to the report. */
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report);
 struct weir_config *weir_config_hold(struct weir_config *c);
 void weir_config_drop(struct weir_config *c);

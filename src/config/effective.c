@@ -191,7 +191,7 @@ int weir_config_effective(const struct weir_config_sources *s, const char *name,
         status = of_name(l, weir_cstr(name), out);
     }
     free(l);
-    weir_arena_fini(&p.tree);
+    config_parser_fini(&p);
     weir_config_drop(p.c);
     return status;
 }

@@ -8,7 +8,8 @@
 #define MAX_FILE  (1u << 20) /* bytes of one file */
 #define MAX_DEPTH 8          /* blocks in blocks */
 #define MAX_WORDS 256        /* of one statement */
-#define MAX_MESSAGES 200
+#define MAX_MESSAGES 2000
+#define MAX_OF_FILE  100     /* messages in a row: the mistakes of one file leave room for those of others */
 
 struct word {
     struct weir_str text; /* NUL behind it; in the tree's arena */
@@ -90,11 +91,28 @@ struct parser {
     const struct weir_config_source *place_source; /* whose name is kept as */
     const char *place_file;
     size_t listener_cap;
+    struct weir_table pool_names, host_names; /* of struct named */
+    size_t pool_cap;
+    bool any_lost, all_new;     /* of the sources: one is lost; what lies below all pools may have changed */
     const char *const *own_listeners;
     struct { /* $name, $user, $home of the block that is read; ptr NULL: it has none */
         struct weir_str name, user, home;
     } vars;
 };
+struct named {
+    struct weir_table_node node;
+    const char *name;
+    const struct node *at;   /* where; and which word */
+    size_t word, index;      /* index: of the pool or site */
+};
+/* NULL: nobody was remembered by this name. */
+const struct named *config_named(const struct weir_table *t, struct weir_str name);
+void config_remember(struct parser *p, struct weir_table *t, const char *name, const struct node *n, size_t word, size_t index);
+/* The name at n is another one's already. The newer one of two files is to blame: what runs is not harmed by what comes. */
+void config_taken(struct parser *p, const struct node *n, size_t word, const struct named *first);
+void config_parser_fini(struct parser *p); /* all but the configuration */
+/* The place of a user among the homes: found, or where it would be put in. */
+bool config_find_home(const struct weir_config_sources *s, struct weir_str user, size_t *at);
 /* Reads sources and defaults into the parser; the statements stand in p->first. False: out of memory. */
 WEIR_CHECK bool config_gather(struct parser *p, const struct weir_config_sources *s, struct weir_config_report *report);
 void *config_alloc(struct parser *p, size_t n); /* zeroed, in the snapshot's arena */
@@ -118,7 +136,7 @@ bool config_appends(const struct node *n); /* NAME + word ... */
 /* Exclusive settings of one block: the second one is an error. */
 bool config_claim(struct parser *p, const struct node **holder, const struct node *n);
 struct config_times {
-    uint32_t *request, *silent, *slow, *head, *body, *idle, *send, *start;
+    uint32_t *request, *silent, *slow, *head, *body, *idle, *send, *start, *ping;
 };
 void config_times(struct parser *p, const struct node *block, const struct config_times *t);
 void config_twice(struct parser *p, const struct node *n, size_t word, const struct weir_config_place *first);

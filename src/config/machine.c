@@ -68,10 +68,25 @@ enum weir_conf_php weir_config_php(enum weir_conf_php which, const char *version
     return WEIR_PHP_ANY;
 }
 
+bool weir_config_own_program(const char *name, char *out, size_t len)
+{
+    static const char *const places[] = {"../supervise", "../runner", "../libexec/weir", "."};
+    char self[PATH_MAX], path[PATH_MAX * 2], found[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n < 0 ? 0 : n] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash) *slash = 0;
+    for (size_t i = 0; slash && i < WEIR_COUNT(places); i++) {
+        snprintf(path, sizeof path, "%s/%s/%s", self, places[i], name);
+        if (access(path, X_OK) == 0 && realpath(path, found)) return snprintf(out, len, "%s", found) < (int)len;
+    }
+    return false;
+}
+
 static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir_config_report *r)
 {
-    char program[64];
-    if (o->kind == WEIR_POOL_CONNECT || o->kind == WEIR_POOL_CGI || (o->kind == WEIR_POOL_RUN && !o->argc)) return;
+    char program[64], runner[PATH_MAX];
+    if (o->kind == WEIR_POOL_CONNECT || (o->kind == WEIR_POOL_RUN && !o->argc)) return;
     struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
     if (o->user && !pw) say(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
     if (!o->user && as_root)
@@ -87,7 +102,10 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
         }
         return;
     }
+    if (o->kind == WEIR_POOL_CGI && !weir_config_own_program("weir-cgi", runner, sizeof runner))
+        say(r, WEIR_CONFIG_ERROR, &o->place, "install it from the same build", "pool %s: weir-cgi does not lie beside weir", o->name);
     struct stat st;
+    if (!o->argc) return; /* what requests name is seen when they come */
     if (stat(o->argv[0], &st) < 0)
         say(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
     else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
@@ -129,6 +147,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     struct rlimit limit;
     for (size_t i = 0; i < c->pool_count; i++) {
         const struct weir_conf_pool *o = &c->pools[i];
+        if (o->same) continue;
         check_pool(o, as_root, report);
         for (size_t k = 0; k < o->endpoint_count; k++)
             if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
@@ -137,9 +156,13 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     for (size_t i = 0; i < c->listener_count; i++) check_listener(&c->listeners[i], report);
     for (size_t i = 0; i < c->site_count; i++) {
         const struct weir_conf_site *s = &c->sites[i];
-        for (size_t k = 0; k < s->route_count; k++) {
+        for (size_t k = 0; k < s->route_count && !s->same; k++) {
             const char *root = s->routes[k].root;
+            const struct weir_conf_pool *o = s->routes[k].pool >= 0 ? &c->pools[s->routes[k].pool] : NULL;
             struct stat st;
+            if (o && o->kind == WEIR_POOL_CGI && !o->argc && !root)
+                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site, or name the program in the pool",
+                    "pool %s runs what lies below the root, and there is none", o->name);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);

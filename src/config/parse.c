@@ -12,13 +12,13 @@
 static const char built_in[] =
     "defaults pool {\n"
     "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept\n"
-    "    time { request none; silent 60s; slow 5s; start 60s; idle 10s }\n"
+    "    time { request none; silent 60s; slow 5s; start 60s; idle 10s; ping none }\n"
     "}\n"
     "defaults site {\n"
     "    index index.php index.html; body 64M { stream no }; log yes; debug no\n"
     "    time { head 15s; body 60s; idle 75s; send 60s }\n"
     "}\n"
-    "weir { user weir weir-gw; threads %u; connections 16384; processes 2000; starting 8; log - }\n";
+    "weir { user weir weir-gw; threads %u; connections 16384; processes 2000; starting 8; drain 1h; log - }\n";
 #define TEMP_BYTES (UINT64_C(20) << 30) /* temp's size, where only its folder is told, or nothing */
 
 static bool read_built_in(struct parser *p)
@@ -57,6 +57,8 @@ static void read_weir(struct parser *p, const struct node *block)
             config_count(p, n, 1, 1, 4000, &c->processes);
         } else if (node_is(n, "starting")) {
             config_count(p, n, 1, 1, 1000, &c->starting);
+        } else if (node_is(n, "drain")) {
+            config_get_time(p, n, 1, false, &c->drain_ms);
         } else if (node_is(n, "control")) {
             c->control_path = config_path(p, n, 1);
         } else if (node_is(n, "log")) {
@@ -90,7 +92,14 @@ static void include(struct parser *p, const struct node *n, unsigned depth)
 
 static void add_source(struct parser *p, size_t index, unsigned depth)
 {
-    struct node *tree = config_tree(&p->sources->list[index], &p->tree, p->report);
+    const struct weir_config_source *s = &p->sources->list[index];
+    if (s->problem) {
+        char text[256];
+        snprintf(text, sizeof text, "cannot be read: %s", s->problem);
+        config_say_at(p->report, WEIR_CONFIG_ERROR, s->name, 1, 1, "check the path and its rights", text);
+    }
+    p->any_lost |= s->lost;
+    struct node *tree = config_tree(s, &p->tree, p->report);
     config_check_names(tree, BLOCK_TOP, p->report);
     for (struct node *n = tree, *next; n; n = next) {
         next = n->next;
@@ -110,6 +119,7 @@ static void gather_defaults(struct parser *p)
 {
     for (struct node *n = p->first; n; n = n->next) {
         if (!node_is(n, "defaults")) continue;
+        p->all_new |= !n->source->same;
         bool pool = weir_str_eq(n->words[1].text, WEIR_STR("pool"));
         struct node **to = pool ? &p->pool[LAYER_DEFAULTS] : &p->site[LAYER_DEFAULTS];
         if (*to) {
@@ -126,6 +136,7 @@ bool config_gather(struct parser *p, const struct weir_config_sources *s, struct
     p->sources = s;
     p->report = report;
     p->last = &p->first;
+    p->all_new = s->changed;
     p->c = calloc(1, sizeof *p->c);
     if (!p->c || !read_built_in(p)) return false;
     p->c->refs = 1;
@@ -134,15 +145,62 @@ bool config_gather(struct parser *p, const struct weir_config_sources *s, struct
     return true;
 }
 
+/* ---- names ---- */
+
+const struct named *config_named(const struct weir_table *t, struct weir_str name)
+{
+    for (struct weir_table_node *n = weir_table_find(t, weir_hash(name)); n; n = weir_table_more(n)) {
+        const struct named *o = WEIR_CONTAINER(n, struct named, node);
+        if (weir_str_eq(name, weir_cstr(o->name))) return o;
+    }
+    return NULL;
+}
+
+void config_remember(struct parser *p, struct weir_table *t, const char *name, const struct node *n, size_t word, size_t index)
+{
+    struct named *o = weir_arena_alloc(&p->tree, sizeof *o);
+    if (!o) return;
+    o->name = name;
+    o->at = n;
+    o->word = word;
+    o->index = index;
+    (void)!weir_table_put(t, &o->node, weir_hash(weir_cstr(name)));
+}
+
+void config_taken(struct parser *p, const struct node *n, size_t word, const struct named *first)
+{
+    const struct node *blamed = n, *other = first->at;
+    if (n->source->same && !other->source->same) {
+        blamed = other;
+        other = n;
+        word = first->word;
+    }
+    const struct weir_config_place place = {other->source->name, other->words[0].line, other->words[0].column};
+    config_twice(p, blamed, word, &place);
+}
+
+void config_parser_fini(struct parser *p)
+{
+    weir_table_fini(&p->pool_names);
+    weir_table_fini(&p->host_names);
+    weir_arena_fini(&p->tree);
+}
+
 static bool allocate(struct parser *p)
 {
-    size_t sites = 0, pools = 0, addresses = 0;
+    size_t sites = 0, pools = 0, addresses = 0, missing = 0;
     for (const struct node *n = p->first; n; n = n->next) {
-        sites += node_is(n, "site");
+        bool site = node_is(n, "site");
+        sites += site;
         pools += node_is(n, "pool");
-        for (const struct node *k = n->children; k; k = k->next)
+        missing += site;
+        for (const struct node *k = n->children; k; k = k->next) {
             if (node_is(k, "listen") || node_is(k, "address")) addresses += k->count;
+            missing += site && node_is(k, "route");
+        }
     }
+    if (p->any_lost) pools += missing; /* each can name one that is not there */
+    p->pool_cap = pools;
     p->listener_cap = addresses + 1;
     p->c->sites = config_alloc(p, (sites + 1) * sizeof *p->c->sites);
     p->c->pools = config_alloc(p, (pools + 1) * sizeof *p->c->pools);
@@ -192,7 +250,7 @@ int weir_config_parse(const struct weir_config_sources *s, struct weir_config **
     size_t errors = report->errors;
     bool fine = config_gather(&p, s, report) && allocate(&p);
     if (fine) read_all(&p);
-    weir_arena_fini(&p.tree);
+    config_parser_fini(&p);
     if (!fine || report->errors > errors) {
         if (p.c) free_config(p.c);
         return fine ? WEIR_INVALID : WEIR_NOMEM;
@@ -230,5 +288,5 @@ void weir_config_report_print(const struct weir_config_report *r, FILE *to)
         fprintf(to, "weir: %s:%u:%u: %s%s%s%s\n", m->file, m->line, m->column,
                 m->level == WEIR_CONFIG_WARNING ? "warning: " : "", m->text, m->advice[0] ? ": " : "", m->advice);
     }
-    if (r->errors + r->later > MAX_MESSAGES) fprintf(to, "weir: and more of them\n");
+    if (r->dropped) fprintf(to, "weir: and %zu more of them\n", r->dropped);
 }

@@ -84,9 +84,9 @@ static void read_php(struct parser *p, struct weir_conf_pool *o, const struct no
 static void read_ready(struct parser *p, struct weir_conf_pool *o, const struct node *n)
 {
     struct weir_str s = n->words[1].text;
-    o->check = NULL;
+    o->ready_path = NULL;
     o->notify = weir_str_eq(s, WEIR_STR("notify"));
-    if (s.len && s.ptr[0] == '/') o->check = config_text(p, n, 1).ptr;
+    if (s.len && s.ptr[0] == '/') o->ready_path = config_text(p, n, 1).ptr;
     else if (!o->notify && !weir_str_eq(s, WEIR_STR("accept"))) config_bad(p, n, 1, "is no kind of readiness", "write accept, notify, or a path to ask for");
 }
 
@@ -120,10 +120,12 @@ static void read_php_value(struct parser *p, const struct node *n, struct weir_p
     config_set_pair(p, list, count, weir_cstr(config_keep(p, name)), value);
 }
 
-static void read_run(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+/* run PROGRAM ARG...; cgi, likewise, or without a program. */
+static void read_program(struct parser *p, struct weir_conf_pool *o, const struct node *n, enum weir_conf_pool_kind kind)
 {
-    o->kind = WEIR_POOL_RUN;
+    o->kind = kind;
     o->argc = 0;
+    if (n->count < 2) return;
     config_words(p, n, 1, &o->argv, &o->argc);
     if (o->argc) o->argv[0] = config_path(p, n, 1);
 }
@@ -131,7 +133,9 @@ static void read_run(struct parser *p, struct weir_conf_pool *o, const struct no
 static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struct node *n, const struct node **what)
 {
     if (node_is(n, "run")) {
-        if (config_claim(p, what, n)) read_run(p, o, n);
+        if (config_claim(p, what, n)) read_program(p, o, n, WEIR_POOL_RUN);
+    } else if (node_is(n, "cgi")) {
+        if (config_claim(p, what, n)) read_program(p, o, n, WEIR_POOL_CGI);
     } else if (node_is(n, "php")) {
         if (config_claim(p, what, n)) read_php(p, o, n);
     } else if (node_is(n, "connect")) {
@@ -166,8 +170,14 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
             config_set_pair(p, &o->env, &o->env_count, weir_cstr(config_keep(p, n->words[1].text)), config_text(p, n, 2));
         else config_bad(p, n, 1, "is no name of a variable", "use letters, digits and _");
     } else if (node_is(n, "time")) {
-        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms};
+        struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms, .ping = &o->ping_ms};
         config_times(p, n, &t);
+    } else if (node_is(n, "check")) {
+        o->check = config_text(p, n, 1).ptr;
+        o->check_ms = 5000;
+        if (o->check[0] != '/') config_bad(p, n, 1, "is no path", "write what to ask for, such as /ping");
+        if (n->count > 2) config_get_time(p, n, 2, false, &o->check_ms);
+        if (o->check_ms < 100) config_bad(p, n, 2, "is too often", "write at least 100ms");
     } else if (node_is(n, "drain")) {
         config_get_time(p, n, 1, false, &o->drain_ms);
     } else if (node_is(n, "keep")) {
@@ -213,8 +223,8 @@ void config_pool_vars(struct parser *p, const struct node *n)
     p->vars.name = n->words[1].text;
     if (!user) return;
     p->vars.user = config_text(p, user, 1); /* it may hold $name */
-    for (size_t i = 0; i < p->sources->home_count; i++)
-        if (weir_str_eq(p->vars.user, weir_cstr(p->sources->homes[i].user))) p->vars.home = weir_cstr(p->sources->homes[i].home);
+    size_t at;
+    if (p->vars.user.ptr && config_find_home(p->sources, p->vars.user, &at)) p->vars.home = weir_cstr(p->sources->homes[at].home);
 }
 
 void config_read_pool(struct parser *p, const struct node *n)
@@ -226,15 +236,16 @@ void config_read_pool(struct parser *p, const struct node *n)
         config_bad(p, n, 1, "is no name for a pool", "use letters, digits, - _ and .");
         return;
     }
-    for (size_t i = 0; i < c->pool_count; i++)
-        if (weir_str_eq(n->words[1].text, weir_cstr(c->pools[i].name))) {
-            config_twice(p, n, 1, &c->pools[i].place);
-            return;
-        }
+    const struct named *first = config_named(&p->pool_names, n->words[1].text);
+    if (first) {
+        config_taken(p, n, 1, first);
+        return;
+    }
     config_pool_vars(p, n);
     o->name = config_keep(p, n->words[1].text);
     o->dir = config_keep(p, weir_cstr(n->source->dir));
     o->place = config_place(p, n);
+    o->same = n->source->same && !p->all_new;
     o->files = 1024; /* select() in old programs */
     for (int i = 0; i < LAYERS; i++) pool_layer(p, o, p->pool[i], &inherited);
     struct weir_conf_endpoint *below = o->endpoints;
@@ -249,11 +260,15 @@ void config_read_pool(struct parser *p, const struct node *n)
     if (!what && !inherited) {
         bool later = false;
         for (const struct node *k = n->children; k && !later; k = k->next)
-            later = k->used && (node_is(k, "cgi") || node_is(k, "use"));
+            later = k->used && node_is(k, "use");
         if (!later)
-            config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, or connect ADDRESS", "the pool has nothing to run");
+            config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, cgi, or connect ADDRESS", "the pool has nothing to run");
     }
+    if (o->check && o->kind != WEIR_POOL_CONNECT)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready /PATH for its start, time { ping TIME } for later", "check is for servers that others own (connect)");
+    if (o->kind == WEIR_POOL_CGI && o->notify)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready accept, or ready /PATH", "the programs of a cgi pool run for one request each: none can say that it is ready");
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
-    c->pool_count++;
+    config_remember(p, &p->pool_names, o->name, n, 1, c->pool_count++);
 }

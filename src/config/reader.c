@@ -15,14 +15,33 @@ struct reader {
     unsigned depth;
 };
 
+static void remember_bad(struct weir_config_report *r, const char *file)
+{
+    for (size_t i = r->bad_count; i-- > 0;) /* mostly the last one */
+        if (strcmp(r->bad[i], file) == 0) return;
+    if (r->bad_count % 64 == 0) {
+        const char **list = weir_arena_alloc(&r->arena, (r->bad_count + 64) * sizeof *list);
+        if (!list) return;
+        if (r->bad_count) memcpy(list, r->bad, r->bad_count * sizeof *list);
+        r->bad = list;
+    }
+    const char *name = weir_arena_str(&r->arena, weir_cstr(file)).ptr;
+    if (name) r->bad[r->bad_count++] = name;
+}
+
 void config_say_at(struct weir_config_report *r, enum weir_config_level level, const char *file, unsigned line,
                    unsigned column, const char *advice, const char *text)
 {
     if (level == WEIR_CONFIG_ERROR) r->errors++;
     if (level == WEIR_CONFIG_LATER) r->later++;
-    if (r->count >= MAX_MESSAGES) return;
-    if (r->count % 16 == 0) {
-        struct weir_config_message *list = weir_arena_alloc(&r->arena, (r->count + 16) * sizeof *list);
+    if (level != WEIR_CONFIG_WARNING) remember_bad(r, file);
+    r->of_file = r->count && strcmp(r->list[r->count - 1].file, file) == 0 ? r->of_file + 1 : 1;
+    if (r->count >= MAX_MESSAGES || r->of_file > MAX_OF_FILE) {
+        r->dropped++;
+        return;
+    }
+    if (r->count == 0 || (r->count >= 16 && (r->count & (r->count - 1)) == 0)) { /* full: 16, 32, ... */
+        struct weir_config_message *list = weir_arena_alloc(&r->arena, (r->count ? r->count * 2 : 16) * sizeof *list);
         if (!list) return;
         if (r->count) memcpy(list, r->list, r->count * sizeof *list);
         r->list = list;
@@ -91,6 +110,14 @@ static bool put(struct reader *r, char *to, size_t *n, char c)
     return true;
 }
 
+/* No control byte is in it. */
+static bool plain(const char *p, size_t len)
+{
+    bool fine = true;
+    for (size_t i = 0; i < len; i++) fine = fine && (unsigned char)p[i] >= 0x20 && p[i] != 0x7f;
+    return fine;
+}
+
 /* A word, quoted or not; false: it was not valid. */
 static bool read_word(struct reader *r, struct word *w)
 {
@@ -105,7 +132,11 @@ static bool read_word(struct reader *r, struct word *w)
         r->p = r->end;
         return false;
     }
-    if (!w->quoted) {
+    if (!w->quoted && plain(r->p, most)) {
+        memcpy(to, r->p, most);
+        for (; n < most; n++) r->column += ((unsigned char)to[n] & 0xc0) != 0x80;
+        r->p += most;
+    } else if (!w->quoted) {
         while (r->p < r->end && !ends_word(*r->p)) {
             fine = put(r, to, &n, *r->p) && fine;
             step(r);

@@ -12,11 +12,24 @@ static void route_start(struct weir_conf_route *r)
     r->silent_ms = r->request_ms = r->slow_ms = UINT32_MAX; /* the pool's */
 }
 
+/* A pool that may stand in a file of which nothing can be used: whoever asks is told so, and no other site suffers. */
+static int missing_pool(struct parser *p, const struct node *n, size_t word)
+{
+    struct weir_config *c = p->c;
+    struct weir_conf_pool *o = &c->pools[c->pool_count];
+    *o = (struct weir_conf_pool){.name = config_keep(p, n->words[word].text), .kind = WEIR_POOL_RUN, .dir = "/", .queue_ms = 30000,
+                                 .place = config_place(p, n), .broken = "the file that defines it has mistakes"};
+    config_say(p->report, WEIR_CONFIG_WARNING, n, word, "it is answered 503", "no pool is named \"%.64s\"", n->words[word].text.ptr);
+    config_remember(p, &p->pool_names, o->name, n, word, c->pool_count);
+    return (int)c->pool_count++;
+}
+
 static int pool_index(struct parser *p, const struct node *n, size_t word)
 {
     struct weir_config *c = p->c;
-    for (size_t i = 0; i < c->pool_count; i++)
-        if (weir_str_eq(n->words[word].text, weir_cstr(c->pools[i].name))) return (int)i;
+    const struct named *have = config_named(&p->pool_names, n->words[word].text);
+    if (have) return (int)have->index;
+    if (p->any_lost && c->pool_count < p->pool_cap) return missing_pool(p, n, word);
     const char *names[256], *near;
     size_t count = 0;
     for (; count < c->pool_count && count < WEIR_COUNT(names); count++) names[count] = c->pools[count].name;
@@ -157,17 +170,24 @@ static void read_route(struct parser *p, struct weir_conf_site *s, const struct 
     s->route_count++;
 }
 
+static bool is_listener(const struct weir_conf_listener *l, struct weir_str word)
+{
+    return weir_str_eq(word, weir_cstr(l->name)) && !memchr(word.ptr, '/', word.len);
+}
+
 static void site_listens(struct parser *p, struct weir_conf_site *s, const struct node *n)
 {
     struct weir_config *c = p->c;
-    int *list = config_alloc(p, (s->listener_count + c->listener_count + n->count + p->listener_cap) * sizeof *list);
+    size_t most = s->listener_count + n->count;
+    for (size_t i = 1; i < n->count; i++)
+        for (size_t k = 0; k < c->listener_count; k++) most += is_listener(&c->listeners[k], n->words[i].text);
+    int *list = config_alloc(p, most * sizeof *list);
     size_t count = 0;
     if (!list) return;
     for (size_t i = 1 + config_appends(n); i < n->count; i++) {
         bool named = false;
         for (size_t k = 0; k < c->listener_count; k++) {
-            if (!weir_str_eq(n->words[i].text, weir_cstr(c->listeners[k].name)) || memchr(n->words[i].text.ptr, '/', n->words[i].text.len))
-                continue;
+            if (!is_listener(&c->listeners[k], n->words[i].text)) continue;
             if (c->listeners[k].address.scheme != WEIR_SCHEME_HTTP && !named)
                 config_bad(p, n, i, "is a listener for FastCGI", "a pool takes it: publish NAME; a site needs http://");
             list[count++] = (int)k;
@@ -214,9 +234,9 @@ static void site_names(struct parser *p, struct weir_conf_site *s, const struct 
         }
         s->names[i] = name;
         if (!valid_host(n->words[i + 1].text)) config_bad(p, n, i + 1, "is no host name", "write www.example.org, or * for all");
-        for (size_t k = 0; k < c->site_count; k++)
-            for (size_t m = 0; m < c->sites[k].name_count; m++)
-                if (strcmp(c->sites[k].names[m], s->names[i]) == 0) config_twice(p, n, i + 1, &c->sites[k].place);
+        const struct named *first = config_named(&p->host_names, weir_cstr(name));
+        if (first && first->index < c->site_count) config_taken(p, n, i + 1, first);
+        if (!first) config_remember(p, &p->host_names, name, n, i + 1, c->site_count);
     }
 }
 
@@ -263,6 +283,7 @@ void config_read_site(struct parser *p, const struct node *n)
     size_t routes = 1;
     config_site_vars(p, n);
     s->place = config_place(p, n);
+    s->same = n->source->same && !p->all_new;
     site_names(p, s, n);
     route_start(&own);
     own.place = s->place;

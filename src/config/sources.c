@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config/internal.h"
@@ -20,6 +21,7 @@ void weir_config_sources_free(struct weir_config_sources *s)
         free(s->list[i].name);
         free(s->list[i].text);
         free(s->list[i].dir);
+        free(s->list[i].problem);
     }
     for (size_t i = 0; i < s->home_count; i++) {
         free(s->homes[i].user);
@@ -29,6 +31,15 @@ void weir_config_sources_free(struct weir_config_sources *s)
     free(s->homes);
     *s = (struct weir_config_sources){0};
 }
+
+/* ---- files ---- */
+
+struct reading {
+    const struct weir_config_sources *old; /* NULL: none */
+    size_t at, found;                      /* in old: the next one is expected there; how many were found */
+    struct weir_config_sources *out;
+    char parent[PATH_MAX], real[PATH_MAX]; /* the last folder, and where it really is */
+};
 
 static char *dir_of(const char *name)
 {
@@ -44,18 +55,38 @@ static char *dir_of(const char *name)
     return strdup(full);
 }
 
-/* Takes text. */
-static int add(struct weir_config_sources *s, const char *name, const char *dir, char *text, size_t len)
+/* The same, where the file itself is no link: its folder is looked up once for all files in it. */
+static char *dir_of_plain(struct reading *rd, const char *name)
 {
-    struct weir_config_source *list = realloc(s->list, (s->count + 1) * sizeof *list);
-    if (!list) {
-        free(text);
-        return WEIR_NOMEM;
+    const char *slash = strrchr(name, '/');
+    size_t len = slash ? (size_t)(slash - name) : 0;
+    if (!len || len >= sizeof rd->parent) return dir_of(name);
+    if (strncmp(rd->parent, name, len) != 0 || rd->parent[len]) {
+        memcpy(rd->parent, name, len);
+        rd->parent[len] = 0;
+        if (!realpath(rd->parent, rd->real)) {
+            rd->parent[0] = 0;
+            return dir_of(name);
+        }
     }
-    s->list = list;
-    struct weir_config_source *o = &list[s->count++];
-    *o = (struct weir_config_source){.name = strdup(name), .dir = dir ? strdup(dir) : dir_of(name), .text = text, .len = len};
-    return o->name && o->dir ? WEIR_OK : WEIR_NOMEM;
+    return strdup(rd->real);
+}
+
+/* Takes text and dir, and gives the new source; NULL: memory. */
+static struct weir_config_source *add(struct weir_config_sources *s, const char *name, char *dir, char *text, size_t len)
+{
+    struct weir_config_source *list = s->list;
+    if ((s->count & (s->count - 1)) == 0) list = realloc(s->list, (s->count ? s->count * 2 : 1) * sizeof *list); /* 1, 2, 4, 8, ... */
+    if (list) s->list = list;
+    char *copy = list && dir && text ? strdup(name) : NULL;
+    if (!copy) {
+        free(dir);
+        free(text);
+        return NULL;
+    }
+    struct weir_config_source *o = &s->list[s->count++];
+    *o = (struct weir_config_source){.name = copy, .dir = dir, .text = text, .len = len};
+    return o;
 }
 
 static int cannot(struct weir_config_report *r, const char *name, const char *why)
@@ -66,53 +97,180 @@ static int cannot(struct weir_config_report *r, const char *name, const char *wh
     return WEIR_SYSTEM;
 }
 
-static int read_fd(int fd, const char *name, struct weir_config_sources *out, struct weir_config_report *r)
+/* All of a file; NULL: *why tells why not. */
+static char *text_of(int fd, const struct stat *st, size_t *len, const char **why)
 {
-    struct stat st;
-    if (fstat(fd, &st) < 0) return cannot(r, name, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return cannot(r, name, "it is no regular file");
-    if (st.st_size > (off_t)MAX_FILE) return cannot(r, name, "it is larger than 1 MiB");
-    char *text = malloc((size_t)st.st_size + 1);
-    size_t len = 0;
-    if (!text) return WEIR_NOMEM;
-    while (len < (size_t)st.st_size) {
-        ssize_t n = pread(fd, text + len, (size_t)st.st_size - len, (off_t)len);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
-        len += (size_t)n;
+    if (!S_ISREG(st->st_mode)) {
+        *why = "it is no regular file";
+        return NULL;
     }
-    text[len] = 0;
-    return add(out, name, NULL, text, len);
+    if (st->st_size > (off_t)MAX_FILE) {
+        *why = "it is larger than 1 MiB";
+        return NULL;
+    }
+    char *text = malloc((size_t)st->st_size + 1);
+    *why = "out of memory";
+    *len = 0;
+    while (text && *len < (size_t)st->st_size) {
+        ssize_t n = pread(fd, text + *len, (size_t)st->st_size - *len, (off_t)*len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            *why = strerror(errno);
+            free(text);
+            return NULL;
+        }
+        if (n == 0) break;
+        *len += (size_t)n;
+    }
+    if (text) text[*len] = 0;
+    return text;
 }
 
-static int read_one(const char *name, struct weir_config_sources *out, struct weir_config_report *r)
+static int read_main(int fd, const char *name, struct weir_config_sources *out, struct weir_config_report *r)
+{
+    struct stat st;
+    size_t len;
+    const char *why;
+    if (fstat(fd, &st) < 0) return cannot(r, name, strerror(errno));
+    char *text = text_of(fd, &st, &len, &why);
+    if (!text) return cannot(r, name, why);
+    return add(out, name, dir_of(name), text, len) ? WEIR_OK : WEIR_NOMEM;
+}
+
+#define SETTLED_NS 1000000000 /* what changed so shortly before it was read may have changed again, with the same times */
+
+static int64_t ns_of(struct timespec t)
+{
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static struct weir_config_identity identity(const struct stat *st)
+{
+    struct timespec now;
+    struct weir_config_identity id = {.device = st->st_dev, .inode = st->st_ino, .size = (uint64_t)st->st_size,
+                                      .changed_ns = ns_of(st->st_ctim), .modified_ns = ns_of(st->st_mtim)};
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (ns_of(now) - id.changed_ns < SETTLED_NS) id.inode = 0;
+    return id;
+}
+
+static bool same_file(const struct weir_config_identity *id, const struct stat *st)
+{
+    return id->inode && id->inode == st->st_ino && id->device == st->st_dev && id->size == (uint64_t)st->st_size &&
+           id->changed_ns == ns_of(st->st_ctim) && id->modified_ns == ns_of(st->st_mtim);
+}
+
+static const struct weir_config_source *old_source(struct reading *rd, const char *name)
+{
+    for (size_t i = 0, count = rd->old ? rd->old->count : 0; i < count; i++, rd->at++) { /* mostly in the same order */
+        const struct weir_config_source *o = &rd->old->list[rd->at < count ? rd->at : (rd->at = 0)];
+        if (strcmp(o->name, name) != 0) continue;
+        rd->at++;
+        rd->found++;
+        return o;
+    }
+    return NULL;
+}
+
+static char *copy_of(const char *text, size_t len)
+{
+    char *to = malloc(len + 1);
+    if (!to) return NULL;
+    memcpy(to, text, len);
+    to[len] = 0;
+    return to;
+}
+
+/* A file that is there and cannot be read: parsing tells it, at its place. */
+static int add_problem(struct reading *rd, const char *name, const char *why)
+{
+    struct weir_config_source *o = add(rd->out, name, dir_of(name), calloc(1, 1), 0);
+    if (o) o->problem = strdup(why);
+    return o && o->problem ? WEIR_OK : WEIR_NOMEM;
+}
+
+static int read_again(struct reading *rd, const char *name, const struct weir_config_source *old, bool plain)
 {
     int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO must not hold us */
-    if (fd < 0) return cannot(r, name, strerror(errno));
-    int status = read_fd(fd, name, out, r);
-    close(fd);
+    struct stat st;
+    size_t len;
+    const char *why = NULL;
+    char *text = NULL;
+    if (fd < 0 || fstat(fd, &st) < 0) why = strerror(errno);
+    else text = text_of(fd, &st, &len, &why);
+    if (fd >= 0) close(fd);
+    if (!text) return add_problem(rd, name, why);
+    struct weir_config_source *o = add(rd->out, name, plain ? dir_of_plain(rd, name) : dir_of(name), text, len);
+    if (!o) return WEIR_NOMEM;
+    o->id = identity(&st);
+    o->same = old && !old->lost && old->len == len && memcmp(old->text, text, len) == 0 && strcmp(old->dir, o->dir) == 0;
+    return WEIR_OK;
+}
+
+static int read_one(struct reading *rd, const char *name)
+{
+    struct stat st;
+    const struct weir_config_source *old = old_source(rd, name);
+    bool plain = lstat(name, &st) == 0 && !S_ISLNK(st.st_mode);
+    if (!old || !plain || !same_file(&old->id, &st)) return read_again(rd, name, old, plain);
+    struct weir_config_source *o = add(rd->out, name, dir_of_plain(rd, name), copy_of(old->text, old->len), old->len);
+    if (!o) return WEIR_NOMEM;
+    o->id = old->id;
+    o->same = strcmp(old->dir, o->dir) == 0;
+    return WEIR_OK;
+}
+
+static int glob_error; /* a folder that is there and cannot be read: nobody may take it for an empty one */
+
+static int on_glob_error(const char *path, int error)
+{
+    (void)path;
+    if (error == ENOENT || error == ENOTDIR) return 0;
+    glob_error = error;
+    return 1;
+}
+
+static int read_pattern(struct reading *rd, const struct node *n, struct weir_config_report *r)
+{
+    char pattern[PATH_MAX];
+    glob_t g;
+    const char *w = n->words[1].text.ptr;
+    int status = WEIR_OK;
+    if (w[0] == '/') snprintf(pattern, sizeof pattern, "%s", w);
+    else snprintf(pattern, sizeof pattern, "%s/%s", n->source->dir, strncmp(w, "./", 2) == 0 ? w + 2 : w);
+    int found = glob(pattern, 0, on_glob_error, &g);
+    if (found == GLOB_NOSPACE) return WEIR_NOMEM;
+    if (found == GLOB_ABORTED) {
+        config_say(r, WEIR_CONFIG_ERROR, n, 1, "check the rights of the folder", "\"%.200s\" cannot be looked up: %s", w, strerror(glob_error));
+        return WEIR_SYSTEM;
+    }
+    if (found != 0) return WEIR_OK;
+    for (size_t i = 0; i < g.gl_pathc && status == WEIR_OK; i++) status = read_one(rd, g.gl_pathv[i]);
+    globfree(&g);
     return status;
 }
 
-/* The files that the main one includes, in the order of their names. */
-static int read_includes(struct weir_config_sources *out, struct weir_config_report *r)
+static void compare_main(const struct reading *rd)
 {
+    if (!rd->old || !rd->old->count) return;
+    const struct weir_config_source *a = &rd->old->list[0];
+    struct weir_config_source *b = &rd->out->list[0];
+    b->same = a->len == b->len && memcmp(a->text, b->text, a->len) == 0 && strcmp(a->dir, b->dir) == 0;
+    rd->out->changed = !b->same || rd->found + 1 != rd->old->count;
+}
+
+/* The files that the main one includes, in the order of their names. */
+static int read_includes(const struct weir_config_sources *old, struct weir_config_sources *out, struct weir_config_report *r)
+{
+    struct reading rd = {.old = old, .out = out, .at = 1};
     struct weir_config_report quiet; /* its mistakes are told when it is parsed */
     struct weir_arena tree = {0};
+    struct weir_config_source main_source = out->list[0];
     int status = WEIR_OK;
     weir_config_report_init(&quiet);
-    struct weir_config_source main_source = out->list[0];
-    for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status != WEIR_NOMEM; n = n->next) {
-        char pattern[PATH_MAX];
-        glob_t g;
-        if (n->count != 2 || !weir_str_eq(n->words[0].text, WEIR_STR("include"))) continue;
-        const char *w = n->words[1].text.ptr;
-        if (w[0] == '/') snprintf(pattern, sizeof pattern, "%s", w);
-        else snprintf(pattern, sizeof pattern, "%s/%s", main_source.dir, strncmp(w, "./", 2) == 0 ? w + 2 : w);
-        if (glob(pattern, 0, NULL, &g) != 0) continue;
-        for (size_t i = 0; i < g.gl_pathc; i++) (void)read_one(g.gl_pathv[i], out, r);
-        globfree(&g);
-    }
+    for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status == WEIR_OK; n = n->next)
+        if (n->count == 2 && weir_str_eq(n->words[0].text, WEIR_STR("include"))) status = read_pattern(&rd, n, r);
+    if (status == WEIR_OK) compare_main(&rd);
     weir_arena_fini(&tree);
     weir_config_report_fini(&quiet);
     return status;
@@ -120,25 +278,39 @@ static int read_includes(struct weir_config_sources *out, struct weir_config_rep
 
 /* ---- homes ---- */
 
-/* Takes user and home. */
+bool config_find_home(const struct weir_config_sources *s, struct weir_str user, size_t *at)
+{
+    size_t from = 0, to = s->home_count;
+    while (from < to) {
+        size_t mid = from + (to - from) / 2;
+        int order = strcmp(s->homes[mid].user, user.ptr);
+        if (order == 0) {
+            *at = mid;
+            return true;
+        }
+        if (order < 0) from = mid + 1;
+        else to = mid;
+    }
+    *at = from;
+    return false;
+}
+
+/* Takes user and home. They stand in the order of the users. */
 static int add_home(struct weir_config_sources *s, char *user, char *home)
 {
-    struct weir_config_home *grown = user && home ? realloc(s->homes, (s->home_count + 1) * sizeof *grown) : NULL;
+    size_t at;
+    bool twice = user && config_find_home(s, weir_cstr(user), &at);
+    struct weir_config_home *grown = user && home && !twice ? realloc(s->homes, (s->home_count + 1) * sizeof *grown) : NULL;
     if (!grown) {
         free(user);
         free(home);
-        return WEIR_NOMEM;
+        return twice ? WEIR_OK : WEIR_NOMEM;
     }
     s->homes = grown;
-    s->homes[s->home_count++] = (struct weir_config_home){user, home};
+    memmove(grown + at + 1, grown + at, (s->home_count - at) * sizeof *grown);
+    grown[at] = (struct weir_config_home){user, home};
+    s->home_count++;
     return WEIR_OK;
-}
-
-static bool has_home(const struct weir_config_sources *s, const char *user)
-{
-    for (size_t i = 0; i < s->home_count; i++)
-        if (strcmp(s->homes[i].user, user) == 0) return true;
-    return false;
 }
 
 static bool asks_for_homes(const struct weir_config_sources *s)
@@ -148,8 +320,17 @@ static bool asks_for_homes(const struct weir_config_sources *s)
     return false;
 }
 
+static int read_home(const struct weir_config_sources *old, struct weir_config_sources *s, const struct node *n, struct weir_str user)
+{
+    size_t at;
+    if (!user.ptr || config_find_home(s, user, &at)) return WEIR_OK;
+    if (old && n->source->same && config_find_home(old, user, &at)) return add_home(s, strdup(user.ptr), strdup(old->homes[at].home));
+    const struct passwd *pw = getpwnam(user.ptr);
+    return pw ? add_home(s, strdup(user.ptr), strdup(pw->pw_dir)) : WEIR_OK;
+}
+
 /* The homes of the pools' users, so that parsing touches no file. */
-static int read_homes(struct weir_config_sources *s)
+static int read_homes(const struct weir_config_sources *old, struct weir_config_sources *s)
 {
     struct weir_config_report quiet; /* its mistakes are told when it is parsed */
     struct parser p = {0};
@@ -160,22 +341,23 @@ static int read_homes(struct weir_config_sources *s)
     for (const struct node *n = p.first; n && status == WEIR_OK; n = n->next) {
         if (!node_is(n, "pool")) continue;
         config_pool_vars(&p, n);
-        const char *user = p.vars.user.ptr;
-        if (!user || has_home(s, user)) continue;
-        const struct passwd *pw = getpwnam(user);
-        if (pw) status = add_home(s, strdup(user), strdup(pw->pw_dir));
+        status = read_home(old, s, n, p.vars.user);
     }
-    weir_arena_fini(&p.tree);
+    config_parser_fini(&p);
     weir_config_drop(p.c);
     weir_config_report_fini(&quiet);
     return status;
 }
 
-int weir_config_read_fd(int fd, const char *path, struct weir_config_sources *out, struct weir_config_report *report)
+int weir_config_read_fd(int fd, const char *path, const struct weir_config_sources *old, struct weir_config_sources *out,
+                        struct weir_config_report *report)
 {
-    int status = read_fd(fd, path, out, report);
-    if (status == WEIR_OK) status = read_includes(out, report);
-    if (status == WEIR_OK) status = read_homes(out);
+    int own = fd < 0 ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
+    if (fd < 0 && own < 0) return cannot(report, path, strerror(errno));
+    int status = read_main(fd < 0 ? own : fd, path, out, report);
+    if (own >= 0) close(own);
+    if (status == WEIR_OK) status = read_includes(old, out, report);
+    if (status == WEIR_OK) status = read_homes(old, out);
     return report->errors ? WEIR_INVALID : status;
 }
 
@@ -187,7 +369,7 @@ void weir_config_users(int fd, struct weir_config_users *out)
     snprintf(out->control, sizeof out->control, "weir");
     snprintf(out->gateway, sizeof out->gateway, "weir-gw");
     weir_config_report_init(&quiet);
-    if (read_fd(fd, "weir.conf", &src, &quiet) == WEIR_OK && config_gather(&p, &src, &quiet)) {
+    if (read_main(fd, "weir.conf", &src, &quiet) == WEIR_OK && config_gather(&p, &src, &quiet)) {
         for (const struct node *n = p.first; n; n = n->next) {
             if (!node_is(n, "weir")) continue;
             for (const struct node *k = n->children; k; k = k->next) {
@@ -197,7 +379,7 @@ void weir_config_users(int fd, struct weir_config_users *out)
             }
         }
     }
-    weir_arena_fini(&p.tree);
+    config_parser_fini(&p);
     weir_config_drop(p.c);
     weir_config_sources_free(&src);
     weir_config_report_fini(&quiet);
@@ -205,11 +387,7 @@ void weir_config_users(int fd, struct weir_config_users *out)
 
 int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0) return cannot(report, path, strerror(errno));
-    int status = weir_config_read_fd(fd, path, out, report);
-    close(fd);
-    return status;
+    return weir_config_read_fd(-1, path, NULL, out, report);
 }
 
 /* ---- weir serve DIR ---- */
@@ -290,7 +468,7 @@ int weir_config_for_dir(const char *dir, const char *listen, const char *user, s
     if (found_php) fprintf(f, "pool php {\n    php\n%s%s%s}\n", user ? "    user " : "", user ? user : "", user ? "\n" : "");
     write_apps(f, full, user, true);
     fclose(f);
-    return add(out, name, full, text, len);
+    return add(out, name, strdup(full), text, len) ? WEIR_OK : WEIR_NOMEM;
 }
 
 /* ---- one block of bytes ---- */
@@ -316,7 +494,8 @@ int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out)
 {
     int bad = pack_count(out, s->count);
     for (size_t i = 0; !bad && i < s->count; i++)
-        bad = pack_text(out, s->list[i].name) | pack_text(out, s->list[i].dir) | pack_bytes(out, s->list[i].text, s->list[i].len);
+        bad = pack_text(out, s->list[i].name) | pack_text(out, s->list[i].dir) | pack_bytes(out, s->list[i].text, s->list[i].len) |
+              pack_count(out, s->list[i].lost);
     if (!bad) bad = pack_count(out, s->home_count);
     for (size_t i = 0; !bad && i < s->home_count; i++) bad = pack_text(out, s->homes[i].user) | pack_text(out, s->homes[i].home);
     return bad ? WEIR_NOMEM : WEIR_OK;
@@ -346,12 +525,19 @@ static char *unpack_bytes(struct weir_str *in, size_t *len)
 static int unpack_source(struct weir_str *in, struct weir_config_sources *out)
 {
     size_t n, text_len = 0;
+    uint32_t lost;
     char *name = unpack_bytes(in, &n), *dir = name ? unpack_bytes(in, &n) : NULL;
     char *text = dir ? unpack_bytes(in, &text_len) : NULL;
-    int status = text ? add(out, name, dir, text, text_len) : WEIR_PROTOCOL;
+    struct weir_config_source *o = NULL;
+    if (text && unpack_count(in, &lost)) {
+        o = add(out, name, dir, text, text_len);
+        dir = text = NULL;
+    }
+    if (o) o->lost = lost;
     free(name);
     free(dir);
-    return status;
+    free(text);
+    return o ? WEIR_OK : WEIR_PROTOCOL;
 }
 
 static int unpack_all(struct weir_str in, struct weir_config_sources *out)

@@ -45,7 +45,10 @@ static int make_socket(struct control *c, int *out)
     bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN;
     close(fd);
     if (taken) return EADDRINUSE;
-    if (lstat(c->control_path, &st) == 0 && S_ISSOCK(st.st_mode)) unlink(c->control_path);
+    if (lstat(c->control_path, &st) == 0) {
+        if (!S_ISSOCK(st.st_mode)) return EEXIST; /* somebody's file */
+        unlink(c->control_path);
+    }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     mode_t old = umask(0177);
     int bad = fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 64) < 0 ? errno : 0;
@@ -106,7 +109,7 @@ static json_t *unit_json(const struct unit *u)
 static const char *kind_name(const struct weir_conf_pool *o)
 {
     if (!o) return "removed";
-    return o->kind == WEIR_POOL_PHP ? "php" : "run";
+    return o->kind == WEIR_POOL_PHP ? "php" : o->kind == WEIR_POOL_CGI ? "cgi" : "run";
 }
 
 static json_t *pool_json(const struct pool *p)
@@ -114,8 +117,8 @@ static json_t *pool_json(const struct pool *p)
     json_t *units = json_array();
     for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) json_array_append_new(units, unit_json(WEIR_CONTAINER(l, struct unit, link)));
     json_t *o = json_pack("{s:s, s:s, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "name", p->name, "kind", kind_name(p->conf), "generation",
-                          (json_int_t)p->generation, "restarts", (int)p->restarts, "queued", (int)p->queued, "oldest_ms", (int)p->oldest_ms,
-                          "requests", (json_int_t)p->started, "refused", (json_int_t)p->refused, "timed_out", (json_int_t)p->timed_out,
+                          (json_int_t)p->generation, "restarts", (int)p->restarts, "queued", (int)p->all.queued, "oldest_ms", (int)p->all.oldest_ms,
+                          "requests", (json_int_t)p->all.started, "refused", (json_int_t)p->all.refused, "timed_out", (json_int_t)p->all.timed_out,
                           "cut", (json_int_t)p->cut, "processes", units);
     if (p->why[0]) json_object_set_new(o, "problem", json_string(p->why));
     else if (p->conf && p->conf->broken) json_object_set_new(o, "problem", json_string(p->conf->broken));
@@ -131,12 +134,20 @@ static json_t *pool_json(const struct pool *p)
 
 static json_t *status_json(const struct control *c)
 {
-    json_t *pools = json_array(), *threads = json_array(), *listen = json_array();
+    json_t *pools = json_array(), *threads = json_array(), *listen = json_array(), *others = json_array();
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) json_array_append_new(pools, pool_json(WEIR_CONTAINER(l, struct pool, link)));
-    for (size_t i = 0; i < c->thread_count; i++) json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->threads[i]));
+    for (size_t i = 0; c->serving && i < c->serving->thread_count; i++)
+        json_array_append_new(threads, json_pack("{s:I}", "requests", (json_int_t)c->serving->threads[i]));
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
+        const struct gateway *g = &c->gateways[i];
+        if (g->pid && g != c->serving)
+            json_array_append_new(others, json_pack("{s:i, s:s, s:I}", "pid", (int)g->pid, "state", g->leaves ? "leaving" : "starting", "connections",
+                                                    (json_int_t)g->connections));
+    }
     for (size_t i = 0; i < c->conf->listener_count; i++) json_array_append_new(listen, json_string(c->conf->listeners[i].address.text));
-    json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o}", "pid", (int)c->gateway_pid, "ready", c->gateway_ready, "restarts",
-                                (int)c->gateway_restarts, "connections", (json_int_t)c->connections, "threads", threads);
+    json_t *gateway = json_pack("{s:i, s:b, s:i, s:I, s:o, s:o}", "pid", c->serving ? (int)c->serving->pid : 0, "ready",
+                                c->serving && c->serving->ready, "restarts", (int)c->gateway_restarts, "connections",
+                                (json_int_t)(c->serving ? c->serving->connections : 0), "threads", threads, "others", others);
     return json_pack("{s:s, s:i, s:i, s:I, s:I, s:o, s:o, s:o}", "version", WEIR_VERSION, "control_pid", (int)getpid(), "root_pid", (int)getppid(),
                      "uptime_ms", (json_int_t)(now_ms() - c->started_ms), "configuration", (json_int_t)c->config_version, "listen", listen,
                      "gateway", gateway, "pools", pools);
@@ -169,9 +180,8 @@ static json_t *restart(struct control *c, const char *what)
 {
     if (!what) return error_json("restart what? name a pool, or gateway");
     if (strcmp(what, "gateway") == 0) {
-        if (!c->gateway_pid) return error_json("no gateway runs");
-        gateway_restart(c);
-        return json_pack("{s:s}", "ok", "the gateway restarts");
+        const char *why = gateway_replace(c);
+        return why ? error_json(why) : json_pack("{s:s}", "ok", "a new gateway takes over; the old one finishes what it has");
     }
     if (pool_restart(c, what)) return json_pack("{s:s}", "ok", "new processes start; the old ones leave when they are idle");
     return no_pool(what);
@@ -196,6 +206,11 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
         k->waits = true;
         if (c->o.dir) reload_begin(c, -1, false, false);
         else root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+        return NULL;
+    }
+    if (strcmp(name, "upgrade") == 0) {
+        k->waits_upgrade = true;
+        root_send(c, &(struct root_msg){.kind = ROOT_UPGRADE}, NULL, 0);
         return NULL;
     }
     const char *what = json_string_value(json_object_get(order, "name"));
@@ -235,12 +250,30 @@ static void reply(struct control *c, struct client *k, json_t *o)
 
 void command_reloaded(struct control *c, const char *why)
 {
+    const char *ok = c->bad_files ? "the configuration was read again; included files have mistakes: see the log, or weir check"
+                                  : "the configuration was read again";
     for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
         struct watch *w = WEIR_CONTAINER(l, struct watch, link);
         struct client *k = (struct client *)(void *)w;
         if (w->kind != WATCH_CLIENT || w->dead || !k->waits) continue;
         k->waits = false;
-        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", "the configuration was read again"));
+        reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", ok));
+    }
+}
+
+void command_upgraded(struct control *c, int error, const char *what)
+{
+    char why[256];
+    if (error) {
+        snprintf(why, sizeof why, "cannot %.128s: %s; all goes on as before", what, strerror(error));
+        say("no upgrade: %s", why);
+    }
+    for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
+        struct watch *w = WEIR_CONTAINER(l, struct watch, link);
+        struct client *k = (struct client *)(void *)w;
+        if (w->kind != WATCH_CLIENT || w->dead || !k->waits_upgrade) continue;
+        k->waits_upgrade = false;
+        reply(c, k, error ? error_json(why) : json_pack("{s:s}", "ok", "the new version runs; the gateway follows"));
     }
 }
 
@@ -258,13 +291,13 @@ void command_event(struct control *c, struct client *k)
         return;
     }
     if (k->in_ended) {
-        if (!k->waits && weir_buf_len(&k->out) == 0) client_end(c, k);
+        if (!k->waits && !k->waits_upgrade && weir_buf_len(&k->out) == 0) client_end(c, k);
         return;
     }
     char *to = weir_buf_room(&k->in, 4096);
     ssize_t n = to ? recv(k->w.fd, to, 4096, MSG_DONTWAIT) : 0;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n == 0 && (k->waits || weir_buf_len(&k->out))) { /* it only has no more orders */
+    if (n == 0 && (k->waits || k->waits_upgrade || weir_buf_len(&k->out))) { /* it only has no more orders */
         k->in_ended = true;
         if (!flush(c, k)) client_end(c, k);
         return;
@@ -280,7 +313,7 @@ void command_event(struct control *c, struct client *k)
         json_error_t err;
         json_t *order = json_loadb(p, (size_t)(nl - p), 0, &err);
         json_t *o = order ? answer(c, k, order) : error_json("this is no JSON");
-        if (o || !k->waits) reply(c, k, o);
+        if (o || !(k->waits || k->waits_upgrade)) reply(c, k, o);
         json_decref(order);
         weir_buf_consume(&k->in, (size_t)(nl - p) + 1);
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* control's loop: what the root part, the gateway and people say, and what follows from it. */
+/* control's loop: what the root part, gateways and people say, and what follows from it. */
 #include "control/control.h"
 
 #include <errno.h>
@@ -16,6 +16,7 @@
 
 #include "control/internal.h"
 #include "loop/loop.h"
+#include "weir/weir.h"
 
 int64_t now_ms(void)
 {
@@ -150,127 +151,12 @@ static void send_orders(struct control *c)
     watch_root(c, false);
 }
 
-/* ---- gateway ---- */
-
-static void send_config(struct control *c)
-{
-    struct weir_link_message m = {.type = WEIR_LINK_CONFIG, .version = c->config_version};
-    int fds[WEIR_LINK_FDS_MAX];
-    size_t n = 0;
-    if (c->link.fd < 0 || c->config_sent == c->config_version) return;
-    fds[n++] = c->config_memfd;
-    for (size_t i = 0; i < c->conf->listener_count && n < WEIR_COUNT(fds); i++) fds[n++] = reload_listener_fd(c, &c->conf->listeners[i]);
-    if (weir_link_send(c->link.fd, &m, fds, n) == WEIR_OK) c->config_sent = c->config_version;
-}
-
-static void lose_link(struct control *c)
-{
-    watch_end(c, &c->link, false);
-    c->gateway_ready = false;
-    c->config_sent = 0;
-    c->relink_due_ms = now_ms() + 100; /* it goes on with what it knows; where it has ended, DOWN tells that next */
-}
-
-static void from_gateway(struct control *c)
-{
-    struct weir_arena a;
-    weir_arena_init(&a, 4u << 20);
-    for (int i = 0; i < 64; i++) { /* others have their turn; epoll tells of the rest */
-        struct weir_link_message m;
-        int fds[WEIR_LINK_FDS_MAX];
-        size_t count;
-        int status = weir_link_receive(c->link.fd, &a, &m, fds, &count);
-        if (status == WEIR_AGAIN) break;
-        if (status < 0) {
-            lose_link(c);
-            break;
-        }
-        weir_link_close(fds, count); /* a gateway has none to give */
-        if (m.type == WEIR_LINK_READY) {
-            if (m.text[0]) say("gateway: %s", m.text);
-            c->gateway_ready = true;
-            c->gateway_failures = 0;
-            c->endpoints_changed = true;
-            if (!m.text[0] && m.version == c->config_version) reload_drop_listeners(c);
-        } else if (m.type == WEIR_LINK_LATE) {
-            state_late(c, &m);
-        } else if (m.type == WEIR_LINK_STATE) {
-            state_use(c, &m);
-        }
-        weir_arena_reset(&a);
-    }
-    weir_arena_fini(&a);
-}
-
-static void on_gateway_up(struct control *c, const struct root_msg *m, int fd)
-{
-    c->gateway_pid = m->pid;
-    c->gateway_up = true;
-    if (c->link.fd >= 0) watch_end(c, &c->link, false);
-    c->config_sent = 0;
-    c->gateway_ready = false;
-    if (fd >= 0 && watch_add(c, &c->link, WATCH_LINK, fd) < 0) c->link.fd = -1;
-}
-
-static void on_gateway_down(struct control *c, const struct root_msg *m)
-{
-    bool meant = c->gateway_restarting;
-    if (c->link.fd >= 0) watch_end(c, &c->link, false);
-    c->config_sent = 0;
-    c->gateway_ready = false;
-    c->gateway_pid = 0;
-    c->gateway_up = c->gateway_restarting = false;
-    c->gateway_kill_ms = 0;
-    state_forget_gateway(c);
-    if (c->ending) return;
-    c->gateway_restarts++;
-    if (!meant) {
-        say("the gateway ended (wait status %d): a new one starts", m->code);
-        c->gateway_failures++;
-    }
-    unsigned n = c->gateway_failures > 1 ? c->gateway_failures - 1 : 0;
-    c->gateway_due_ms = now_ms() + (n ? (int64_t)100 << (n < 6 ? n : 6) : 0);
-}
-
-void gateway_restart(struct control *c)
-{
-    struct weir_link_message m = {.type = WEIR_LINK_DRAIN, .drain_ms = GATEWAY_DRAIN_MS};
-    if (c->gateway_restarting || !c->gateway_pid) return;
-    c->gateway_restarting = true;
-    c->gateway_kill_ms = now_ms() + GATEWAY_DRAIN_MS + 100;
-    if (c->link.fd < 0 || weir_link_send(c->link.fd, &m, NULL, 0) < 0) c->gateway_kill_ms = now_ms();
-}
-
-/* Somebody from outside is served: by sites, or by pools behind other web servers. */
-static bool needs_gateway(const struct control *c)
-{
-    return c->conf->site_count > 0 || c->conf->listener_count > 0;
-}
-
-static void gateway_turn(struct control *c)
-{
-    if (c->ending) return;
-    if (needs_gateway(c) && !c->gateway_pid && !c->gateway_up && now_ms() >= c->gateway_due_ms) {
-        c->gateway_up = true;
-        root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY}, NULL, 0);
-    }
-    if (c->gateway_kill_ms && now_ms() >= c->gateway_kill_ms) {
-        c->gateway_kill_ms = 0;
-        root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY_KILL}, NULL, 0);
-    }
-    if (c->gateway_pid && c->link.fd < 0 && now_ms() >= c->relink_due_ms) {
-        c->relink_due_ms = now_ms() + RELINK_MS;
-        root_send(c, &(struct root_msg){.kind = ROOT_RELINK}, NULL, 0);
-    }
-    send_config(c);
-}
-
 /* ---- what the terminal says when all is up ---- */
 
 static void announce(struct control *c)
 {
-    bool web = needs_gateway(c);
-    if (c->announced || (web && !c->gateway_ready) || !pools_all_ready(c)) return;
+    bool web = gateway_is_needed(c->conf);
+    if (c->announced || (web && !(c->serving && c->serving->ready)) || !pools_all_ready(c)) return;
     c->announced = true;
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
@@ -295,21 +181,13 @@ static void announce(struct control *c)
 static void on_hello(struct control *c, const struct root_msg *m, int fd)
 {
     bool kept = m->flags & 2; /* what the last control used */
-    c->adopting = m->code;
+    c->adopting = m->code + (int)m->ms;
+    c->replacing = m->flags & 4;
+    c->announced = kept;
+    if (kept) say("control goes on, version " WEIR_VERSION);
     if (!kept && !c->o.privileged) say("not root: everything runs as one user, without walls between the parts and the apps");
     reload_begin(c, fd, kept, false);
     if (fd >= 0) close(fd);
-}
-
-static void on_root_failed(struct control *c, const struct root_msg *m)
-{
-    if (m->unit) {
-        units_root(c, m);
-        return;
-    }
-    say("the gateway cannot start: %s: %s", m->text, strerror(m->code));
-    c->gateway_up = false;
-    c->gateway_due_ms = now_ms() + 1000;
 }
 
 static void from_root(struct control *c)
@@ -342,14 +220,25 @@ static void from_root(struct control *c)
         if (c->adopting) c->adopting--;
         units_adopt(c, &m, fd);
         return;
-    case ROOT_GATEWAY_UP: on_gateway_up(c, &m, fd); return;
-    case ROOT_GATEWAY_DOWN: on_gateway_down(c, &m); break;
+    case ROOT_GATEWAY_UP:
+        if (m.flags & 1 && c->adopting) c->adopting--;
+        gateway_up(c, &m, fd);
+        return;
+    case ROOT_GATEWAY_DOWN: gateway_down(c, &m); break;
     case ROOT_STARTED:
+    case ROOT_LOST:
     case ROOT_EXITED: units_root(c, &m); break;
     case ROOT_LOOKED: units_looked(c, &m); break;
-    case ROOT_FAILED: on_root_failed(c, &m); break;
+    case ROOT_FAILED:
+        if (m.unit) units_root(c, &m);
+        else gateway_failed(c, &m);
+        break;
     case ROOT_READ_AGAIN: reload_begin(c, fd, false, m.flags & 1); break;
     case ROOT_ENDING: c->ending = true; break;
+    case ROOT_UPGRADED:
+        command_upgraded(c, m.code, m.text);
+        if (m.code == 0) terminated = 1; /* the root part is the new version: it starts ours */
+        break;
     default: break;
     }
     if (fd >= 0) close(fd);
@@ -365,7 +254,7 @@ static void dispatch(struct control *c, struct watch *w)
         if (c->first_order) send_orders(c);
         from_root(c);
         break;
-    case WATCH_LINK: from_gateway(c); break;
+    case WATCH_LINK: gateway_event(c, WEIR_CONTAINER(w, struct gateway, link)); break;
     case WATCH_OUTPUT: output_event(c, (struct output *)(void *)w); break;
     case WATCH_PROBE: probe_event(c, (struct probe *)(void *)w); break;
     case WATCH_LISTEN: command_accept(c); break;
@@ -374,18 +263,11 @@ static void dispatch(struct control *c, struct watch *w)
     }
 }
 
-static int next_ms(const struct control *c)
+static int next_ms(struct control *c)
 {
-    int64_t wait = c->conf && !c->ending ? pools_next_ms(c) : -1, now = now_ms();
-    if (c->gateway_kill_ms && (wait < 0 || c->gateway_kill_ms - now < wait)) wait = c->gateway_kill_ms > now ? c->gateway_kill_ms - now : 0;
-    if (c->gateway_pid && c->link.fd < 0 && !c->ending) {
-        int64_t due = c->relink_due_ms > now ? c->relink_due_ms - now : 0;
-        if (wait < 0 || due < wait) wait = due;
-    }
-    if (c->conf && needs_gateway(c) && !c->gateway_pid && !c->ending && !c->gateway_up) {
-        int64_t due = c->gateway_due_ms > now ? c->gateway_due_ms - now : 50;
-        if (wait < 0 || due < wait) wait = due;
-    }
+    int64_t wait = c->conf && !c->ending ? pools_next_ms(c) : -1;
+    int64_t due = c->conf && !c->ending ? gateways_next_ms(c) : -1;
+    if (due >= 0 && (wait < 0 || due < wait)) wait = due;
     return wait < 0 ? -1 : wait > 60000 ? 60000 : (int)wait;
 }
 
@@ -430,7 +312,8 @@ int weir_control_run(const struct weir_control_options *o)
     c.o = *o;
     weir_list_init(&c.heap);
     pools_init(&c);
-    c.config_memfd = c.link.fd = c.listen.fd = c.notify.fd = -1;
+    c.config_memfd = c.listen.fd = c.notify.fd = -1;
+    for (unsigned i = 0; i < WEIR_COUNT(c.gateways); i++) c.gateways[i] = (struct gateway){.place = i, .link.fd = -1};
     c.next_unit = 1;
     c.started_ms = now_ms();
     signal(SIGPIPE, SIG_IGN);
@@ -446,7 +329,7 @@ int weir_control_run(const struct weir_control_options *o)
         bury(&c);
         if (!c.conf || c.ending || c.adopting) continue;
         pools_turn(&c);
-        gateway_turn(&c);
+        gateways_turn(&c);
         announce(&c);
     }
     if (c.own_socket && c.control_path[0]) unlink(c.control_path);

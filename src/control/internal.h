@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* control: what its files share. control.c owns the loop and what comes from the root part and the gateway; pools.c how many
+/* control: what its files share. control.c owns the loop and what comes from the root part; gateways.c the gateways; pools.c how many
  * units a pool should have and what follows; units.c one unit, from its start to its end; spec.c what it is started with;
- * state.c what the gateway is told of them and tells; ready.c proves that a started unit answers; output.c lines of apps;
+ * state.c what gateways are told of them and tell; ready.c proves that a started unit answers; output.c lines of apps;
  * reload.c configurations and their listeners; command.c the socket. */
 #ifndef WEIR_CONTROL_INTERNAL_H
 #define WEIR_CONTROL_INTERNAL_H
@@ -22,8 +22,6 @@
 #define SAY_AGAIN_MS  60000 /* the same trouble is told once in this time */
 #define EARLY_MS      5000  /* a process that served nothing and ended within it failed to start */
 #define MEMORY_MS     10000 /* how often the memory of processes is looked at, where a pool limits it */
-#define GATEWAY_DRAIN_MS 600
-#define RELINK_MS     1000  /* between tries to give the gateway a new link */
 #define COMMAND_MAX   65536
 #define REPLY_MAX     (64u << 20) /* what a client that does not read lets us keep */
 
@@ -62,6 +60,15 @@ struct output {
     pid_t pid;
     struct weir_buf line;
 };
+struct use { /* of a unit, by one gateway */
+    uint32_t busy, unproven;
+    uint64_t done, failed;
+    bool released; /* it drains, and no connection to it is left */
+};
+struct pool_use {
+    uint32_t queued, oldest_ms;
+    uint64_t started, refused, timed_out;
+};
 struct unit {
     struct weir_table_node node; /* by id */
     struct weir_list link;       /* pool->units, in the order of their starts */
@@ -74,8 +81,10 @@ struct unit {
     int64_t started_ms, deadline_ms; /* deadline: of starting or draining */
     int64_t used_ms;                 /* last sign of use */
     uint32_t workers, requests, processes;
-    bool flow, prove;
-    uint32_t busy, unproven;         /* as the gateway says */
+    bool flow, prove, pings;         /* pings: it answered GET_VALUES */
+    uint32_t others[ROOT_GATEWAYS_MAX]; /* what gateways were told that others hold */
+    struct use use[ROOT_GATEWAYS_MAX], before; /* as the gateways say; before: of those that ended */
+    uint32_t busy, unproven;         /* together */
     uint64_t done, failed;
     bool notified, accepted, check_told; /* it said READY=1; somebody accepted: now the check request counts */
     int64_t check_ms;                /* not asked again before */
@@ -96,8 +105,8 @@ struct pool {
     int64_t failed_ms, due_ms;         /* the last start failed; not started before */
     int64_t said_ms, memory_ms;        /* trouble was told; memory was looked at */
     char why[160];                     /* the last start failed */
-    uint32_t queued, oldest_ms;
-    uint64_t started, refused, timed_out, cut;
+    struct pool_use use[ROOT_GATEWAYS_MAX], before, all;
+    uint64_t cut;
     uint32_t least, most;              /* units, by `weir scale`; most 0: as the configuration says */
     bool refuses;                      /* the breaker is open, or it was stopped */
     bool stopped;                      /* by `weir stop` or `drain`, until it is restarted or reloaded */
@@ -117,22 +126,36 @@ struct client {
     uid_t uid;
     struct weir_buf out;
     bool waits;    /* for the end of a reload */
+    bool waits_upgrade;
     bool in_ended; /* no more orders come */
     bool broken;
+};
+
+struct gateway {
+    struct watch link;
+    pid_t pid;              /* 0: this place is free */
+    unsigned place;         /* in control->gateways, and of its numbers in units and pools */
+    uint64_t config_sent, endpoints_sent; /* versions; 0: none */
+    int64_t relink_due_ms, end_due_ms;    /* end: it leaves, and has so long */
+    uint64_t threads[64], connections;    /* as it says */
+    size_t thread_count;
+    bool ready, leaves, told; /* leaves: it only finishes what it has; told: and knows it */
+    bool unknown;           /* it ran before this control: it will say whether it leaves */
 };
 
 struct control {
     struct weir_control_options o;
     int epoll;
-    struct watch root, link, listen, notify;
+    struct watch root, listen, notify;
     struct order *first_order;
     struct watch *dead;
     struct weir_list heap;
     struct weir_config *conf, *next;      /* in use; read and checked, its listeners are being opened */
     struct weir_config_sources sources, next_sources;
     bool reloading, reload_by_signal;
+    size_t bad_files;                     /* included ones with mistakes at the last reading */
     int config_memfd;
-    uint64_t config_version, config_sent, endpoint_version;
+    uint64_t config_version, endpoint_version;
     bool endpoints_changed;
     struct weir_wheel *wheel;
     struct weir_list pools, touched;
@@ -141,17 +164,16 @@ struct control {
     struct listener_fd listeners[240];
     size_t listener_count;
     uint64_t next_listener;
-    pid_t gateway_pid;
-    int64_t gateway_due_ms, gateway_kill_ms, relink_due_ms;
+    struct gateway gateways[ROOT_GATEWAYS_MAX], *serving; /* serving: NULL: none */
+    int64_t gateway_due_ms;
     unsigned gateway_failures;
     uint32_t gateway_restarts;
-    bool gateway_up, gateway_ready, gateway_restarting, ending, announced;
-    uint64_t next_unit, threads[64], connections;
-    size_t thread_count;
+    bool gateway_ordered, replacing, ending, announced; /* replacing: another one is to serve */
+    uint64_t next_unit;
     char control_path[108]; /* empty: none */
     bool own_socket;        /* made here: removed here */
     int64_t started_ms;
-    int adopting; /* units that the root part has yet to tell: nothing is started before */
+    int adopting; /* units and gateways that the root part has yet to tell: nothing is started before */
 };
 
 int64_t now_ms(void);
@@ -193,6 +215,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log);
 void units_root(struct control *c, const struct root_msg *m);
 void units_looked(struct control *c, const struct root_msg *m);
 void unit_drop(struct control *c, struct unit *u);
+uint32_t unit_room(const struct unit *u); /* requests at once */
 
 /* spec.c */
 struct unit_spec {
@@ -204,10 +227,11 @@ struct unit_spec {
 bool spec_make(struct control *c, const struct pool *p, const char *socket, struct unit_spec *out);
 
 /* state.c */
-void state_use(struct control *c, const struct weir_link_message *m);
+void state_use(struct control *c, struct gateway *g, const struct weir_link_message *m);
 void state_late(struct control *c, const struct weir_link_message *m);
-void state_send(struct control *c);                       /* endpoints to the gateway, if they changed */
-void state_forget_gateway(struct control *c);
+void state_send(struct control *c);                       /* endpoints to gateways, if they changed */
+void state_draining(const struct control *c, struct unit *u); /* it begins to drain: who still has it? */
+void state_forget_gateway(struct control *c, unsigned place);
 
 /* ready.c */
 void probe_start(struct control *c, struct unit *u);
@@ -232,6 +256,7 @@ void command_socket(struct control *c, int fd, int error); /* fd: taken; -1: err
 void command_accept(struct control *c);
 void command_event(struct control *c, struct client *k);
 void command_reloaded(struct control *c, const char *why); /* NULL: the configuration is in use */
+void command_upgraded(struct control *c, int error, const char *what); /* 0: the root part is new, and control ends */
 
 /* reload.c */
 void reload_begin(struct control *c, int fd, bool kept, bool by_signal); /* fd: the file, opened by root, or what was kept; -1 */
@@ -240,6 +265,14 @@ void reload_listening(struct control *c, const struct root_msg *m, int fd); /* t
 void reload_drop_listeners(struct control *c);
 int reload_listener_fd(struct control *c, const struct weir_conf_listener *l);
 
-/* control.c */
-void gateway_restart(struct control *c);
+/* gateways.c */
+size_t gateways_count(const struct control *c);
+void gateway_event(struct control *c, struct gateway *g);
+void gateway_up(struct control *c, const struct root_msg *m, int fd); /* takes fd */
+void gateway_down(struct control *c, const struct root_msg *m);
+void gateway_failed(struct control *c, const struct root_msg *m);
+bool gateway_is_needed(const struct weir_config *conf); /* sites, or pools behind other web servers */
+const char *gateway_replace(struct control *c); /* a new one takes over, and nothing is lost; NULL, or why not */
+void gateways_turn(struct control *c);
+int64_t gateways_next_ms(struct control *c);
 #endif

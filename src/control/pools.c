@@ -86,24 +86,30 @@ static uint64_t settings_of(const struct control *c, const struct pool *p, const
 {
     char numbers[256];
     uint64_t h = 0;
-    bool php = o->kind == WEIR_POOL_PHP;
-    h = mix(h, php ? "php" : "run");
+    bool php = o->kind == WEIR_POOL_PHP, cgi = o->kind == WEIR_POOL_CGI;
+    h = mix(h, php ? "php" : cgi ? "cgi" : "run");
     for (size_t i = 0; i < o->argc; i++) h = mix(h, o->argv[i]);
     h = mix(mix(mix(mix(h, o->php_version), o->dir), o->user), o->group);
-    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u", php ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
-             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0);
-    h = mix(mix(h, numbers), o->check);
+    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u", php || cgi ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
+             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0, cgi ? o->request_ms : 0);
+    h = mix(mix(h, numbers), o->ready_path);
     h = mix_pairs(h, o->env, o->env_count);
     h = mix_pairs(h, o->php_values, o->php_value_count);
-    struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold */
-    for (const char *root; php && p->php != WEIR_PHP_FPM && o->php_admin_value_count && (root = pool_next_root(c, p, &at));) h = mix(h, root);
+    struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold; weir-cgi where scripts lie */
+    bool roots = (php && p->php != WEIR_PHP_FPM && o->php_admin_value_count) || (cgi && !o->argc);
+    for (const char *root; roots && (root = pool_next_root(c, p, &at));) h = mix(h, root);
     return mix_pairs(h, o->php_admin_values, o->php_admin_value_count);
 }
 
 static bool owned(const struct weir_conf_pool *o)
 {
-    return o->kind == WEIR_POOL_RUN || o->kind == WEIR_POOL_PHP;
+    return o->kind != WEIR_POOL_CONNECT;
 }
+
+struct php_answer {
+    const char *version;
+    enum weir_conf_php which, is;
+};
 
 static void no_trouble(struct pool *p)
 {
@@ -112,8 +118,20 @@ static void no_trouble(struct pool *p)
     p->why[0] = 0;
 }
 
+/* Which program runs a php pool; the last answer is kept, since mostly all pools ask the same. */
+static enum weir_conf_php php_of(const struct weir_conf_pool *o, struct php_answer *last)
+{
+    const char *version = o->php_version ? o->php_version : "";
+    char program[64];
+    if (o->kind != WEIR_POOL_PHP) return WEIR_PHP_ANY;
+    if (!last->version || last->which != o->php || strcmp(last->version, version) != 0)
+        *last = (struct php_answer){version, o->php, weir_config_php(o->php, o->php_version, program, sizeof program)};
+    return last->is;
+}
+
 void pools_plan(struct control *c)
 {
+    struct php_answer last = {0};
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         p->conf = NULL;
@@ -127,9 +145,8 @@ void pools_plan(struct control *c)
         struct pool *p = pool_find(c, o->name);
         if (!p) p = pool_new(c, o->name);
         if (!p) continue;
-        char program[64];
         p->conf = o;
-        p->php = o->kind == WEIR_POOL_PHP ? weir_config_php(o->php, o->php_version, program, sizeof program) : WEIR_PHP_ANY;
+        p->php = php_of(o, &last);
         uint64_t settings = settings_of(c, p, o);
         pool_touch(c, p);
         if (p->settings == settings) continue;
@@ -140,9 +157,10 @@ void pools_plan(struct control *c)
     c->endpoints_changed = true;
 }
 
-/* One unit has all the workers: a php-fpm master, or a php-cgi group of a fixed number. */
+/* One unit has all the workers: a php-fpm master, a php-cgi group of a fixed number, or a weir-cgi. */
 static bool is_one_unit(const struct pool *p)
 {
+    if (p->conf->kind == WEIR_POOL_CGI) return true;
     return p->conf->kind == WEIR_POOL_PHP && (p->conf->workers_min == p->conf->workers || p->php == WEIR_PHP_FPM);
 }
 
@@ -187,7 +205,7 @@ static struct count count_units(const struct pool *p)
         n.current++;
         n.ready += u->state == UNIT_READY;
         n.starting += u->state < UNIT_READY;
-        uint32_t room = u->flow && u->requests ? u->requests : u->workers ? u->workers : 1;
+        uint32_t room = unit_room(u);
         if (room > n.room) n.room = room;
     }
     return n;
@@ -199,7 +217,7 @@ static uint32_t wanted(const struct pool *p, const struct count *n)
     uint32_t least, most;
     bounds(p, &least, &most);
     if (!most) return 0;
-    uint64_t room = n->room ? n->room : 1, need = ((uint64_t)n->busy + p->queued + room - 1) / room;
+    uint64_t room = n->room ? n->room : 1, need = ((uint64_t)n->busy + p->all.queued + room - 1) / room;
     if (!need && p->failures >= BREAKER) need = 1; /* nobody can ask while it refuses: it is tried all the same */
     if (need || least) need += p->conf->spare;
     return need < least ? least : need > most ? most : (uint32_t)need;
@@ -217,7 +235,7 @@ static bool serves(const struct pool *p)
 
 static void set_refuses(struct control *c, struct pool *p)
 {
-    bool refuses = p->stopped || (p->failures >= BREAKER && !serves(p));
+    bool refuses = p->stopped || (p->conf && p->conf->broken) || (p->failures >= BREAKER && !serves(p));
     if (refuses == p->refuses) return;
     p->refuses = refuses;
     c->endpoints_changed = true;
@@ -324,7 +342,7 @@ static bool outlived(const struct pool *p, const struct unit *u, int64_t now)
     if (o->recycle_ms && now - u->started_ms >= (int64_t)o->recycle_ms) return true;
     /* not all at once: up to a tenth more, by its id */
     uint64_t limit = o->recycle_requests + (uint64_t)o->recycle_requests * (weir_hash_u64(u->id) % 100) / 1000;
-    return o->kind == WEIR_POOL_RUN && limit && u->done >= limit;
+    return o->kind != WEIR_POOL_PHP && limit && u->done >= limit;
 }
 
 /* Resident bytes of a process and, for a group, of its workers: the largest one. */
@@ -344,7 +362,8 @@ static uint64_t largest_of(const struct unit *u)
     char path[96], list[4096];
     uint64_t most = memory_of(u->pid);
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)u->pid, (int)u->pid);
-    FILE *f = u->processes > 1 ? fopen(path, "re") : NULL;
+    bool workers = u->processes > 1 && u->pool->conf && u->pool->conf->kind != WEIR_POOL_CGI; /* a CGI program ends by itself */
+    FILE *f = workers ? fopen(path, "re") : NULL;
     size_t n = f ? fread(list, 1, sizeof list - 1, f) : 0;
     if (f) fclose(f);
     list[n] = 0;

@@ -77,22 +77,17 @@ void probe_start(struct control *c, struct unit *u)
 static void check_start(struct control *c, struct unit *u)
 {
     struct pool_root first = {0};
-    const char *path = u->pool->conf->check, *root = pool_next_root(c, u->pool, &first);
-    bool php = u->pool->conf->kind == WEIR_POOL_PHP;
+    const char *path = u->pool->conf->ready_path, *root = pool_next_root(c, u->pool, &first);
+    const struct weir_conf_pool *o = u->pool->conf;
+    bool script = o->kind == WEIR_POOL_PHP || (o->kind == WEIR_POOL_CGI && !o->argc);
     char file[4096] = "";
     struct weir_pair *pairs;
     size_t count;
     uint16_t id;
     struct probe *p = connect_to(c, u);
     if (!p) return;
-    if (php && root) snprintf(file, sizeof file, "%s%s", root, path);
-    struct weir_cgi_request r = {.method = WEIR_STR("GET"), .protocol = WEIR_STR("HTTP/1.1"), .request_uri = weir_cstr(path),
-                                 .document_uri = weir_cstr(path), .script_name = php ? weir_cstr(path) : WEIR_STR(""),
-                                 .script_filename = weir_cstr(file), .path_info = php ? WEIR_STR("") : weir_cstr(path),
-                                 .document_root = weir_cstr(root ? root : ""), .server_name = WEIR_STR("localhost"),
-                                 .server_addr = WEIR_STR("127.0.0.1"), .server_port = WEIR_STR("80"), .remote_addr = WEIR_STR("127.0.0.1"),
-                                 .remote_port = WEIR_STR("0"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
-                                 .content_length = -1};
+    if (script && root) snprintf(file, sizeof file, "%s%s", root, path);
+    struct weir_cgi_request r = weir_cgi_check_request(path, root ? root : "", file, script);
     p->head = weir_cgi_head_new(&p->arena, NULL);
     bool fine = p->head && weir_cgi_params(&r, &p->arena, &pairs, &count) == WEIR_OK &&
                 weir_wire_server_begin(p->wire, WEIR_RESPONDER, 0, 0, pairs, count, NULL, &id) == WEIR_OK &&
@@ -106,7 +101,7 @@ static void checked(struct control *c, struct unit *u, int status)
     probe_end(c, u);
     u->check_ms = now_ms() + AGAIN_MS;
     if (fine) unit_ready(c, u, u->flow, u->requests);
-    else if (!u->check_told) say("pool %s: process %d answers %d to %s: not ready yet", u->pool->name, (int)u->pid, status, u->pool->conf->check);
+    else if (!u->check_told) say("pool %s: process %d answers %d to %s: not ready yet", u->pool->name, (int)u->pid, status, u->pool->conf->ready_path);
     if (!fine) u->check_told = true;
 }
 
@@ -115,7 +110,7 @@ static void checked(struct control *c, struct unit *u, int status)
 static void conclude(struct control *c, struct unit *u, bool flow, uint32_t requests)
 {
     probe_end(c, u);
-    if (!u->pool->conf || !u->pool->conf->check) {
+    if (!u->pool->conf || !u->pool->conf->ready_path) {
         unit_ready(c, u, flow, requests);
         return;
     }
@@ -161,6 +156,7 @@ void probe_event(struct control *c, struct probe *p)
         }
         if (ev.type == WEIR_WIRE_EV_VALUES || ev.type == WEIR_WIRE_EV_ERROR) {
             bool agreed = ev.type == WEIR_WIRE_EV_VALUES && ev.agreed;
+            u->pings = ev.type == WEIR_WIRE_EV_VALUES;
             conclude(c, u, agreed, agreed ? weir_wire_server_limit(p->wire) : 0);
             return;
         }

@@ -2,6 +2,7 @@
 /* Configurations: read, checked, its listeners opened, and only then taken. Whatever fails before that, the one in use stays.
  * What is wrong with one included file, or with what this machine lacks for one pool, stops only that. */
 #include <errno.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <unistd.h>
 
 #include "control/internal.h"
+
+#define MEND_TRIES 8 /* an old version that is taken back can contradict a new one elsewhere */
 
 /* ---- listeners ---- */
 
@@ -114,6 +117,29 @@ static void text_of(const struct weir_config_report *r, char *why, size_t len)
     fclose(f);
 }
 
+/* Lines for the log; words in them are strangers'. */
+static void tell(const char *text)
+{
+    char line[4096];
+    for (const char *p = text, *end; *p; p = *end ? end + 1 : end) {
+        end = strchrnul(p, '\n');
+        size_t n = output_escape(line, sizeof line - 1, p, (size_t)(end - p));
+        line[n] = 0;
+        fprintf(output_stream(), "%s\n", line);
+    }
+}
+
+static void tell_all(const struct weir_config_report *r)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+    if (!f) return;
+    weir_config_report_print(r, f);
+    if (fclose(f) == 0) tell(text);
+    free(text);
+}
+
 /* Users are settled when the root part starts. */
 static void check_users(const struct control *c, const struct weir_config *conf)
 {
@@ -142,7 +168,7 @@ static void fail(struct control *c, const char *why)
     }
     reload_drop_listeners(c);
     command_reloaded(c, why);
-    if (first || c->reload_by_signal) fprintf(output_stream(), "%s%s", why, why[0] && why[strlen(why) - 1] == '\n' ? "" : "\n");
+    if (first || c->reload_by_signal) tell(why);
     if (!first && c->reload_by_signal) say("the old configuration stays in use");
     if (first) { /* nothing runs yet: there is nothing to keep */
         c->ending = true;
@@ -179,7 +205,9 @@ static void take(struct control *c)
     c->config_version++;
     check_users(c, c->conf);
     pools_plan(c);
+    if (old && old->threads != c->conf->threads && gateway_is_needed(c->conf)) gateway_replace(c); /* their number is fixed for its life */
     weir_config_drop(old);
+    malloc_trim(0); /* two configurations were there at once */
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
     if (first) command_listen(c);
     if (c->reload_by_signal) say("the configuration was read again");
@@ -248,8 +276,7 @@ static int read_sources(struct control *c, int fd, bool kept, struct weir_config
         return status;
     }
     if (c->o.dir) return weir_config_for_dir(c->o.dir, c->o.listen, dir_user(c, user, sizeof user), &c->next_sources, report);
-    if (fd >= 0) return weir_config_read_fd(fd, c->o.config_path, &c->next_sources, report);
-    return weir_config_read(c->o.config_path, &c->next_sources, report);
+    return weir_config_read_fd(fd, c->o.config_path, &c->sources, &c->next_sources, report);
 }
 
 static const struct weir_config_source *source_of(const struct weir_config_sources *s, const char *name)
@@ -263,22 +290,28 @@ static const struct weir_config_source *source_of(const struct weir_config_sourc
 static bool mend_source(struct control *c, struct weir_config_source *s)
 {
     const struct weir_config_source *old = source_of(&c->sources, s->name);
-    bool usable = old && (old->len != s->len || memcmp(old->text, s->text, s->len) != 0);
-    if (s->len == 0) return false;
+    bool usable = old && !old->lost && (s->problem || old->len != s->len || memcmp(old->text, s->text, s->len) != 0);
+    if (s->lost) return false;
     char *text = usable ? malloc(old->len + 1) : calloc(1, 1);
     if (!text) return false;
     if (usable) memcpy(text, old->text, old->len + 1);
     free(s->text);
+    free(s->problem);
     s->text = text;
+    s->problem = NULL;
     s->len = usable ? old->len : 0;
+    s->lost = !usable;
+    s->same = usable;
+    s->id = (struct weir_config_identity){0}; /* what is wrong may be mended elsewhere: it is read again */
+    c->bad_files++;
     say("%s has mistakes: %s", s->name, usable ? "its last good version stays in use" : "nothing of it is used");
     return true;
 }
 
 static bool has_mistakes(const struct weir_config_report *r, const char *file)
 {
-    for (size_t i = 0; i < r->count; i++)
-        if (r->list[i].level != WEIR_CONFIG_WARNING && strcmp(r->list[i].file, file) == 0) return true;
+    for (size_t i = 0; i < r->bad_count; i++)
+        if (strcmp(r->bad[i], file) == 0) return true;
     return false;
 }
 
@@ -299,9 +332,10 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     char why[8192] = "";
     if (c->reloading) forget_next(c);
     c->reload_by_signal = by_signal;
+    c->bad_files = 0;
     weir_config_report_init(&report);
     int status = read_sources(c, fd, kept, &report);
-    for (int tries = 0; status == WEIR_OK && tries < 4; tries++) {
+    for (int tries = 0; status == WEIR_OK && tries < MEND_TRIES; tries++) {
         status = weir_config_parse(&c->next_sources, &c->next, &report);
         if (status == WEIR_OK && report.later == 0) break;
         text_of(&report, why, sizeof why);
@@ -309,7 +343,8 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
             status = WEIR_INVALID;
             break;
         }
-        fputs(why, output_stream());
+        tell_all(&report);
+        why[0] = 0;
         weir_config_drop(c->next);
         c->next = NULL;
         weir_config_report_fini(&report);
@@ -318,7 +353,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     }
     if (c->next && status == WEIR_OK) {
         weir_config_check_machine(c->next, c->o.privileged, &report);
-        weir_config_report_print(&report, output_stream());
+        tell_all(&report);
     } else if (!why[0]) {
         text_of(&report, why, sizeof why);
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a unit is started with: program, arguments, environment, and the file that php-fpm reads. */
 #include <errno.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,7 +121,7 @@ static bool make_fpm(const struct pool *p, const char *socket, const char *progr
     own_environment(&e, o);
     set(&e, "FPM_SOCKETS", sockets);
     out->config = write_fpm_file(o, socket);
-    out->memfd = write_spec(o, argv, WEIR_COUNT(argv), &e, ROOT_SPEC_FPM);
+    out->memfd = write_spec(o, argv, WEIR_COUNT(argv), &e, ROOT_SPEC_FPM | ROOT_SPEC_GROUP);
     out->workers = o->workers;
     out->processes = o->workers + 1;
     out->prove = true;
@@ -166,7 +167,7 @@ static bool make_php_cgi(const struct control *c, const struct pool *p, const ch
     own_environment(&e, o);
     if (group) set(&e, "PHP_FCGI_CHILDREN", children);
     set(&e, "PHP_FCGI_MAX_REQUESTS", "0"); /* Weir recycles: a worker that leaves by itself loses requests */
-    out->memfd = write_spec(o, argv, 1, &e, 0);
+    out->memfd = write_spec(o, argv, 1, &e, group ? ROOT_SPEC_GROUP : 0);
     out->workers = group ? o->workers : 1;
     out->processes = group ? o->workers + 1 : 1;
     return out->memfd >= 0;
@@ -192,6 +193,51 @@ static bool make_run(struct control *c, const struct pool *p, struct unit_spec *
     return out->memfd >= 0;
 }
 
+/* ---- plain CGI programs ---- */
+
+#define CGI_FILES 5u /* descriptors of a program in its runner: three pipes, the process, and a connection of its own */
+#define CGI_SPARE 64u
+
+/* The roots of the routes that lead here, each once. */
+static size_t roots_of(const struct control *c, const struct pool *p, const char **list, size_t room)
+{
+    struct pool_root at = {0};
+    size_t n = 0;
+    for (const char *root; n < room && (root = pool_next_root(c, p, &at));) {
+        size_t i = 0;
+        while (i < n && strcmp(list[i], root) != 0) i++;
+        if (i == n) list[n++] = root;
+    }
+    return n;
+}
+
+static bool make_cgi(const struct control *c, const struct pool *p, const char *runner, struct unit_spec *out)
+{
+    struct weir_conf_pool mine = *p->conf; /* of the runner; programs have the pool's own number of files */
+    struct environment e = {.count = 0};
+    char workers[16], files[16], behind[16];
+    const char *roots[400], *argv[1024] = {runner, "--workers", workers, "--files", files, "--behind", behind};
+    size_t argc = 7, root_count = mine.argc ? 0 : roots_of(c, p, roots, WEIR_COUNT(roots));
+    snprintf(workers, sizeof workers, "%u", mine.workers);
+    snprintf(files, sizeof files, "%u", mine.files);
+    snprintf(behind, sizeof behind, "%u", mine.request_ms);
+    mine.files = mine.workers * CGI_FILES + CGI_SPARE;
+    for (size_t i = 0; i < root_count; i++) {
+        argv[argc++] = "--root";
+        argv[argc++] = roots[i];
+    }
+    argv[argc++] = "--";
+    if (mine.argc > WEIR_COUNT(argv) - argc) return false;
+    for (size_t i = 0; i < mine.argc; i++) argv[argc++] = mine.argv[i];
+    base_environment(&e, p->conf);
+    set(&e, "WEIR_LISTEN", "private");
+    own_environment(&e, p->conf);
+    out->memfd = write_spec(&mine, argv, argc, &e, 0);
+    out->workers = 1;
+    out->processes = mine.workers + 1;
+    return out->memfd >= 0;
+}
+
 bool spec_make(struct control *c, const struct pool *p, const char *socket, struct unit_spec *out)
 {
     const struct weir_conf_pool *o = p->conf;
@@ -200,6 +246,13 @@ bool spec_make(struct control *c, const struct pool *p, const char *socket, stru
     *out = (struct unit_spec){.memfd = -1, .config = -1, .why = "out of descriptors or memory"};
     if (o->kind == WEIR_POOL_RUN) {
         fine = make_run(c, p, out);
+    } else if (o->kind == WEIR_POOL_CGI) {
+        char runner[PATH_MAX];
+        if (!weir_config_own_program("weir-cgi", runner, sizeof runner)) {
+            out->why = "weir-cgi does not lie beside weir";
+            return false;
+        }
+        fine = make_cgi(c, p, runner, out);
     } else {
         enum weir_conf_php php = weir_config_php(o->php, o->php_version, program, sizeof program);
         if (php == WEIR_PHP_ANY) {

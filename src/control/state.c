@@ -1,50 +1,111 @@
 /* SPDX-License-Identifier: MIT */
-/* What the gateway is told of units (endpoints, as state) and what it tells: use, queues, requests that are late. */
+/* What gateways are told of units (endpoints, as state) and what they tell: use, queues, requests that are late. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "control/internal.h"
 
+#define STUCK_END_MS 1000 /* what a process that hangs has to end by itself */
 #define PART 200 /* endpoints, or pools that refuse, in one message */
 
-/* ---- what it tells ---- */
+/* ---- what they tell ---- */
 
-static void use_of_unit(struct control *c, const struct weir_link_use *use, int64_t now)
+static void sum_unit(const struct control *c, struct unit *u)
+{
+    u->busy = u->unproven = 0;
+    u->done = u->before.done;
+    u->failed = u->before.failed;
+    u->released = u->state == UNIT_DRAINING;
+    for (size_t i = 0; i < WEIR_COUNT(u->use); i++) {
+        const struct use *o = &u->use[i];
+        u->busy += o->busy;
+        u->unproven += o->unproven;
+        u->done += o->done;
+        u->failed += o->failed;
+        if (c->gateways[i].pid && !o->released) u->released = false;
+    }
+}
+
+static void sum_pool(struct pool *p)
+{
+    p->all = p->before;
+    for (size_t i = 0; i < WEIR_COUNT(p->use); i++) {
+        const struct pool_use *o = &p->use[i];
+        p->all.queued += o->queued;
+        if (o->oldest_ms > p->all.oldest_ms) p->all.oldest_ms = o->oldest_ms;
+        p->all.started += o->started;
+        p->all.refused += o->refused;
+        p->all.timed_out += o->timed_out;
+    }
+}
+
+/* What others hold of a unit's slots, or wait for: one that leaves has few clients left, and they have waited longest. */
+static uint32_t others(const struct control *c, const struct gateway *g, const struct unit *u)
+{
+    uint32_t capacity = unit_room(u), ready = 0;
+    uint64_t all = 0;
+    if (g->leaves) return 0;
+    for (const struct weir_list *l = u->pool->units.next; l != &u->pool->units; l = l->next)
+        ready += WEIR_CONTAINER(l, struct unit, link)->state == UNIT_READY;
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
+        if (!c->gateways[i].pid || i == g->place) continue;
+        all += u->use[i].busy;
+        if (ready && u->state == UNIT_READY) all += (u->pool->use[i].queued + ready - 1) / ready;
+    }
+    return all > capacity ? capacity : (uint32_t)all;
+}
+
+/* Is what gateways were told about each other not true any more? */
+static bool others_changed(const struct control *c, const struct pool *p)
+{
+    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
+        const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++)
+            if (c->gateways[i].pid && others(c, &c->gateways[i], u) != u->others[i]) return true;
+    }
+    return false;
+}
+
+static void use_of_unit(struct control *c, const struct gateway *g, const struct weir_link_use *use, int64_t now)
 {
     struct unit *u = unit_find(c, use->id);
     if (!u) return;
+    struct use *o = &u->use[g->place];
     pool_touch(c, u->pool);
     if (use->gone) {
-        if (u->state == UNIT_DRAINING) u->released = true;
-        return;
+        o->released = true;
+        o->busy = o->unproven = 0;
+    } else {
+        if (use->busy || o->busy || use->done != o->done) u->used_ms = now;
+        *o = (struct use){.busy = use->busy, .unproven = use->unproven, .done = use->done, .failed = use->failed};
     }
-    if (use->busy || u->busy || use->done != u->done) u->used_ms = now;
-    u->busy = use->busy;
-    u->unproven = use->unproven;
-    u->done = use->done;
-    u->failed = use->failed;
+    sum_unit(c, u);
 }
 
-void state_use(struct control *c, const struct weir_link_message *m)
+void state_use(struct control *c, struct gateway *g, const struct weir_link_message *m)
 {
     int64_t now = now_ms();
-    for (size_t i = 0; i < m->use_count; i++) use_of_unit(c, &m->uses[i], now);
+    for (size_t i = 0; i < m->use_count; i++) use_of_unit(c, g, &m->uses[i], now);
     for (size_t i = 0; i < m->pool_count; i++) {
-        struct pool *p = pool_find(c, m->pools[i].pool);
+        const struct weir_link_pool *o = &m->pools[i];
+        struct pool *p = pool_find(c, o->pool);
         if (!p) continue;
-        p->queued = m->pools[i].queued;
-        p->oldest_ms = m->pools[i].oldest_ms;
-        p->started = m->pools[i].started;
-        p->refused = m->pools[i].refused;
-        p->timed_out = m->pools[i].timed_out;
+        p->use[g->place] = (struct pool_use){o->queued, o->oldest_ms, o->started, o->refused, o->timed_out};
+        sum_pool(p);
         pool_touch(c, p);
+        if (gateways_count(c) > 1 && others_changed(c, p)) c->endpoints_changed = true;
     }
-    if (m->part == 0) {
-        c->thread_count = m->thread_count;
-        memcpy(c->threads, m->threads, sizeof c->threads);
-        c->connections = m->connections;
-    }
+    if (m->part != 0) return;
+    g->thread_count = m->thread_count;
+    memcpy(g->threads, m->threads, sizeof g->threads);
+    g->connections = m->connections;
+}
+
+void state_draining(const struct control *c, struct unit *u)
+{
+    for (size_t i = 0; i < WEIR_COUNT(u->use); i++) u->use[i].released = false;
+    sum_unit(c, u);
 }
 
 /* A request is slow: what its process does is asked. It was given up: the process that hangs ends, alone. */
@@ -52,9 +113,20 @@ void state_late(struct control *c, const struct weir_link_message *m)
 {
     struct unit *u = unit_find(c, m->unit);
     if (!u) return;
-    bool given_up = m->flags & WEIR_LINK_GIVEN_UP;
+    bool given_up = m->flags & (WEIR_LINK_GIVEN_UP | WEIR_LINK_STUCK);
+    if (m->flags & WEIR_LINK_STUCK && !m->inode) {
+        say("pool %s: process %d does not answer a ping: it is ended", u->pool->name, (int)u->pid);
+        u->pool->restarts++;
+        unit_end(c, u, STUCK_END_MS);
+        return;
+    }
     struct root_msg order = {.kind = given_up ? ROOT_KILL : ROOT_LOOK, .unit = u->id, .inode = m->inode};
     snprintf(order.tag, sizeof order.tag, "%.150s", m->text);
+    const struct weir_conf_pool *o = u->pool->conf;
+    if (o && o->kind == WEIR_POOL_CGI) { /* its runner was told, and ends the program; what it itself does tells nothing */
+        say("pool %s: %s: %s", u->pool->name, given_up ? "answered 504, and its program is ended" : "slow", m->text);
+        return;
+    }
     if (!m->inode && given_up) {
         say("pool %s: answered 504: %s; process %d goes on with other requests", u->pool->name, m->text, (int)u->pid);
         return;
@@ -62,24 +134,33 @@ void state_late(struct control *c, const struct weir_link_message *m)
     root_send(c, &order, NULL, 0);
 }
 
-void state_forget_gateway(struct control *c)
+/* It has ended: what it counted stays, what it held is free. */
+void state_forget_gateway(struct control *c, unsigned place)
 {
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
-        p->queued = p->oldest_ms = 0;
+        p->before.started += p->use[place].started;
+        p->before.refused += p->use[place].refused;
+        p->before.timed_out += p->use[place].timed_out;
+        p->use[place] = (struct pool_use){0};
+        sum_pool(p);
         for (struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
             struct unit *u = WEIR_CONTAINER(k, struct unit, link);
-            u->busy = u->unproven = 0;
-            if (u->state == UNIT_DRAINING) u->released = true;
+            u->before.done += u->use[place].done;
+            u->before.failed += u->use[place].failed;
+            u->use[place] = (struct use){.released = true};
+            sum_unit(c, u);
         }
         pool_touch(c, p);
     }
     c->endpoints_changed = true;
 }
 
-/* ---- what it is told ---- */
+/* ---- what they are told ---- */
 
 struct told {
+    const struct control *c;
+    const struct gateway *to;
     struct weir_link_endpoint *list;
     struct weir_link_refusal *refusals;
     size_t count, room, refusal_count, refusal_room;
@@ -95,7 +176,7 @@ static void *room_for(void *list, size_t count, size_t *room, size_t size)
     return p;
 }
 
-static void tell_unit(struct told *t, const struct pool *p, const struct unit *u)
+static void tell_unit(struct told *t, const struct pool *p, struct unit *u)
 {
     const struct weir_conf_pool *o = p->conf;
     void *list = room_for(t->list, t->count, &t->room, sizeof *t->list);
@@ -105,8 +186,10 @@ static void tell_unit(struct told *t, const struct pool *p, const struct unit *u
     }
     t->list = list;
     struct weir_link_endpoint *e = &t->list[t->count++];
+    u->others[t->to->place] = others(t->c, t->to, u);
     *e = (struct weir_link_endpoint){.id = u->id, .pid = (uint32_t)u->pid, .start_time = u->start_time, .workers = u->workers ? u->workers : 1,
-                                     .requests = o && o->requests_per_process ? o->requests_per_process : u->requests, .prove = u->prove,
+                                     .others = u->others[t->to->place],
+                                     .requests = o && o->requests_per_process ? o->requests_per_process : u->requests, .prove = u->prove, .pings = u->pings,
                                      .flow = u->flow, .keep = !o || o->keep, .drain = u->state == UNIT_DRAINING};
     snprintf(e->pool, sizeof e->pool, "%s", p->name);
     snprintf(e->address, sizeof e->address, "%.111s", u->address);
@@ -115,7 +198,7 @@ static void tell_unit(struct told *t, const struct pool *p, const struct unit *u
 static void tell_pool(struct told *t, const struct pool *p)
 {
     for (const struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
-        const struct unit *u = WEIR_CONTAINER(k, struct unit, link);
+        struct unit *u = WEIR_CONTAINER(k, struct unit, link);
         if (u->state == UNIT_READY || u->state == UNIT_DRAINING) tell_unit(t, p, u);
     }
     if (!p->refuses) return;
@@ -125,6 +208,7 @@ static void tell_pool(struct told *t, const struct pool *p)
         return;
     }
     t->refusals = list;
+    t->refusals[t->refusal_count].stopped = p->stopped;
     snprintf(t->refusals[t->refusal_count++].pool, sizeof t->refusals->pool, "%s", p->name);
 }
 
@@ -133,27 +217,33 @@ static size_t piece(size_t count, size_t from)
     return from >= count ? 0 : count - from < PART ? count - from : PART;
 }
 
-static bool send_all(struct control *c, const struct told *t)
+static bool send_all(const struct gateway *g, const struct told *t, uint64_t version)
 {
     size_t most = t->count > t->refusal_count ? t->count : t->refusal_count, parts = most ? (most + PART - 1) / PART : 1;
-    c->endpoint_version++;
     for (size_t i = 0; i < parts; i++) {
         size_t from = i * PART;
-        struct weir_link_message m = {.type = WEIR_LINK_ENDPOINTS, .version = c->endpoint_version, .part = (uint16_t)i, .of = (uint16_t)parts,
+        struct weir_link_message m = {.type = WEIR_LINK_ENDPOINTS, .version = version, .part = (uint16_t)i, .of = (uint16_t)parts,
                                       .endpoint_count = piece(t->count, from), .refusal_count = piece(t->refusal_count, from)};
         if (m.endpoint_count) m.endpoints = t->list + from;
         if (m.refusal_count) m.refusals = t->refusals + from;
-        if (weir_link_send(c->link.fd, &m, NULL, 0) < 0) return false;
+        if (weir_link_send(g->link.fd, &m, NULL, 0) < 0) return false;
     }
     return true;
 }
 
-void state_send(struct control *c)
+static void send_to(const struct control *c, struct gateway *g)
 {
-    struct told t = {0};
-    if (!c->endpoints_changed || c->link.fd < 0 || !c->gateway_ready) return;
+    struct told t = {.c = c, .to = g};
+    if (g->link.fd < 0 || !g->ready || g->endpoints_sent == c->endpoint_version) return;
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) tell_pool(&t, WEIR_CONTAINER(l, struct pool, link));
-    if (!t.failed && send_all(c, &t)) c->endpoints_changed = false; /* else the next turn tells again */
+    if (!t.failed && send_all(g, &t, c->endpoint_version)) g->endpoints_sent = c->endpoint_version; /* else the next turn tells again */
     free(t.list);
     free(t.refusals);
+}
+
+void state_send(struct control *c)
+{
+    if (c->endpoints_changed || c->endpoint_version == 0) c->endpoint_version++;
+    c->endpoints_changed = false;
+    for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) send_to(c, &c->gateways[i]);
 }

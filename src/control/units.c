@@ -79,6 +79,13 @@ static struct unit *unit_new(struct control *c, struct pool *p, uint64_t id)
     return u;
 }
 
+uint32_t unit_room(const struct unit *u)
+{
+    const struct weir_conf_pool *o = u->pool->conf;
+    uint32_t at_once = o && o->requests_per_process ? o->requests_per_process : u->requests;
+    return u->flow && at_once ? at_once : u->workers ? u->workers : 1;
+}
+
 void unit_drop(struct control *c, struct unit *u)
 {
     probe_end(c, u);
@@ -96,8 +103,8 @@ void unit_drop(struct control *c, struct unit *u)
 /* What a later control has to know of a unit; the root part keeps it for us. */
 static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
 {
-    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
-             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->requests, u->workers, u->processes);
+    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
+             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->requests, u->workers, u->processes);
 }
 
 bool unit_start(struct control *c, struct pool *p)
@@ -154,9 +161,9 @@ void unit_drain(struct control *c, struct unit *u)
         unit_end(c, u, 500);
         return;
     }
-    u->released = !c->gateway_pid;
     u->deadline_ms = now_ms() + (u->pool->conf ? u->pool->conf->drain_ms : 30000);
     unit_set(c, u, UNIT_DRAINING);
+    state_draining(c, u);
 }
 
 void unit_failed(struct control *c, struct unit *u, const char *why)
@@ -178,21 +185,16 @@ void unit_ready(struct control *c, struct unit *u, bool flow, uint32_t requests)
     root_send(c, &m, NULL, 0);
 }
 
-static void unit_exited(struct control *c, struct unit *u, int status)
+/* The first process of a unit ended, and not because it was told to. */
+static void tell_end(struct control *c, struct unit *u, int status)
 {
     struct pool *p = u->pool;
     char why[128];
     bool unready = u->state < UNIT_READY;
     bool early = unready || (!u->done && now_ms() - u->started_ms < EARLY_MS);
-    bool meant = u->state >= UNIT_DRAINING;
+    if (c->ending || u->state >= UNIT_DRAINING) return;
     if (WIFSIGNALED(status)) snprintf(why, sizeof why, "process %d was ended by signal %d", (int)u->pid, WTERMSIG(status));
     else snprintf(why, sizeof why, "process %d ended with status %d", (int)u->pid, WEXITSTATUS(status));
-    if (u->log_fd >= 0) { /* its last lines */
-        output_watch(c, u->log_fd, p->name, u->pid);
-        u->log_fd = -1;
-    }
-    unit_drop(c, u);
-    if (c->ending || meant) return;
     p->restarts++;
     if (!early) {
         say("pool %s: %s; a new one starts", p->name, why);
@@ -201,6 +203,16 @@ static void unit_exited(struct control *c, struct unit *u, int status)
     char text[160];
     snprintf(text, sizeof text, "%s before it %s", why, unready ? "was ready" : "served anything");
     pool_trouble(c, p, text);
+}
+
+static void unit_exited(struct control *c, struct unit *u, int status)
+{
+    tell_end(c, u, status);
+    if (u->log_fd >= 0) { /* its last lines */
+        output_watch(c, u->log_fd, u->pool->name, u->pid);
+        u->log_fd = -1;
+    }
+    unit_drop(c, u);
 }
 
 /* ---- what the root part tells ---- */
@@ -228,6 +240,10 @@ void units_root(struct control *c, const struct root_msg *m)
         pool_trouble(c, u->pool, why);
         unit_drop(c, u);
         break;
+    case ROOT_LOST: /* its workers finish what runs, a new one starts beside them */
+        tell_end(c, u, m->code);
+        unit_drain(c, u);
+        break;
     case ROOT_EXITED: unit_exited(c, u, m->code); break;
     default: break;
     }
@@ -237,18 +253,19 @@ void units_looked(struct control *c, const struct root_msg *m)
 {
     const struct unit *u = unit_find(c, m->unit);
     const char *pool = u ? u->pool->name : "-";
-    if (m->flags & 1) say("pool %s: answered 504: %s; process %d hangs and is ended: %s", pool, m->tag, (int)m->pid, m->text);
+    if (m->flags & 1 && !m->tag[0]) say("pool %s: process %d does not answer a ping and is ended: %s", pool, (int)m->pid, m->text);
+    else if (m->flags & 1) say("pool %s: answered 504: %s; process %d hangs and is ended: %s", pool, m->tag, (int)m->pid, m->text);
     else if (m->pid) say("pool %s: slow: %s; process %d: %s", pool, m->tag, (int)m->pid, m->text);
-    else say("pool %s: answered 504: %s; nothing works on it any more", pool, m->tag);
+    else if (m->tag[0]) say("pool %s: answered 504: %s; nothing works on it any more", pool, m->tag);
 }
 
 void units_adopt(struct control *c, const struct root_msg *m, int log)
 {
     char name[ROOT_TAG_MAX];
     unsigned long long generation, settings;
-    int ready, flow, prove;
+    int ready, flow, prove, pings;
     unsigned requests, workers, processes;
-    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &requests, &workers, &processes) == 9;
+    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &pings, &requests, &workers, &processes) == 10;
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
     struct pool *p = fine ? pool_find(c, name) : NULL;
     if (fine && !p) p = pool_new(c, name);
@@ -264,6 +281,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     u->settings = settings;
     u->flow = flow != 0;
     u->prove = prove != 0;
+    u->pings = pings != 0;
     u->requests = requests;
     u->workers = workers;
     u->processes = processes;
@@ -271,4 +289,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     unit_set(c, u, m->flags & 1 ? UNIT_ENDING : ready ? UNIT_READY : UNIT_PROBING);
     if (log >= 0) output_watch(c, log, name, u->pid);
+    if (!(m->flags & 2)) return;
+    unit_drain(c, u);
+    u->released = c->conf && !gateway_is_needed(c->conf); /* a gateway that runs has not been told of yet */
 }

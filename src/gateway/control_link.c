@@ -34,7 +34,7 @@ static struct weir_ident link_ident(uint32_t index)
 
 static void say_ready(struct gateway *gw, uint64_t version, const char *error)
 {
-    struct weir_link_message m = {.type = WEIR_LINK_READY, .version = version};
+    struct weir_link_message m = {.type = WEIR_LINK_READY, .version = version, .flags = atomic_load(&gw->leaves) ? WEIR_LINK_LEAVES : 0};
     if (error) snprintf(m.text, sizeof m.text, "%s", error);
     if (weir_link_send(gw->link->fd, &m, NULL, 0) < 0) return; /* its end is noticed by reading */
 }
@@ -90,8 +90,8 @@ static void apply_pool(struct gateway_pool *gp, const struct weir_link_endpoint 
     if (!list) return;
     for (size_t i = 0; i < count; i++)
         list[i] = (struct weir_endpoint_options){.id = all[i].id, .address = all[i].address, .workers = all[i].workers,
-                                                 .requests = all[i].requests, .keep = all[i].keep, .flow = all[i].flow,
-                                                 .prove = all[i].prove, .pid = all[i].pid, .drain = all[i].drain};
+                                                 .requests = all[i].requests, .others = all[i].others, .keep = all[i].keep, .flow = all[i].flow,
+                                                 .prove = all[i].prove, .pings = all[i].pings, .pid = all[i].pid, .drain = all[i].drain};
     if (weir_pool_set(gp->pool, list, count) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", weir_pool_name(gp->pool));
     free(list);
 }
@@ -129,10 +129,10 @@ static void apply_endpoints(struct gateway *gw, const struct weir_link_endpoint 
 static void apply_refusals(struct gateway *gw, const struct weir_link_message *m)
 {
     if (m->part == 0)
-        for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) gp->refused = false;
+        for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) gp->refused = NULL;
     for (size_t i = 0; i < m->refusal_count; i++) {
         struct gateway_pool *gp = gateway_find_pool(gw, m->refusals[i].pool, true);
-        if (gp) gp->refused = true;
+        if (gp) gp->refused = m->refusals[i].stopped ? "the pool is stopped" : "the pool's processes do not start";
     }
     if (m->part + 1 != m->of) return;
     for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next) {
@@ -156,7 +156,7 @@ static void on_endpoints(struct gateway *gw, const struct weir_link_message *m)
     l->version = m->version;
     apply_endpoints(gw, all, l->gathered_count);
     l->gathered_count = 0;
-    l->all = true;
+    if (l->gone_count) l->all = true; /* somebody waits for that */
 }
 
 /* ---- receiving ---- */
@@ -166,7 +166,7 @@ static void lose(struct gateway *gw)
     struct gateway_link *l = gw->link;
     if (l->fd >= 0) close(l->fd);
     l->fd = -1;
-    if (l->root_fd < 0) atomic_store(&gw->end_asked, true); /* nobody will give another one */
+    if (l->root_fd < 0) atomic_store(&gw->term_asked, true); /* nobody will give another one */
 }
 
 static void receive(struct gateway *gw)
@@ -190,7 +190,7 @@ static void receive(struct gateway *gw)
         } else if (m.type == WEIR_LINK_ENDPOINTS) {
             on_endpoints(gw, &m);
         } else if (m.type == WEIR_LINK_DRAIN) {
-            gateway_drain(gw, m.drain_ms);
+            gateway_drain(gw, m.drain_ms, m.flags & WEIR_LINK_LEAVES);
         }
         weir_link_close(fds, count);
         weir_arena_reset(&a);
@@ -214,7 +214,7 @@ static void receive_root(struct gateway *gw)
     if (n <= 0) { /* the root part is gone: so are we */
         close(l->root_fd);
         l->root_fd = -1;
-        gateway_drain(gw, 0);
+        gateway_drain(gw, 0, false);
         return;
     }
     struct cmsghdr *c = CMSG_FIRSTHDR(&h);
@@ -327,14 +327,9 @@ static void tell_state(struct gateway *gw)
 
 /* ---- requests that are late ---- */
 
-void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up)
+static void put_late(struct gateway *gw, const struct late *o)
 {
-    struct late o = {.unit = r->endpoint_id, .inode = r->peer, .given_up = given_up};
-    char seconds[32];
-    if (!gw->link || !r->endpoint_id) return;
-    snprintf(seconds, sizeof seconds, "%llu.%llu", (unsigned long long)(r->total_us / 1000000), (unsigned long long)(r->total_us / 100000 % 10));
-    snprintf(o.text, sizeof o.text, "%.*s %.*s (%s s)", (int)(method.len < 16 ? method.len : 16), method.ptr,
-             (int)(target.len < 180 ? target.len : 180), target.ptr, seconds);
+    if (!gw->link || !o->unit) return;
     pthread_mutex_lock(&gw->late_lock);
     if (gw->late_count == gw->late_cap && gw->late_cap < LATE_MAX) {
         size_t cap = gw->late_cap ? gw->late_cap * 2 : 16;
@@ -345,9 +340,24 @@ void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str ta
         }
     }
     /* one that hangs is to be ended: only slow ones give way, which say nothing new when there are so many */
-    if (gw->late_count < gw->late_cap && (given_up || gw->late_count < SLOW_MAX)) gw->late[gw->late_count++] = o;
+    if (gw->late_count < gw->late_cap && (o->flags || gw->late_count < SLOW_MAX)) gw->late[gw->late_count++] = *o;
     pthread_mutex_unlock(&gw->late_lock);
     weir_loop_wake(gw->workers[0].loop);
+}
+
+void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up)
+{
+    struct late o = {.unit = r->endpoint_id, .inode = r->peer, .flags = given_up ? WEIR_LINK_GIVEN_UP : 0};
+    char seconds[32];
+    snprintf(seconds, sizeof seconds, "%llu.%llu", (unsigned long long)(r->total_us / 1000000), (unsigned long long)(r->total_us / 100000 % 10));
+    snprintf(o.text, sizeof o.text, "%.*s %.*s (%s s)", (int)(method.len < 16 ? method.len : 16), method.ptr,
+             (int)(target.len < 180 ? target.len : 180), target.ptr, seconds);
+    put_late(gw, &o);
+}
+
+void gateway_stuck(struct gateway *gw, const struct weir_client_stuck *s)
+{
+    put_late(gw, &(struct late){.unit = s->endpoint_id, .inode = s->peer, .flags = WEIR_LINK_STUCK});
 }
 
 static void tell_late(struct gateway *gw)
@@ -356,7 +366,7 @@ static void tell_late(struct gateway *gw)
     pthread_mutex_lock(&gw->late_lock);
     for (; told < gw->late_count; told++) {
         const struct late *o = &gw->late[told];
-        struct weir_link_message m = {.type = WEIR_LINK_LATE, .unit = o->unit, .inode = o->inode, .flags = o->given_up ? WEIR_LINK_GIVEN_UP : 0};
+        struct weir_link_message m = {.type = WEIR_LINK_LATE, .unit = o->unit, .inode = o->inode, .flags = o->flags};
         memcpy(m.text, o->text, sizeof m.text);
         if (weir_link_send(gw->link->fd, &m, NULL, 0) < 0) break; /* it is behind: the next turn goes on */
     }
@@ -395,6 +405,7 @@ int gateway_link_start(struct gateway *gw)
 {
     struct gateway_link *l = gw->link;
     if (!l) return WEIR_OK;
+    l->all = true;
     if (l->fd >= 0 && weir_loop_add(gw->workers[0].loop, l->fd, link_ident(0), false) < 0) return WEIR_SYSTEM;
     if (l->root_fd >= 0 && weir_loop_add(gw->workers[0].loop, l->root_fd, link_ident(1), false) < 0) return WEIR_SYSTEM;
     return WEIR_OK;

@@ -442,11 +442,14 @@ static int start_app(struct exchange *ex, const struct script *s)
     return weir_client_begin(ex->worker->client, ex->route->pool, &b, &ex->app);
 }
 
-int app_not_begun(int status, const char **why)
+int app_not_begun(int status, struct weir_pool *p, const char **why)
 {
     switch (status) {
     case WEIR_LIMIT: *why = "the pool's queue is full"; return 503;
-    case WEIR_REFUSED: *why = WEIR_POOL_REFUSES; return 503;
+    case WEIR_REFUSED:
+        *why = weir_pool_refusal(p);
+        if (!*why) *why = "the pool takes no requests";
+        return 503;
     case WEIR_INVALID: *why = "a parameter of the request is too large for FastCGI"; return 431;
     default: *why = "out of memory"; return 503;
     }
@@ -462,7 +465,7 @@ static void run_app(struct exchange *ex, const struct script *s)
     }
     int status = start_app(ex, s);
     if (status < 0) {
-        int code = app_not_begun(status, &why);
+        int code = app_not_begun(status, ex->route->pool, &why);
         exchange_fail(ex, code, why);
     } else if (status == 1) {
         ex->started = true;
@@ -540,6 +543,10 @@ static void run_script(struct exchange *ex)
         s.name = weir_str(ex->path.path.ptr, l->script_len);
         s.path_info = weir_str(ex->path.path.ptr + l->script_len, ex->path.path.len - l->script_len);
     }
+    if (ex->route->programs && site_route(ex->site, s.name) != ex->route) { /* PATH_INFO behind it makes no other program of it */
+        exchange_fail(ex, 403, "another route decides about this program");
+        return;
+    }
     s.filename = root ? join(&ex->arena, root, s.name) : (struct weir_str){0};
     if (!s.name.ptr || (root && !s.filename.ptr)) {
         exchange_fail(ex, 503, "out of memory");
@@ -557,7 +564,7 @@ static void looked_up(struct exchange *ex)
     case LOOKUP_DENIED: exchange_fail(ex, 403, "this file may not be read"); break;
     case LOOKUP_FAILED: exchange_fail(ex, 500, "the file could not be opened"); break;
     case LOOKUP_NONE:
-        exchange_fail(ex, 404, ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
+        exchange_fail(ex, 404, ex->route->programs ? "no such program" : ex->route->scripts ? "no such file, and no index.php answers for it" : "no such file");
         break;
     }
 }
@@ -614,7 +621,7 @@ static void dispatch(struct exchange *ex)
     case WEIR_ACTION_FILES:
     case WEIR_ACTION_PHP: find_file(ex); return;
     case WEIR_ACTION_POOL:
-        if (ex->route->scripts) {
+        if (ex->route->scripts || ex->route->programs) {
             find_file(ex);
             return;
         }
@@ -837,6 +844,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         gateway_late(w->gw, ex->req->method, ex->req->target, &r, false);
         break;
     }
+    case WEIR_CLIENT_STUCK: break; /* of no request */
     case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
     }
 }

@@ -285,7 +285,7 @@ static void begin(struct front_req *r)
     int status = weir_client_begin(r->worker->client, r->pool, &b, &r->app);
     if (status < 0) {
         r->app = NULL;
-        int code = app_not_begun(status, &why);
+        int code = app_not_begun(status, r->pool, &why);
         fail(r, code, why, true);
     } else if (status == 1) {
         pump(r);
@@ -478,6 +478,7 @@ void front_client_event(struct worker *w, const struct weir_client_event *ev)
         gateway_late(w->gw, front_param(r, "REQUEST_METHOD"), front_param(r, "REQUEST_URI"), &o, false);
         break;
     }
+    case WEIR_CLIENT_STUCK: break; /* of no request */
     case WEIR_CLIENT_END: app_ended(r, ev->req); break;
     }
 }

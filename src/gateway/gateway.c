@@ -21,7 +21,7 @@ static void on_signal(int sig)
 {
     int saved = errno;
     if (sig == SIGHUP) atomic_store(&running->reload_asked, true);
-    else atomic_store(&running->end_asked, true);
+    else atomic_store(&running->term_asked, true);
     weir_loop_wake(running->workers[0].loop);
     errno = saved;
 }
@@ -74,6 +74,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     }
     atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
+    if (owned) weir_pool_set_ping(gp->pool, conf->ping_ms);
     if (!owned) set_connect_endpoints(gp->pool, conf);
     return gp;
 }
@@ -127,9 +128,9 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     pthread_mutex_unlock(&gw->lock);
     atomic_store(&gw->conn_max, connections_for(s->conf->connections));
     atomic_store(&gw->quota.max, s->conf->temp_bytes);
+    gateway_checks_set(gw, s);
     if (old) snapshot_drop(old);
-    for (unsigned i = 0; i < gw->thread_count; i++)
-        if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
+    worker_wake_all(gw);
 }
 
 /* Group and mode of a front's socket; 0, or an errno. */
@@ -287,16 +288,20 @@ void gateway_main_turn(struct gateway *gw)
         bool fine = load_file(gw) == WEIR_OK;
         fprintf(stderr, "weir gateway: %s\n", fine ? "configuration read again" : "the old configuration stays in use");
     }
-    if (atomic_load(&gw->end_asked) && atomic_load(&gw->drain_until_ms) == 0) gateway_drain(gw, DRAIN_MS);
+    if (atomic_exchange(&gw->term_asked, false)) gateway_drain(gw, DRAIN_MS, false);
     gateway_link_turn(gw);
+    gateway_checks_turn(gw);
 }
 
-void gateway_drain(struct gateway *gw, uint32_t ms)
+void gateway_drain(struct gateway *gw, uint32_t ms, bool leave)
 {
-    struct weir_loop *l = gw->workers[0].loop;
-    atomic_store(&gw->drain_until_ms, weir_loop_now_ms(l) + ms + 1);
+    uint64_t until = weir_loop_now_ms(gw->workers[0].loop) + ms + 1, before = atomic_load(&gw->drain_until_ms);
+    if (before && leave) return;
+    if (leave) weir_client_group_leave(gw->group);
+    atomic_store(&gw->leaves, leave);
+    if (!before || until < before) atomic_store(&gw->drain_until_ms, until);
     atomic_store(&gw->end_asked, true);
-    for (unsigned i = 0; i < gw->thread_count; i++) weir_loop_wake(gw->workers[i].loop);
+    worker_wake_all(gw);
 }
 
 /* ---- life ---- */
@@ -340,6 +345,7 @@ int gateway_threads(struct gateway *gw, unsigned count)
 
 void gateway_free(struct gateway *gw)
 {
+    gateway_checks_end(gw);
     for (unsigned i = 0; i < gw->thread_count; i++) worker_fini(&gw->workers[i]);
     end_listeners(gw, NULL);
     if (gw->snap) snapshot_drop(gw->snap);
@@ -379,6 +385,8 @@ int gateway_start(struct gateway *gw)
         int status = worker_init(&gw->workers[i], gw, i);
         if (status < 0) return status;
     }
+    if (gateway_checks_new(gw) < 0) return WEIR_NOMEM;
+    gateway_checks_set(gw, gw->snap);
     weir_client_group_watch(gw->group, gw->workers[0].loop);
     if (!gw->workers[0].loop->knows_peers)
         fprintf(stderr, "weir gateway: this kernel does not tell whether an app accepted a connection (unix_diag): a request that is given up "

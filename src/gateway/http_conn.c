@@ -353,7 +353,7 @@ void http_next(struct http_conn *h)
     h->ex = NULL;
     h->state = HTTP_IDLE;
     http_dirty(h);
-    if (h->worker->draining) h->close_after = true;
+    if (h->worker->hurries) h->close_after = true; /* else it was told that it may ask again: the next answer ends it */
     if (h->close_after) return; /* the flush ends it */
     if (!h->send_due_ms) http_arm(h, first_limits(h)->idle_ms); /* else when all is sent */
     pump(h);

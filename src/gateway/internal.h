@@ -2,7 +2,8 @@
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
  * connections. exchange.c one request with its response. front.c connections of foreign web servers,
- * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written. */
+ * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
+ * check.c asks servers of others whether they answer. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -43,7 +44,8 @@ enum kind {
     KIND_LINK,
     KIND_LOG,       /* timer: time to write the log */
     KIND_TICK,      /* timer: drain deadline, delayed state message */
-    KIND_CLIENT     /* .. + WEIR_CLIENT_KINDS - 1 */
+    KIND_CLIENT,    /* .. + WEIR_CLIENT_KINDS - 1 */
+    KIND_CHECK = KIND_CLIENT + WEIR_CLIENT_KINDS /* likewise, of checks */
 };
 
 /* ---- the compiled configuration ---- */
@@ -54,6 +56,7 @@ struct route {
     struct weir_pool *pool;   /* NULL: none */
     const struct weir_conf_pool *pool_conf;
     bool scripts;             /* only files that exist here (or are named by `only`) are run */
+    bool programs;            /* files that exist here are run as CGI programs, and nothing else is served */
 };
 struct site {
     const struct weir_conf_site *conf;
@@ -148,7 +151,7 @@ struct app_caller { /* whose request of the client room it is */
     bool is_front;  /* of a struct front_req; else of an exchange */
 };
 /* Why a request was not begun (weir_client_begin) or failed, as a status of HTTP. */
-int app_not_begun(int status, const char **why);
+int app_not_begun(int status, struct weir_pool *p, const char **why);
 int app_failed(const struct weir_client_result *r);
 
 enum answer {          /* what gives the response's content */
@@ -347,7 +350,8 @@ struct worker {
     pthread_mutex_t inbox_lock;
     struct accepted inbox[256];
     uint32_t inbox_count;
-    bool accepting, draining, done;
+    bool inbox_closed;                /* under the lock, too: this thread ends */
+    bool accepting, draining, hurries, done; /* hurries: it drains, and closes what is idle */
     struct weir_buf log_buf, err_buf;
     struct weir_timer log_timer, tick_timer;
     struct weir_buf spare[256];        /* empty buffers for connections that write */
@@ -361,6 +365,7 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
 void worker_run(struct worker *w);
 void worker_begin(struct worker *w);
+void worker_wake_all(struct gateway *gw);
 void worker_turn(struct worker *w); /* waits once, and does all that came; w->done: it was the last one */
 void worker_uncount(struct worker *w); /* a connection that was accepted is closed */
 struct weir_str worker_date(struct worker *w);
@@ -383,21 +388,23 @@ struct gateway {
         _Atomic unsigned refs;        /* of snapshots */
         bool owned;                   /* by Weir: control tells its endpoints */
         uint64_t told;                /* endpoint state that named it last */
-        bool refused, refuses;        /* control says so; the pool does so */
+        const char *refused, *refuses; /* why: control says so; the pool does so */
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
-    _Atomic bool reload_asked, end_asked, pools_unused;
+    _Atomic bool reload_asked, term_asked, end_asked, pools_unused;
+    _Atomic bool leaves;              /* the end was asked for because another gateway takes over */
     _Atomic unsigned running;
     struct log_sink *access_log, *error_log;
     uint64_t version;
     _Atomic uint64_t drain_until_ms;
     struct gateway_link *link;
+    struct gateway_checks *checks;    /* check.c */
     pthread_mutex_t late_lock;
     struct late {                     /* requests that are slow or were given up, for control */
         uint64_t unit, inode;
-        bool given_up;
+        uint32_t flags;               /* WEIR_LINK_* */
         char text[256];
     } *late;
     size_t late_count, late_cap;
@@ -412,11 +419,21 @@ void gateway_main_event(struct gateway *gw, const struct weir_event *ev);       
 void gateway_main_turn(struct gateway *gw);
 void gateway_tick(struct gateway *gw);                                                 /* worker 0, now and then */
 void gateway_publish(struct gateway *gw, struct snapshot *s);  /* takes s; threads change over at their next turn */
-void gateway_drain(struct gateway *gw, uint32_t ms);           /* accept nothing new; what runs has so long */
+/* Accept nothing new; what runs has so long. leave: another gateway takes over: clients that are idle may ask once more, and are
+ * told to come again by another connection. First thread; a second call may only hurry. */
+void gateway_drain(struct gateway *gw, uint32_t ms, bool leave);
 WEIR_CHECK int gateway_link_first(struct gateway *gw);         /* waits for the configuration that control sends */
 WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
 void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up); /* any thread */
+/* check.c: the first thread's */
+WEIR_CHECK int gateway_checks_new(struct gateway *gw);
+void gateway_checks_set(struct gateway *gw, struct snapshot *s); /* another configuration is in use */
+void gateway_checks_event(struct gateway *gw, const struct weir_event *ev);
+void gateway_checks_turn(struct gateway *gw);
+int64_t gateway_checks_next_us(const struct gateway *gw);
+void gateway_checks_end(struct gateway *gw); /* before its worker's end */
+void gateway_stuck(struct gateway *gw, const struct weir_client_stuck *s); /* any thread */
 struct gateway_pool *gateway_find_pool(struct gateway *gw, const char *name, bool owned);
 #endif

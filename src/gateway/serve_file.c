@@ -135,12 +135,43 @@ static int front_controller(struct lookup *l)
     return 0;
 }
 
+/* May a program's path end here, by the patterns of its route? */
+static bool may_be_program(const struct weir_conf_route *conf, struct weir_str path)
+{
+    for (size_t i = 0; i < conf->pattern_count; i++) {
+        const struct weir_conf_pattern *m = &conf->patterns[i];
+        if (m->match == WEIR_MATCH_EXACT && weir_str_eq(path, m->text)) return true;
+        if (m->match == WEIR_MATCH_SUFFIX && weir_str_suffix(path, m->text)) return true;
+        if (m->match == WEIR_MATCH_PREFIX && weir_str_prefix(path, m->text)) return true;
+    }
+    return conf->pattern_count == 0;
+}
+
+/* The program of a path: the first of its beginnings that is a file here; the rest is PATH_INFO. */
+static int find_program(struct lookup *l)
+{
+    bool is_dir;
+    for (size_t n = 2; n <= l->path.len; n++) {
+        if (n < l->path.len && l->path.ptr[n] != '/') continue;
+        struct weir_str program = weir_str(l->path.ptr, n);
+        if (program.ptr[n - 1] == '/' || weir_static_hidden(program) || !may_be_program(l->route->conf, program)) continue;
+        int known = stat_path(l, program, &is_dir);
+        if (known == UNKNOWN) return LOOKUP_AGAIN;
+        if (known == KNOWN_NO) continue;
+        l->kind = LOOKUP_SCRIPT;
+        l->script_len = n;
+        break;
+    }
+    return 0;
+}
+
 int lookup_run(struct lookup *l)
 {
     bool is_dir;
     int again = 0;
     l->kind = LOOKUP_NONE;
     l->script[0] = 0;
+    if (l->route->programs) return find_program(l);
     if (l->route->scripts) again = find_script(l);
     if (again || l->kind != LOOKUP_NONE) return again;
     bool slash = l->path.ptr[l->path.len - 1] == '/';

@@ -99,6 +99,8 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
         r->scripts = r->conf->action == WEIR_ACTION_PHP || (r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_PHP);
         for (size_t k = 0; k < r->conf->pattern_count && r->conf->action == WEIR_ACTION_POOL && r->conf->root && !r->conf->app_root; k++)
             if (weir_str_eq(r->conf->patterns[k].text, WEIR_STR(".php"))) r->scripts = true; /* never a file that only looks like one */
+        r->programs = r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_CGI && !r->pool_conf->argc;
+        if (r->programs) r->scripts = false;
         if (!r->conf->root) continue;
         for (size_t k = 0; k < i && r->root_fd < 0; k++) /* routes share their site's root */
             if (site->routes[k].conf->root == r->conf->root) r->root_fd = site->routes[k].root_fd;

@@ -80,7 +80,7 @@ static bool forbidden_name(struct weir_str name)
     return name.len > 1 && name.ptr[0] == '#' && name.ptr[name.len - 1] == '#';
 }
 
-bool weir_static_forbidden(struct weir_str path)
+bool weir_static_hidden(struct weir_str path)
 {
     size_t i = 0;
     bool first = true;
@@ -92,7 +92,12 @@ bool weir_static_forbidden(struct weir_str path)
         if (segment.len && segment.ptr[0] == '.' && !(first && weir_str_eq(segment, WEIR_STR(".well-known")))) return true;
         first = false;
     }
-    return forbidden_name(last_name(path));
+    return false;
+}
+
+bool weir_static_forbidden(struct weir_str path)
+{
+    return weir_static_hidden(path) || forbidden_name(last_name(path));
 }
 
 void weir_static_etag(const struct stat *st, char out[static WEIR_STATIC_ETAG_MAX])

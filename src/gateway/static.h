@@ -12,6 +12,8 @@
 struct weir_str weir_static_type(struct weir_str path);
 /* Names that are never given out: beginning with a dot (but /.well-known/), programs, backups. path is decoded. */
 bool weir_static_forbidden(struct weir_str path);
+/* A name in it begins with a dot (but /.well-known/). */
+bool weir_static_hidden(struct weir_str path);
 void weir_static_etag(const struct stat *st, char out[static WEIR_STATIC_ETAG_MAX]);
 /* 200, 304 or 412 for a GET or HEAD [RFC 9110 13.2.2]. */
 int weir_static_condition(const struct weir_pair *headers, size_t count, const struct stat *st, const char *etag);

@@ -130,14 +130,14 @@ static struct worker *choose_worker(struct worker *w)
 void worker_uncount(struct worker *w)
 {
     atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
-    atomic_fetch_sub(&w->gw->conn_count, 1);
+    if (atomic_fetch_sub(&w->gw->conn_count, 1) == 1 && w->draining) worker_wake_all(w->gw); /* it was what they waited for */
 }
 
-/* False: it has enough to do. */
+/* False: it has enough to do, or ends. */
 static bool hand_over(struct worker *to, const struct accepted *a)
 {
     pthread_mutex_lock(&to->inbox_lock);
-    bool room = to->inbox_count < WEIR_COUNT(to->inbox);
+    bool room = !to->inbox_closed && to->inbox_count < WEIR_COUNT(to->inbox);
     if (room) to->inbox[to->inbox_count++] = *a;
     pthread_mutex_unlock(&to->inbox_lock);
     if (room) weir_loop_wake(to->loop);
@@ -150,33 +150,52 @@ static void begin_conn(struct worker *w, const struct accepted *a)
     else http_accepted(w, a->fd, &a->peer, a->listener);
 }
 
+/* False: there is none, or no room for it. */
+static bool accept_one(struct worker *w, const struct listener *l)
+{
+    struct accepted a = {.listener = l->id, .front = l->pool != NULL};
+    if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
+        pause_accepting(w);
+        return false;
+    }
+    a.fd = weir_loop_accept(w->loop, l->fd, &a.peer, &a.peer_len);
+    if (a.fd == WEIR_AGAIN) return false;
+    if (a.fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
+        return false;
+    }
+    if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
+    struct worker *to = choose_worker(w);
+    if (to != w && !hand_over(to, &a)) { /* it has enough to do */
+        atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
+        to = w;
+    }
+    if (to == w) begin_conn(w, &a);
+    return true;
+}
+
 static void accept_some(struct worker *w, const struct weir_event *ev)
 {
     if (!w->accepting || ev->ident.epoch != (uint32_t)(w->snap->version & 0xffffff)) return;
-    for (int i = 0; i < ACCEPT_BATCH; i++) {
-        struct accepted a = {0};
-        if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
-            pause_accepting(w);
-            return;
-        }
-        const struct listener *l = &w->snap->listeners[ev->ident.index];
-        a.fd = weir_loop_accept(w->loop, l->fd, &a.peer, &a.peer_len);
-        a.listener = l->id;
-        a.front = l->pool != NULL;
-        if (a.fd == WEIR_AGAIN) return;
-        if (a.fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
-            return;
-        }
-        if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
-        struct worker *to = choose_worker(w);
-        if (to != w && !hand_over(to, &a)) { /* it has enough to do */
-            atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
-            to = w;
-        }
-        if (to == w) begin_conn(w, &a);
-    }
+    for (int i = 0; i < ACCEPT_BATCH; i++)
+        if (!accept_one(w, &w->snap->listeners[ev->ident.index])) return;
+}
+
+/* This thread watches no more. Of those that came before, the kernel may have told it alone: it takes them. */
+static void accept_last(struct worker *w)
+{
+    for (size_t i = 0; i < w->snap->conf->listener_count; i++)
+        while (is_open(&w->snap->listeners[i]) && accept_one(w, &w->snap->listeners[i])) {}
+}
+
+/* Nobody hands it anything any more; false: there is something. */
+static bool close_inbox(struct worker *w)
+{
+    pthread_mutex_lock(&w->inbox_lock);
+    w->inbox_closed = w->inbox_count == 0;
+    pthread_mutex_unlock(&w->inbox_lock);
+    return w->inbox_closed;
 }
 
 static void take_inbox(struct worker *w)
@@ -213,14 +232,19 @@ static void take_snapshot(struct worker *w)
 
 static void begin_drain(struct worker *w)
 {
-    if (w->draining) return;
+    if (w->hurries || (w->draining && atomic_load(&w->gw->leaves))) return;
     w->draining = true;
     set_accepting(w, false);
+    w->hurries = !atomic_load(&w->gw->leaves);
+    for (uint32_t i = 0; i < w->front_top; i++) front_drain(w->fronts[i]);
+    if (!w->hurries) {
+        accept_last(w);
+        return;
+    }
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
         if (h->in_use && h->state == HTTP_IDLE && weir_buf_len(&h->out) == 0) http_close(h);
     }
-    for (uint32_t i = 0; i < w->front_top; i++) front_drain(w->fronts[i]);
 }
 
 static void tick(struct worker *w);
@@ -238,6 +262,7 @@ static void tick(struct worker *w)
 {
     struct weir_ident id = {.kind = KIND_TICK};
     if (w->index == 0) gateway_tick(w->gw);
+    weir_client_ping(w->client);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
     uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */
@@ -245,7 +270,7 @@ static void tick(struct worker *w)
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
         for (uint32_t i = 0; i < w->front_top; i++) front_close(w->fronts[i]);
     }
-    uint32_t ms = w->draining || !w->accepting ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
+    uint32_t ms = w->hurries || (!w->accepting && !w->draining) ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
     weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + ms);
 }
 
@@ -277,6 +302,10 @@ static void dispatch(struct worker *w, const struct weir_event *ev)
     case KIND_LOG: log_flush(w); break;
     case KIND_TICK: tick(w); break;
     case KIND_LINK: gateway_main_event(w->gw, ev); break;
+    case KIND_CHECK:
+    case KIND_CHECK + 1:
+    case KIND_CHECK + 2:
+    case KIND_CHECK + 3: gateway_checks_event(w->gw, ev); break;
     default: weir_client_ready(w->client, ev); break;
     }
 }
@@ -286,7 +315,8 @@ static void client_events(struct worker *w)
     struct weir_client_event cev;
     while (weir_client_next(w->client, &cev) == WEIR_OK) {
         const struct app_caller *caller = cev.user;
-        if (caller->is_front) front_client_event(w, &cev);
+        if (cev.type == WEIR_CLIENT_STUCK) gateway_stuck(w->gw, &cev.stuck);
+        else if (caller->is_front) front_client_event(w, &cev);
         else exchange_client_event(w, &cev);
     }
 }
@@ -327,6 +357,12 @@ static void end_turn(struct worker *w)
     }
 }
 
+void worker_wake_all(struct gateway *gw)
+{
+    for (unsigned i = 0; i < gw->thread_count; i++)
+        if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
+}
+
 void worker_begin(struct worker *w)
 {
     take_snapshot(w);
@@ -336,7 +372,8 @@ void worker_begin(struct worker *w)
 void worker_turn(struct worker *w)
 {
     struct weir_event ev[88]; /* a small batch, 66 descriptors: what it touches stays in the cache */
-    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), clients_wait(w) ? 0 : weir_client_next_us(w->client));
+    int64_t wait = clients_wait(w) ? 0 : weir_client_next_us(w->client), check = w->index == 0 ? gateway_checks_next_us(w->gw) : -1;
+    int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), check >= 0 && (wait < 0 || check < wait) ? check : wait);
     weir_client_turn(w->client);
     for (int i = 0; i < n; i++) {
         dispatch(w, &ev[i]);
@@ -344,7 +381,8 @@ void worker_turn(struct worker *w)
     }
     end_turn(w);
     if (w->index == 0) gateway_main_turn(w->gw);
-    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = true;
+    /* connections to apps that this thread opened may be what another one's requests wait for: all end together */
+    if (w->draining && atomic_load(&w->gw->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = close_inbox(w);
 }
 
 void worker_run(struct worker *w)

@@ -30,8 +30,8 @@ static int put_text(struct weir_buf *b, const char *s)
 
 static int put_endpoint(struct weir_buf *b, const struct weir_link_endpoint *e)
 {
-    uint64_t flags = (uint64_t)e->flow | (uint64_t)e->keep << 1 | (uint64_t)e->drain << 2 | (uint64_t)e->prove << 3;
-    const uint64_t v[] = {e->id, e->start_time, e->pid, e->workers, e->requests, flags};
+    uint64_t flags = (uint64_t)e->flow | (uint64_t)e->keep << 1 | (uint64_t)e->drain << 2 | (uint64_t)e->prove << 3 | (uint64_t)e->pings << 4;
+    const uint64_t v[] = {e->id, e->start_time, e->pid, e->workers, e->requests, flags, e->others};
     if (put(b, v, sizeof v) < 0 || put_text(b, e->pool) < 0) return WEIR_NOMEM;
     return put_text(b, e->address);
 }
@@ -55,7 +55,7 @@ int weir_link_encode(const struct weir_link_message *m, struct weir_buf *b)
         if (put_text(b, o->pool) < 0 || put(b, v, sizeof v) < 0) return WEIR_NOMEM;
     }
     for (size_t i = 0; i < m->refusal_count; i++)
-        if (put_text(b, m->refusals[i].pool) < 0) return WEIR_NOMEM;
+        if (put(b, &m->refusals[i].stopped, 1) < 0 || put_text(b, m->refusals[i].pool) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->thread_count; i++)
         if (put_u64(b, m->threads[i]) < 0) return WEIR_NOMEM;
     return weir_buf_len(b) <= WEIR_LINK_MAX ? WEIR_OK : WEIR_LIMIT;
@@ -108,13 +108,13 @@ static void *list(struct cursor *c, struct weir_arena *a, uint64_t n, size_t min
 
 static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_message *m, const uint64_t *counts)
 {
-    m->endpoints = list(c, a, counts[0], 50, sizeof *m->endpoints);
+    m->endpoints = list(c, a, counts[0], 58, sizeof *m->endpoints);
     for (; !c->bad && m->endpoint_count < counts[0]; m->endpoint_count++) {
         struct weir_link_endpoint *e = &m->endpoints[m->endpoint_count];
-        uint64_t v[6];
+        uint64_t v[7];
         get(c, v, sizeof v);
         *e = (struct weir_link_endpoint){.id = v[0], .start_time = v[1], .pid = (uint32_t)v[2], .workers = (uint32_t)v[3],
-                                         .requests = (uint32_t)v[4], .flow = v[5] & 1, .keep = v[5] >> 1 & 1, .drain = v[5] >> 2 & 1, .prove = v[5] >> 3 & 1};
+                                         .requests = (uint32_t)v[4], .others = (uint32_t)v[6], .flow = v[5] & 1, .keep = v[5] >> 1 & 1, .drain = v[5] >> 2 & 1, .prove = v[5] >> 3 & 1, .pings = v[5] >> 4 & 1};
         get_text(c, e->pool, sizeof e->pool);
         get_text(c, e->address, sizeof e->address);
     }
@@ -136,8 +136,14 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
         o->refused = v[3];
         o->timed_out = v[4];
     }
-    m->refusals = list(c, a, counts[3], 1, sizeof *m->refusals);
-    for (; !c->bad && m->refusal_count < counts[3]; m->refusal_count++) get_text(c, m->refusals[m->refusal_count].pool, sizeof m->refusals->pool);
+    m->refusals = list(c, a, counts[3], 2, sizeof *m->refusals);
+    for (; !c->bad && m->refusal_count < counts[3]; m->refusal_count++) {
+        struct weir_link_refusal *o = &m->refusals[m->refusal_count];
+        uint8_t stopped;
+        get(c, &stopped, 1);
+        o->stopped = stopped & 1;
+        get_text(c, o->pool, sizeof o->pool);
+    }
     if (counts[4] > WEIR_COUNT(m->threads)) c->bad = true;
     for (; !c->bad && m->thread_count < counts[4]; m->thread_count++) get(c, &m->threads[m->thread_count], 8);
 }

@@ -12,17 +12,21 @@
 enum weir_link_type {
     WEIR_LINK_CONFIG = 1, /* down: version; fds: memfd with packed sources, then a listening socket for each listener */
     WEIR_LINK_ENDPOINTS,  /* down: version, part, of, endpoints, pools that refuse; applied when all parts came */
-    WEIR_LINK_DRAIN,      /* down: accept nothing new, finish, exit; drain_ms */
-    WEIR_LINK_READY,      /* up: version applied; error text if it was not */
+    WEIR_LINK_DRAIN,      /* down: accept nothing new, finish, exit; drain_ms; flags */
+    WEIR_LINK_READY,      /* up: version applied; error text if it was not; flags */
     WEIR_LINK_STATE,      /* up: version applied; use of endpoints and queues of pools, those that changed; threads' requests */
     WEIR_LINK_LATE        /* up: a request of unit `unit` is slow, or was given up; text tells which; inode: the peer's end of
                              its connection (0: shared, or not known); flags */
 };
 #define WEIR_LINK_GIVEN_UP 1u /* LATE: answered 504: end the process that hangs */
+#define WEIR_LINK_STUCK    4u /* LATE: no request: a ping was not answered */
+#define WEIR_LINK_LEAVES   2u /* DRAIN: another gateway takes over: idle clients may ask once more. READY: it leaves so */
 struct weir_link_endpoint {
     uint64_t id, start_time; /* start_time: of /proc/PID/stat */
     uint32_t pid, workers, requests;
+    uint32_t others; /* slots that another gateway holds or waits for */
     bool flow, keep, drain;
+    bool pings;       /* it answers GET_VALUES */
     bool prove;       /* END_REQUEST does not prove that a worker is free: ask (php-fpm, fastcgi_finish_request) */
     char pool[65], address[112];
 };
@@ -32,6 +36,7 @@ struct weir_link_use { /* of an endpoint, up */
     bool gone;        /* drained, and no connection to it is left */
 };
 struct weir_link_refusal { /* a pool whose requests are answered 503 at once */
+    bool stopped; /* because somebody said so; else its processes do not start */
     char pool[65];
 };
 struct weir_link_pool {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The loop on epoll, with its helper threads. Edge-triggered; the wake-up eventfd is never read.
- * A wake-up costs a system call only while the owner sleeps. */
+ * A wake-up costs a system call only while the owner sleeps, here or by our descriptor. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -32,7 +32,7 @@ struct epoll_loop {
     struct weir_loop base;
     int epoll, event, diag;
     atomic_int pending, sleeping;
-    atomic_bool jobs_done;
+    atomic_bool jobs_done, waits_elsewhere;
     struct lane lanes[2]; /* files; what may wait for somebody else */
     pthread_mutex_t done_lock;
     struct weir_job *done_first, **done_last;
@@ -219,10 +219,17 @@ static void ep_wake(struct weir_loop *l)
 {
     struct epoll_loop *e = self(l);
     atomic_store(&e->pending, 1);
-    if (atomic_load(&e->sleeping)) {
+    if (atomic_load(&e->sleeping) || atomic_load_explicit(&e->waits_elsewhere, memory_order_relaxed)) {
         uint64_t one = 1;
         if (write(e->event, &one, sizeof one) < 0) return; /* the counter is full: it is readable anyway */
     }
+}
+
+static int ep_fd(struct weir_loop *l)
+{
+    struct epoll_loop *e = self(l);
+    atomic_store(&e->waits_elsewhere, true); /* nobody knows when the owner sleeps */
+    return e->epoll;
 }
 
 /* ---- descriptors ---- */
@@ -367,6 +374,7 @@ static const struct weir_loop_ops ops = {
     .free = ep_free, .wait = ep_wait, .wake = ep_wake, .clock_us = ep_clock_us, .add = ep_add, .want_write = ep_want_write, .del = ep_del,
     .read = ep_read, .write = ep_write, .sendfile = ep_sendfile, .accept = ep_accept, .connect = ep_connect,
     .error = ep_error, .peer = ep_peer, .shutdown_write = ep_shutdown_write, .close = ep_close, .job = ep_job,
+    .fd = ep_fd,
 };
 
 int weir_loop_epoll_new(struct weir_loop **out)

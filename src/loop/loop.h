@@ -73,6 +73,7 @@ struct weir_loop_ops {
     void (*shutdown_write)(struct weir_loop *l, int fd);
     void (*close)(struct weir_loop *l, int fd);
     void (*job)(struct weir_loop *l, struct weir_job *job);
+    int (*fd)(struct weir_loop *l); /* NULL: it has none */
 };
 struct weir_loop {
     const struct weir_loop_ops *ops;
@@ -92,6 +93,8 @@ static inline int weir_loop_wait(struct weir_loop *l, struct weir_event *ev, int
 {
     return l->ops->wait(l, ev, max, timeout_us);
 }
+/* For whoever waits elsewhere: readable when wait() has a descriptor or a wake-up to tell of. WEIR_INVALID: none (simulation). */
+static inline int weir_loop_fd(struct weir_loop *l) { return l->ops->fd ? l->ops->fd(l) : WEIR_INVALID; }
 /* Any thread: makes wait() return with a WAKE event; several merge. */
 static inline void weir_loop_wake(struct weir_loop *l) { l->ops->wake(l); }
 /* A fresh reading of the clock behind now_us. */

@@ -26,8 +26,69 @@ struct unit {
     int log;     /* read end of its output, for a new control */
     int status;
     bool ending, told;
+    bool lost; /* its first process ended before its workers */
     char name[72], tag[ROOT_TAG_MAX], path[108];
 };
+
+
+/* ---- root.c ---- */
+struct held { /* a listening socket for HTTP */
+    int fd;
+    uint32_t len;
+    unsigned char address[128];
+};
+
+struct gateway { /* one serves; older ones finish what they have */
+    pid_t pid;
+    int channel;
+};
+
+struct waiting { /* a message that control has not taken yet */
+    struct waiting *next;
+    struct root_msg m;
+    int fd;
+};
+
+struct root {
+    const char *weir, *config;
+    char **control_args;
+    struct identity control_who, gateway_who;
+    gid_t gateway_gid;
+    char dir[64], name[24]; /* of our sockets; its last part */
+    int base;               /* the folder above it */
+    int signals, control, control_socket, kept;
+    struct waiting *first_waiting, **last_waiting;
+    size_t waiting_count;
+    pid_t control_pid;
+    struct gateway gateways[ROOT_GATEWAYS_MAX];
+    size_t gateway_count;
+    struct unit *units[ROOT_UNITS_MAX];
+    size_t unit_count;
+    struct held listeners[ROOT_LISTENERS_MAX];
+    size_t listener_count;
+    int64_t control_started_ms, control_due_ms, end_at_ms, keepers_at_ms;
+    unsigned control_failures, interrupts;
+    int exit_code;
+    char **argv;        /* of this process */
+    char self[4096];    /* its program, as a path: what an upgrade starts */
+    bool upgraded;      /* control and gateway are to follow */
+    bool is_root, ending, control_stopped;
+};
+int64_t now_ms(void);
+/* A message to control: sent, or kept until it takes it; fd stays the caller's. */
+void tell(struct root *r, struct root_msg m, int fd);
+void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of ours: lost where nobody reads */
+
+/* ---- upgrade.c ---- */
+/* Becomes the program that lies at r->self now, with all that this process holds. It returns only if that cannot be: told to
+ * control, and all is as before. */
+void upgrade(struct root *r);
+/* In the new program: takes over what is in the memfd. False: it is not understood. */
+bool upgrade_resume(struct root *r, int memfd);
+/* The same, to find out whether it would be understood; nothing is touched. */
+bool upgrade_check(int memfd);
+/* It is not: becomes the old program (descriptor old) again. It returns only if not even that can be. */
+void upgrade_back(struct root *r, int memfd, int old);
 
 /* ---- unit.c ---- */
 int identity_of(const char *user, const char *group, struct identity *out); /* 0, or an errno */
@@ -68,7 +129,7 @@ struct keeper_msg { /* keeper -> root, and root -> keeper */
     uint64_t start_time, inode;
     char text[128], tag[ROOT_TAG_MAX];
 };
-enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK, KEEPER_KILL, KEEPER_LOOKED };
+enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK, KEEPER_KILL, KEEPER_LOOKED, KEEPER_LOST };
 struct keeper_start {
     int channel, listener, out, err;
     int file; /* -1: none */

@@ -39,13 +39,6 @@ static void stop_all(void)
     for (int round = 0; round < 100 && (now = signal_all(SIGSTOP)) > before; round++) before = now;
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Reaps all that ended; the status of `first` goes to *status. True: no child is left. */
 static bool reap(pid_t first, int *status)
 {
@@ -258,10 +251,23 @@ static void look(const struct keeper_start *s, const struct keeper_msg *m, pid_t
     say(s->channel, answer);
 }
 
+/* Reaps what ended; *gone: the first process did. False: nothing is left below. */
+static bool reap_watched(pid_t pid, int *status, bool *gone)
+{
+    for (;;) {
+        int st;
+        pid_t w = waitpid(-1, &st, WNOHANG);
+        if (w <= 0) return w == 0 || errno != ECHILD;
+        if (w != pid) continue;
+        *status = st;
+        *gone = true;
+    }
+}
+
 /* Until it ends or has to: the grace time (ms) if it was told, -1: the root part is gone, -2: it ended by itself. */
 static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int signals)
 {
-    bool gone = false;
+    bool gone = false, lost = false;
     for (;;) {
         struct pollfd p[2] = {{.fd = s->channel, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
         if (poll(p, 2, doomed_wait()) < 0 && errno != EINTR) return -1;
@@ -269,15 +275,13 @@ static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int s
         if (p[1].revents) {
             struct signalfd_siginfo si;
             while (read(signals, &si, sizeof si) > 0) {}
-            for (;;) {
-                int st;
-                pid_t w = waitpid(-1, &st, WNOHANG);
-                if (w <= 0) break;
-                if (w != pid) continue;
-                *status = st;
-                gone = true;
+            bool left = reap_watched(pid, status, &gone);
+            if (gone && (!left || !(s->spec.flags & ROOT_SPEC_GROUP))) return -2;
+            if (gone && !lost) { /* its workers have requests: they finish them, and the root part orders the end */
+                lost = true;
+                shutdown(s->listener, SHUT_RDWR);
+                say(s->channel, (struct keeper_msg){.kind = KEEPER_LOST, .pid = pid, .code = *status});
             }
-            if (gone) return -2;
         }
         if (p[0].revents) {
             struct keeper_msg m;

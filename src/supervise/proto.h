@@ -6,11 +6,12 @@
 
 #include <stdint.h>
 
-#define ROOT_PROTO_VERSION 3
+#define ROOT_PROTO_VERSION 4
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
 #define ROOT_UNITS_MAX     4096
 #define ROOT_LISTENERS_MAX 240
+#define ROOT_GATEWAYS_MAX  4
 
 enum root_kind {
     /* control -> root */
@@ -20,9 +21,9 @@ enum root_kind {
     ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, log to read, a file for the program
                         (ROOT_SPEC_FPM); answer STARTED or FAILED */
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
-    ROOT_GATEWAY,    /* start the gateway; answer GATEWAY_UP with its link */
-    ROOT_GATEWAY_KILL,
-    ROOT_RELINK,     /* a new link to the gateway that runs; answer GATEWAY_UP, if one runs */
+    ROOT_GATEWAY,    /* start one more gateway; answer GATEWAY_UP with its link, or FAILED, unit 0 */
+    ROOT_GATEWAY_END, /* pid; flags: 1: at once, else it finishes what it has */
+    ROOT_RELINK,     /* pid: a new link to this gateway; answer GATEWAY_UP, if it runs */
     ROOT_TAG,        /* unit, tag: control's new note about it */
     ROOT_STOP,       /* end everything; code: the exit status */
     ROOT_READ,       /* open the configuration file (it may be root's alone); answer READ_AGAIN */
@@ -31,19 +32,26 @@ enum root_kind {
     ROOT_LOOK,       /* unit, inode, tag: what does the process do that holds this socket (0: the first one)? answer LOOKED */
     ROOT_KILL,       /* unit, inode, tag: end the process that holds this socket, if one of the unit still does; answer LOOKED */
     ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed */
+    ROOT_UPGRADE,    /* become the program that is installed now; answer UPGRADED */
     /* root -> control */
-    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept; code: how many ROOT_UNIT follow; fd: else the
-                        configuration file, if there is one. First message */
-    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; fd: its log */
+    ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept, 4: the gateway is to be replaced by its new version;
+                        code: how many ROOT_UNIT follow, ms: and behind them ROOT_GATEWAY_UP; fd: else the configuration file,
+                        if there is one. First message */
+    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; flags: 1: it ends, 2: it is LOST;
+                        fd: its log */
     ROOT_LISTENING,
     ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
     ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
     ROOT_EXITED,     /* unit, code: wait status of its first process; nothing of it is left */
+    ROOT_LOST,       /* unit, code: wait status of the first process of a group (ROOT_SPEC_GROUP); its workers finish what runs, and
+                        nobody is accepted any more; EXITED follows */
     ROOT_LOOKED,     /* unit, pid (0: none), text, tag as it was asked, flags: 1: it was told to end */
-    ROOT_GATEWAY_UP, /* pid; fd: control's end of the link */
-    ROOT_GATEWAY_DOWN,
+    ROOT_GATEWAY_UP, /* pid; fd: control's end of the link (none: ask again); flags: 1: it ran before */
+    ROOT_GATEWAY_DOWN, /* pid, code: its wait status */
     ROOT_READ_AGAIN, /* flags: 1: by SIGHUP; fd: the configuration file, opened again */
-    ROOT_ENDING      /* everything ends now */
+    ROOT_ENDING,     /* everything ends now */
+    ROOT_UPGRADED    /* code: 0: this is the new root part, and control is to end, so that its new version starts; else an errno,
+                        text: what failed; all is as before */
 };
 
 struct root_msg {
@@ -67,4 +75,5 @@ struct root_spec {
     uint32_t flags;
 };
 #define ROOT_SPEC_FPM 1u /* the listening socket is fd 3, the program's file fd 4; fd 0 is /dev/null */
+#define ROOT_SPEC_GROUP 2u /* its workers serve by themselves: they need not end with the first process */
 #endif

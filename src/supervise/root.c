@@ -30,43 +30,11 @@
 #define MAX_MSG_FDS    5
 #define CONTROL_SOCKET "/run/weir/control.sock"
 #define LAST_WORDS     1000  /* orders of a control that ended */
+#define CONTROL_LIVED_MS 1000 /* one that ended sooner failed to start: the next one waits */
 #define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
 #define WAITING_MAX    20000 /* messages that control has not taken */
 
-struct held { /* a listening socket of the gateway */
-    int fd;
-    uint32_t len;
-    unsigned char address[128];
-};
-
-struct waiting { /* a message that control has not taken yet */
-    struct waiting *next;
-    struct root_msg m;
-    int fd;
-};
-
-struct root {
-    const char *weir, *config;
-    char **control_args;
-    struct identity control_who, gateway_who;
-    gid_t gateway_gid;
-    char dir[64], name[24]; /* of our sockets; its last part */
-    int base;               /* the folder above it */
-    int signals, control, gateway_channel, control_socket, kept;
-    struct waiting *first_waiting, **last_waiting;
-    size_t waiting_count;
-    pid_t control_pid, gateway_pid;
-    struct unit *units[ROOT_UNITS_MAX];
-    size_t unit_count;
-    struct held listeners[ROOT_LISTENERS_MAX];
-    size_t listener_count;
-    int64_t control_started_ms, control_due_ms, end_at_ms, keepers_at_ms;
-    unsigned control_failures, interrupts;
-    int exit_code;
-    bool is_root, ending, gateway_killed, control_stopped;
-};
-
-static int64_t now_ms(void)
+int64_t now_ms(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -128,7 +96,7 @@ static void wait_for_control(struct root *r, const struct root_msg *m, int fd)
     r->waiting_count++;
 }
 
-static void tell(struct root *r, struct root_msg m, int fd)
+void tell(struct root *r, struct root_msg m, int fd)
 {
     m.version = ROOT_PROTO_VERSION;
     if (r->control < 0) return;
@@ -157,9 +125,7 @@ static void failed(struct root *r, uint64_t unit, int code, const char *what)
     tell(r, m, -1);
 }
 
-/* A line of ours: lost rather than waited for where nobody reads. */
-static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void complain(const char *fmt, ...)
+void complain(const char *fmt, ...)
 {
     char line[400];
     va_list ap;
@@ -237,11 +203,13 @@ static void start_control(struct root *r)
         return;
     }
     r->control = pair[0];
-    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u), .code = (int32_t)r->unit_count}, r->kept >= 0 ? r->kept : config);
+    tell(r, (struct root_msg){.kind = ROOT_HELLO, .flags = r->is_root | (r->kept >= 0 ? 2u : 0u) | (r->upgraded ? 4u : 0u),
+                              .code = (int32_t)r->unit_count, .ms = (uint32_t)r->gateway_count}, r->kept >= 0 ? r->kept : config);
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
-        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time, .flags = u->ending};
+        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time,
+                             .flags = (u->ending ? 1u : 0u) | (u->lost ? 2u : 0u)};
         memcpy(m.tag, u->tag, sizeof m.tag);
         memcpy(m.name, u->name, sizeof m.name);
         snprintf(m.text, sizeof m.text, "%s", u->path);
@@ -249,16 +217,28 @@ static void start_control(struct root *r)
     }
 }
 
-/* A new link between control and the gateway that runs. */
-static void relink(struct root *r)
+/* A new link between control and a gateway that runs. Without descriptors there is none yet: control asks again. */
+static void relink(struct root *r, const struct gateway *g)
 {
-    int pair[2];
+    int pair[2] = {-1, -1};
     char byte = 'L';
-    if (r->gateway_pid <= 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return;
-    send_fd(r->gateway_channel, &byte, 1, pair[0]);
-    tell(r, (struct root_msg){.kind = ROOT_GATEWAY_UP, .pid = r->gateway_pid, .flags = 1}, pair[1]);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0) send_fd(g->channel, &byte, 1, pair[0]);
+    tell(r, (struct root_msg){.kind = ROOT_GATEWAY_UP, .pid = g->pid, .flags = 1}, pair[1]);
+    if (pair[0] < 0) return;
     close(pair[0]);
     close(pair[1]);
+}
+
+static struct gateway *find_gateway(struct root *r, pid_t pid)
+{
+    for (size_t i = 0; i < r->gateway_count; i++)
+        if (r->gateways[i].pid == pid) return &r->gateways[i];
+    return NULL;
+}
+
+static void signal_gateways(const struct root *r, int sig)
+{
+    for (size_t i = 0; i < r->gateway_count; i++) kill(r->gateways[i].pid, sig);
 }
 
 static void start_gateway(struct root *r)
@@ -267,7 +247,11 @@ static void start_gateway(struct root *r)
     char path[] = "PATH=/usr/bin:/bin", lang[] = "LANG=C.UTF-8", a[] = "WEIR_LINK=3", b[] = "WEIR_ROOT=4", tz[80];
     snprintf(tz, sizeof tz, "TZ=%.70s", getenv("TZ") ? getenv("TZ") : "");
     char *argv[] = {(char *)(uintptr_t)r->weir, (char *)(uintptr_t) "gateway", NULL}, *envp[] = {path, lang, a, b, getenv("TZ") ? tz : NULL, NULL};
-    if (r->gateway_pid > 0 || r->ending) return;
+    if (r->ending) return;
+    if (r->gateway_count == ROOT_GATEWAYS_MAX) {
+        failed(r, 0, EBUSY, "start one more");
+        return;
+    }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0) {
         failed(r, 0, errno, "make a socket pair");
         return;
@@ -287,9 +271,7 @@ static void start_gateway(struct root *r)
         failed(r, 0, errno, "fork");
         close(channel[1]);
     } else {
-        r->gateway_pid = pid;
-        r->gateway_channel = channel[1];
-        r->gateway_killed = false;
+        r->gateways[r->gateway_count++] = (struct gateway){pid, channel[1]};
         tell(r, (struct root_msg){.kind = ROOT_GATEWAY_UP, .pid = pid}, link[1]);
     }
     close(link[1]);
@@ -434,6 +416,9 @@ static void from_keeper(struct root *r, struct unit *u)
         k.text[sizeof k.text - 1] = 0;
         u->told = true;
         failed(r, u->id, k.code, k.text);
+    } else if (k.kind == KEEPER_LOST) {
+        u->lost = true;
+        tell(r, (struct root_msg){.kind = ROOT_LOST, .unit = u->id, .pid = u->pid, .code = k.code}, -1);
     } else if (k.kind == KEEPER_EXITED) {
         u->status = k.code;
     } else if (k.kind == KEEPER_LOOKED) {
@@ -555,17 +540,17 @@ static void begin_end(struct root *r, int code)
     r->end_at_ms = now_ms() + GATEWAY_END_MS;
     r->keepers_at_ms = now_ms() + END_MS + KEEPERS_MS;
     tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
-    if (r->gateway_pid > 0) kill(r->gateway_pid, SIGTERM);
+    signal_gateways(r, SIGTERM);
     for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
 }
 
 static void push_end(struct root *r)
 {
     if (!r->ending) return;
-    if (r->gateway_pid > 0 && now_ms() >= r->end_at_ms) kill(r->gateway_pid, SIGKILL);
+    if (now_ms() >= r->end_at_ms) signal_gateways(r, SIGKILL);
     if (now_ms() >= r->keepers_at_ms) /* what they kept comes to us, and is killed with the rest */
         for (size_t i = 0; i < r->unit_count; i++) kill(r->units[i]->keeper, SIGKILL);
-    if (r->unit_count == 0 && r->gateway_pid <= 0 && r->control_pid > 0 && !r->control_stopped) {
+    if (r->unit_count == 0 && r->gateway_count == 0 && r->control_pid > 0 && !r->control_stopped) {
         r->control_stopped = true;
         kill(r->control_pid, SIGTERM);
         r->end_at_ms = now_ms() + 500;
@@ -632,11 +617,17 @@ static void from_control(struct root *r)
         case ROOT_KILL:
             if (u) ask_keeper(u, &m);
             break;
-        case ROOT_GATEWAY: start_gateway(r); break;
-        case ROOT_RELINK: relink(r); break;
-        case ROOT_GATEWAY_KILL:
-            if (r->gateway_pid > 0) kill(r->gateway_pid, SIGKILL);
+        case ROOT_GATEWAY:
+            r->upgraded = false; /* control heard of it */
+            start_gateway(r);
             break;
+        case ROOT_RELINK:
+            if (find_gateway(r, m.pid)) relink(r, find_gateway(r, m.pid));
+            break;
+        case ROOT_GATEWAY_END:
+            if (find_gateway(r, m.pid)) kill(m.pid, m.flags & 1 ? SIGKILL : SIGTERM);
+            break;
+        case ROOT_UPGRADE: upgrade(r); break;
         case ROOT_TAG:
             if (u) memcpy(u->tag, m.tag, sizeof u->tag);
             break;
@@ -662,9 +653,9 @@ static void control_ended(struct root *r, int status)
     }
     forget_waiting(r);
     if (r->ending) return;
-    complain("weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
+    if (!r->upgraded) complain("weir-supervise: control ended (%s %d): a new one starts\n", WIFSIGNALED(status) ? "signal" : "status",
             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    bool lived = now_ms() - r->control_started_ms > 5000;
+    bool lived = now_ms() - r->control_started_ms > CONTROL_LIVED_MS;
     r->control_failures = lived ? 0 : r->control_failures + 1;
     r->control_due_ms = now_ms() + (r->control_failures ? 100 << (r->control_failures < 6 ? r->control_failures : 6) : 0);
 }
@@ -679,10 +670,10 @@ static void reap(struct root *r)
             control_ended(r, status);
             continue;
         }
-        if (pid == r->gateway_pid) {
-            r->gateway_pid = 0;
-            close(r->gateway_channel);
-            r->gateway_channel = -1;
+        struct gateway *g = find_gateway(r, pid);
+        if (g) {
+            close(g->channel);
+            *g = r->gateways[--r->gateway_count];
             tell(r, (struct root_msg){.kind = ROOT_GATEWAY_DOWN, .pid = pid, .code = status}, -1);
             continue;
         }
@@ -707,7 +698,8 @@ static void kill_strays(const struct root *r)
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
     FILE *f = fopen(path, "re");
     while (f && fscanf(f, "%d", &pid) == 1) {
-        bool known = pid == r->control_pid || pid == r->gateway_pid || pid <= 0;
+        bool known = pid == r->control_pid || pid <= 0;
+        for (size_t i = 0; i < r->gateway_count && !known; i++) known = r->gateways[i].pid == pid;
         for (size_t i = 0; i < r->unit_count && !known; i++) known = r->units[i]->keeper == pid;
         if (!known) kill(pid, SIGKILL);
     }
@@ -762,7 +754,7 @@ static void turn(struct root *r)
     if (p[0].revents) on_signals(r);
     if (r->control_pid == 0 && !r->ending && now_ms() >= r->control_due_ms) {
         start_control(r);
-        relink(r);
+        for (size_t i = 0; i < r->gateway_count && r->control >= 0; i++) relink(r, &r->gateways[i]);
     }
     push_end(r);
 }
@@ -891,6 +883,16 @@ static bool make_dir(struct root *r)
     return fine;
 }
 
+/* This is the new program: control follows by itself, when it has heard. */
+static void upgraded(struct root *r, bool fine)
+{
+    struct root_msg m = {.kind = ROOT_UPGRADED, .code = fine ? 0 : EPROTO};
+    snprintf(m.text, sizeof m.text, "go on in the new version");
+    r->upgraded = fine;
+    tell(r, m, -1);
+    reap(r); /* whose end came in between */
+}
+
 static int usage(void)
 {
     fputs("weir-supervise is started by `weir serve` and `weir supervise`.\n", stderr);
@@ -899,16 +901,23 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    static struct root r = {.control = -1, .gateway_channel = -1};
+    static struct root r = {.control = -1};
     const char *control_user = "weir", *gateway_user = "weir-gw";
     static char *none[] = {NULL};
     sigset_t set;
     r.control_args = none;
+    int resume = -1, back = -1;
+    bool returned = false; /* from a new version that could not go on */
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--weir") == 0 && i + 1 < argc) r.weir = argv[++i];
         else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc) r.config = argv[++i];
         else if (strcmp(argv[i], "--user") == 0 && i + 1 < argc) control_user = argv[++i];
         else if (strcmp(argv[i], "--gateway-user") == 0 && i + 1 < argc) gateway_user = argv[++i];
+        else if (strcmp(argv[i], "--resume") == 0 && i + 1 < argc) resume = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--back") == 0 && i + 1 < argc) back = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--self") == 0 && i + 1 < argc) snprintf(r.self, sizeof r.self, "%s", argv[++i]);
+        else if (strcmp(argv[i], "--returned") == 0) returned = true;
+        else if (strcmp(argv[i], "--understands") == 0 && i + 1 < argc) return upgrade_check(atoi(argv[++i])) ? 0 : 1;
         else if (strcmp(argv[i], "--") == 0) {
             r.control_args = argv + i + 1;
             break;
@@ -916,8 +925,18 @@ int main(int argc, char **argv)
     }
     if (!r.weir || r.weir[0] != '/') return usage();
     r.is_root = geteuid() == 0;
-    if (!find_users(&r, control_user, gateway_user)) return 1;
-    if (!make_dir(&r)) {
+    r.argv = argv;
+    r.last_waiting = &r.first_waiting;
+    r.control_socket = r.kept = r.base = -1;
+    if (!r.self[0] && readlink("/proc/self/exe", r.self, sizeof r.self - 1) == (ssize_t)sizeof r.self - 1) r.self[0] = 0; /* a longer one */
+    bool known = find_users(&r, control_user, gateway_user);
+    if (resume >= 0 && (!known || !upgrade_resume(&r, resume))) {
+        upgrade_back(&r, resume, back);
+        return 1;
+    }
+    if (back >= 0) close(back);
+    if (!known) return 1;
+    if (resume < 0 && !make_dir(&r)) {
         fprintf(stderr, "weir: cannot make the folder %s: %s\n", r.dir, strerror(errno));
         return 1;
     }
@@ -936,10 +955,9 @@ int main(int argc, char **argv)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    r.last_waiting = &r.first_waiting;
-    r.control_socket = r.kept = -1;
-    start_control(&r);
-    while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_pid > 0) turn(&r);
+    if (resume >= 0) upgraded(&r, !returned);
+    else start_control(&r);
+    while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_count) turn(&r);
     kill_descendants(SIGKILL, 100);
     if (r.control_socket >= 0) unlink(CONTROL_SOCKET);
     while (r.listener_count) end_listener(&r, &r.listeners[0]);

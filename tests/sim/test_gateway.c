@@ -485,7 +485,7 @@ static void finish(struct world *w)
         sim_clock(&w->net, 5000);
         everybody_turns(w);
     }
-    gateway_drain(w->gw, 1000);
+    gateway_drain(w->gw, 1000, w->seed % 2);
     for (int i = 0; !w->gw->workers[0].done || !w->gw->workers[1].done; i++) {
         if (i > 10000) fail(w, "the gateway does not end", 0);
         everybody_turns(w);

@@ -120,6 +120,7 @@ static void client_events(struct world *w)
                 weir_client_consume(t->req, check_answer(w, t, p, len));
             }
             break;
+        case WEIR_CLIENT_STUCK: break;
         case WEIR_CLIENT_SLOW: break;
         case WEIR_CLIENT_END: finished(w, t); break;
         }

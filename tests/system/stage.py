@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 
-PROGRAMS = ("src/cli/weir", "src/supervise/weir-supervise", "src/app/libweir.so*", "examples/*", "tests/system/apps/*")
+PROGRAMS = ("src/cli/weir", "src/supervise/weir-supervise", "src/runner/weir-cgi", "src/app/libweir.so*", "examples/*", "tests/system/apps/*")
 
 
 def reachable(path):
@@ -22,6 +22,11 @@ def staged(build):
     build = os.path.abspath(build)
     if os.geteuid() != 0 or not os.path.isdir(build) or reachable(build):
         return build
+    return copied(build)
+
+
+def copied(build):
+    """A copy of its programs, where everybody can read it."""
     folder = tempfile.mkdtemp(prefix="weir-stage-", dir="/tmp")
     atexit.register(shutil.rmtree, folder, True)
     copy = os.path.join(folder, os.path.basename(build))

@@ -72,7 +72,7 @@ def descendants(pid):
 class Weir:
     """A running `weir serve` on a configuration of its own, in a folder that every user can read."""
 
-    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None, log="off"):
+    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None, prepare=None, log="off"):
         self.dir = tempfile.mkdtemp(prefix="weir-test-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         self.port = free_port()
@@ -86,6 +86,8 @@ class Weir:
         for name, text in (files or {}).items():
             self.write(name, text)
         self.socket = os.path.join(self.run_dir, "control.sock")
+        if prepare:
+            prepare(self)
         self.config = os.path.join(self.dir, "weir.conf")
         self.program = f"log {log}; {program}"
         self.configure(config)

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "config/config.h"
@@ -36,7 +38,7 @@ static const struct {
     {"site a { listen http://*:x }", "1:17: \"http://*:x\" is no address to listen on: write host and port, such as http://*:8080"},
     {"site a { listen http://*:1; pool b }", "1:34: no pool is named \"b\": define it: pool b { ... }"},
     {"site a { listen http://*:1; pool shob }\npool shop { php }", "1:34: no pool is named \"shob\": did you mean \"shop\"?"},
-    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, or connect ADDRESS"},
+    {"pool p { }", "1:1: the pool has nothing to run: write run PROGRAM, php, cgi, or connect ADDRESS"},
     {"pool p { php; run x }", "1:15: \"run\" cannot stand here, too: it excludes \"php\" in line 1; keep one"},
     {"pool p { php; php }", "1:15: \"php\" stands twice in one block: the first one is in line 1; keep one"},
     {"pool p { php }\npool p { php }", "2:6: \"p\" is defined twice: it was defined in w.conf:1:1; choose another name"},
@@ -232,7 +234,7 @@ static void variables_are_the_blocks_own_and_lists_can_be_appended_to(void **sta
     assert_int_equal(r.errors, 1);
     weir_config_report_fini(&r);
     weir_config_report_init(&r);
-    src.homes = (struct weir_config_home[]){{user, home}, {(char[]){"other"}, (char[]){"/home/o"}}};
+    src.homes = (struct weir_config_home[]){{(char[]){"other"}, (char[]){"/home/o"}}, {user, home}};
     src.home_count = 2;
     assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_OK);
     assert_string_equal(c->pools[0].user, "u-p");
@@ -263,7 +265,7 @@ static void effective_settings_tell_their_places(void **state)
         const char *text;
         unsigned line;
     } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0},
-                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0},
+                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
     struct weir_config_source one = {name, (char *)(uintptr_t)text, sizeof text - 1, dir};
@@ -290,13 +292,13 @@ static const struct {
 } examples[] = {
     {"01-wordpress-tls.conf", "tls limits memory https"},
     {"02-three-tenants.conf", "read operate admin status deny-file certificates proxy-protocol use tenants log https"},
-    {"03-laravel-container.conf", "tls cache check host https"},
+    {"03-laravel-container.conf", "tls cache host https"},
     {"04-c-app.conf", "tls limits memory files write network https"},
-    {"05-cgit.conf", "tls cgi read https"},
+    {"05-cgit.conf", "tls read https"},
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", ""},
     {"08-farm-app.conf", "peer-tls ca certificate name root fastcgis"},
-    {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name check retry fastcgis fastcgis https"},
+    {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name retry fastcgis fastcgis https"},
     {"09-development.conf", "watch"},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
@@ -342,7 +344,7 @@ static void sources_survive_packing(void **state)
 {
     (void)state;
     char n1[] = "a", t1[] = "site", d1[] = "/x", n2[] = "b", t2[] = "", d2[] = "/";
-    struct weir_config_source list[] = {{n1, t1, 4, d1}, {n2, t2, 0, d2}};
+    struct weir_config_source list[] = {{.name = n1, .text = t1, .len = 4, .dir = d1}, {.name = n2, .text = t2, .dir = d2, .lost = true}};
     struct weir_config_home homes[] = {{n1, d1}};
     struct weir_config_sources s = {list, 2, homes, 1}, back = {0};
     struct weir_buf b = {0};
@@ -356,10 +358,164 @@ static void sources_survive_packing(void **state)
     assert_int_equal(back.count, 2);
     assert_string_equal(back.list[0].text, "site");
     assert_string_equal(back.list[1].dir, "/");
+    assert_true(back.list[1].lost && !back.list[0].lost);
     assert_int_equal(back.home_count, 1);
     assert_string_equal(back.homes[0].home, "/x");
     weir_config_sources_free(&back);
     weir_buf_fini(&b);
+}
+
+/* ---- included files ---- */
+
+static char place[] = "/tmp/weir-config-XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", place, name);
+    return path;
+}
+
+static void write_file(const char *name, const char *text, size_t len)
+{
+    FILE *f = fopen(in_folder(name), "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, len, f), len);
+    fclose(f);
+}
+
+static void read_folder(const struct weir_config_sources *old, struct weir_config_sources *out, int want)
+{
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(weir_config_read_fd(-1, in_folder("main"), old, out, &r), want);
+    weir_config_report_fini(&r);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    static const char text[] = "include *.conf\npool main { run ./x }\n";
+    if (!mkdtemp(place)) return -1;
+    write_file("main", text, sizeof text - 1);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -r %s", place);
+    return system(command);
+}
+
+static void an_included_file_is_read_again_only_when_it_changed(void **state)
+{
+    (void)state;
+    struct weir_config_sources one = {0}, two = {0}, three = {0};
+    struct stat st;
+    write_file("a.conf", "pool a { run ./a }\n", 19);
+    write_file("b.conf", "pool b { run ./b }\n", 19);
+    read_folder(NULL, &one, WEIR_OK);
+    assert_int_equal(one.count, 3);
+    assert_false(one.list[1].same);
+    assert_int_equal(one.list[1].id.inode, 0); /* it is too young to be known by its times */
+    for (size_t i = 1; i < 3; i++) {
+        assert_int_equal(stat(one.list[i].name, &st), 0);
+        one.list[i].id = (struct weir_config_identity){.device = st.st_dev, .inode = st.st_ino, .size = (uint64_t)st.st_size,
+                                                       .changed_ns = st.st_ctim.tv_sec * INT64_C(1000000000) + st.st_ctim.tv_nsec,
+                                                       .modified_ns = st.st_mtim.tv_sec * INT64_C(1000000000) + st.st_mtim.tv_nsec};
+    }
+    one.list[1].text[5] = 'A'; /* what is kept is taken: the file is not read */
+    write_file("b.conf", "pool b { run ./c }\n", 19);
+    read_folder(&one, &two, WEIR_OK);
+    assert_string_equal(two.list[1].text, "pool A { run ./a }\n");
+    assert_true(two.list[1].same);
+    assert_string_equal(two.list[2].text, "pool b { run ./c }\n");
+    assert_false(two.list[2].same);
+    assert_true(two.list[0].same);
+    assert_int_equal(unlink(in_folder("b.conf")), 0); /* what a file said that is gone may have held for all */
+    read_folder(&two, &three, WEIR_OK);
+    assert_int_equal(three.count, 2);
+    assert_true(three.changed && !two.changed);
+    assert_int_equal(unlink(in_folder("a.conf")), 0);
+    weir_config_sources_free(&one);
+    weir_config_sources_free(&two);
+    weir_config_sources_free(&three);
+}
+
+static void the_newer_one_of_two_files_is_to_blame(void **state)
+{
+    (void)state;
+    char n1[] = "/c/main", n2[] = "/c/a.conf", n3[] = "/c/b.conf", d[] = "/c";
+    char main_text[] = "include *.conf\n", pool[] = "pool p { run ./x }\n", site[] = "pool q { run ./x }\nsite h { listen http://*:80; pool q }\n";
+    struct weir_config_source list[] = {{.name = n1, .text = main_text, .len = sizeof main_text - 1, .dir = d, .same = true},
+                                        {.name = n2, .dir = d}, {.name = n3, .dir = d}};
+    struct weir_config_sources src = {.list = list, .count = 3};
+    for (int i = 0; i < 8; i++) {
+        struct weir_config_report r;
+        struct weir_config *c = NULL;
+        char *text = i & 4 ? site : pool;
+        list[1].text = list[2].text = text;
+        list[1].len = list[2].len = strlen(text);
+        list[1].same = i & 1;
+        list[2].same = i & 2;
+        weir_config_report_init(&r);
+        assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_INVALID);
+        assert_int_equal(r.bad_count, 1);
+        assert_string_equal(r.bad[0], (i & 3) == 2 ? n2 : n3); /* the first one stands, unless it alone is new */
+        weir_config_report_fini(&r);
+    }
+}
+
+static void what_cannot_be_read_is_its_own_mistake(void **state)
+{
+    (void)state;
+    struct weir_config_sources src = {0};
+    struct weir_config_report r;
+    struct weir_config *c = NULL;
+    char *large = calloc(1, (1u << 20) + 1);
+    assert_non_null(large);
+    write_file("large.conf", large, (1u << 20) + 1);
+    free(large);
+    assert_int_equal(mkfifo(in_folder("fifo.conf"), 0600), 0);
+    assert_int_equal(mkdir(in_folder("folder.conf"), 0700), 0);
+    assert_int_equal(symlink("nowhere", in_folder("link.conf")), 0);
+    write_file("good.conf", "pool good { run ./a }\n", 22);
+    read_folder(NULL, &src, WEIR_OK);
+    weir_config_report_init(&r);
+    assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_INVALID);
+    assert_int_equal(r.count, 4);
+    assert_int_equal(r.bad_count, 4);
+    for (size_t i = 0; i < 4; i++) assert_non_null(strstr(r.list[i].text, "cannot be read: "));
+    weir_config_report_fini(&r);
+    weir_config_sources_free(&src);
+    static const char *const names[] = {"large.conf", "fifo.conf", "link.conf", "good.conf"};
+    for (size_t i = 0; i < WEIR_COUNT(names); i++) assert_int_equal(unlink(in_folder(names[i])), 0);
+    assert_int_equal(rmdir(in_folder("folder.conf")), 0);
+}
+
+static void a_pool_of_a_lost_file_is_missing_and_nothing_else(void **state)
+{
+    (void)state;
+    char main_text[] = "site s { listen http://*:80; pool gone; route /x/ { pool here } }\npool here { run ./x }\ninclude x.conf\n";
+    char n1[] = "/c/main", n2[] = "/c/x.conf", d[] = "/c", empty[] = "";
+    struct weir_config_source list[] = {{.name = n1, .text = main_text, .len = sizeof main_text - 1, .dir = d}, {.name = n2, .text = empty, .dir = d}};
+    struct weir_config_sources src = {.list = list, .count = 2};
+    struct weir_config_report r;
+    struct weir_config *c = NULL;
+    weir_config_report_init(&r);
+    assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_INVALID);
+    weir_config_report_fini(&r);
+    weir_config_report_init(&r);
+    list[1].lost = true;
+    assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_OK);
+    assert_int_equal(c->pool_count, 2);
+    const struct weir_conf_site *s = &c->sites[0];
+    assert_non_null(c->pools[s->routes[1].pool].broken);
+    assert_null(c->pools[s->routes[0].pool].broken);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
 }
 
 int main(void)
@@ -369,7 +525,8 @@ int main(void)
         cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
         cmocka_unit_test(a_front_has_who_may_connect_and_the_pool_behind_it),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
-        cmocka_unit_test(sources_survive_packing),
+        cmocka_unit_test(sources_survive_packing), cmocka_unit_test(an_included_file_is_read_again_only_when_it_changed),
+        cmocka_unit_test(the_newer_one_of_two_files_is_to_blame), cmocka_unit_test(what_cannot_be_read_is_its_own_mistake), cmocka_unit_test(a_pool_of_a_lost_file_is_missing_and_nothing_else),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -16,7 +16,7 @@ static void full_message(struct weir_link_message *m)
         {.id = UINT64_MAX, .keep = true, .drain = true, .pool = "q", .address = ""}};
     static struct weir_link_use u[1] = {{.id = 3, .done = 4, .failed = 5, .busy = 6, .unproven = 7, .gone = true}};
     static struct weir_link_pool p[1] = {{.pool = "p", .queued = 1, .oldest_ms = 2, .started = 3, .refused = 4, .timed_out = 5}};
-    static struct weir_link_refusal r[1] = {{.pool = "broken"}};
+    static struct weir_link_refusal r[1] = {{.pool = "broken", .stopped = true}};
     *m = (struct weir_link_message){.type = WEIR_LINK_STATE, .version = 42, .part = 1, .of = 2, .drain_ms = 600, .connections = 77, .unit = 12,
                                     .inode = 13, .flags = 1, .endpoints = e, .endpoint_count = 2, .uses = u, .use_count = 1, .pools = p,
                                     .pool_count = 1, .refusals = r, .refusal_count = 1, .threads = {5, 6}, .thread_count = 2, .text = "text"};
@@ -52,6 +52,7 @@ static void a_message_comes_back_as_it_was(void **state)
     assert_true(m.uses[0].gone && m.uses[0].busy == 6 && m.uses[0].unproven == 7);
     assert_int_equal(m.pools[0].timed_out, 5);
     assert_string_equal(m.refusals[0].pool, "broken");
+    assert_true(m.refusals[0].stopped);
     assert_int_equal(m.threads[1], 6);
     assert_string_equal(m.text, "text");
     weir_buf_fini(&b);

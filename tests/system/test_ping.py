@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""A process that hangs while nobody asks it: found by a ping, ended and replaced before it costs a request."""
+import os
+import signal
+
+import pytest
+from weirlib import USER, Weir, alive, wait_for
+
+PERL = """#!/usr/bin/perl
+use FCGI;
+my $r = FCGI::Request();
+while ($r->Accept() >= 0) { print "Content-Type: text/plain\\r\\n\\r\\nok $$\\n"; }
+"""
+CONFIG = f"""
+site a {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool app }}; route /perl/ {{ pool perl }}; php php }}
+defaults pool {{ {USER} time {{ ping 400ms }} }}
+pool app {{ run ./demo }}
+pool perl {{ run ./one.pl }}
+pool php {{ php; workers 2 }}
+"""
+
+
+@pytest.mark.parametrize("pool,path", [("app", "/app/hello"), ("perl", "/perl/x")])
+def test_a_process_that_stops_while_it_is_idle_is_replaced(pool, path):
+    with Weir(CONFIG, {"one.pl": PERL}) as w:
+        assert w.get(path).status == 200
+        before = w.pids(pool)
+        os.kill(before[0], signal.SIGSTOP)
+        wait_for(lambda: w.pids(pool) and not set(w.pids(pool)) & set(before))
+        wait_for(lambda: not alive(before[0]))
+        assert f"process {before[0]} does not answer a ping" in w.log()
+        assert w.get(path).status == 200
+
+
+def test_a_php_worker_that_stops_is_ended_alone():
+    with Weir(CONFIG, {"one.pl": PERL, "public/pid.php": "<?php echo getmypid();"}) as w:
+        worker, master = int(w.get("/pid.php").text), w.pids("php")
+        os.kill(worker, signal.SIGSTOP)
+        wait_for(lambda: not alive(worker))
+        wait_for(lambda: f"process {worker} does not answer a ping" in w.log())
+        assert w.pids("php") == master
+        assert w.get("/pid.php").status == 200
+
+
+def test_processes_that_answer_are_left_alone():
+    with Weir(CONFIG, {"one.pl": PERL, "public/pid.php": "<?php echo getmypid();"}) as w:
+        for path in ("/app/hello", "/perl/x", "/pid.php"):
+            assert w.get(path).status == 200
+        before = [w.pids(p) for p in ("app", "perl", "php")]
+        wait_for(lambda: w.status()["uptime_ms"] > 3000)  # several pings
+        assert [w.pids(p) for p in ("app", "perl", "php")] == before
+        assert "ping" not in w.log()
