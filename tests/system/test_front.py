@@ -488,6 +488,17 @@ def test_restarts_of_a_pool_under_load_through_nginx_lose_nothing(keep, tmp_path
     assert not counts["bad"] and counts["ok"] > times, counts
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_gateways_are_replaced_and_the_root_part_is_upgraded_under_load_through_nginx(keep, tmp_path):
+    with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, load(port) as counts:
+        for order in ("restart gateway", "upgrade", "restart gateway"):
+            gateway = w.gateway()
+            r = w.command(*order.split())
+            assert r.returncode == 0, r.stdout + r.stderr
+            wait_for(lambda: w.gateway() not in (0, gateway), every=0.05)
+    assert not counts["bad"] and counts["ok"] > 10, counts
+
+
 def test_a_gateway_that_ends_finishes_what_runs():
     with Weir(conf(RECORD), RECORDER) as w:
         started, go = (f"{w.run_dir}/keep-{n}" for n in ("started", "go"))
