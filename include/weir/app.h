@@ -107,6 +107,9 @@ WEIR_API WEIR_CHECK int weir_app_req_own_header(struct weir_app_req *req);
 WEIR_API WEIR_CHECK int64_t weir_app_req_write(struct weir_app_req *req, enum weir_stream s, const void *buf, size_t len);
 /* The same with a format; events: all or WEIR_AGAIN. At most 64 KiB. */
 WEIR_API WEIR_CHECK int64_t weir_app_req_printf(struct weir_app_req *req, enum weir_stream s, const char *fmt, ...) WEIR_PRINTF(3, 4);
+/* What was written leaves now: not only at the end of the turn (events), or of the handler (threads: what is less than
+ * output_buffer waits for it, so that a short answer is one write). For streams: events, long polling. Never waits. */
+WEIR_API void weir_app_req_flush(struct weir_app_req *req);
 /* Refuses it: overloaded; only before anything was read or written. req is gone. */
 WEIR_API WEIR_CHECK int weir_app_req_refuse(struct weir_app_req *req);
 /* Events: ends it (also an aborted one). req is gone. */

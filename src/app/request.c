@@ -404,6 +404,17 @@ int64_t weir_app_req_printf(struct weir_app_req *r, enum weir_stream s, const ch
     return n == 0 && len > 0 ? WEIR_AGAIN : n;
 }
 
+void weir_app_req_flush(struct weir_app_req *r)
+{
+    app_lock(r->app);
+    if (r->conn && !r->aborted && send_head(r) >= 0) {
+        weir_app_conn_dirty(r->conn);
+        if (threaded(r->app)) weir_loop_wake(r->app->loop);
+        else weir_app_conn_flush(r->conn);
+    }
+    app_unlock(r->app);
+}
+
 /* ---- the end ---- */
 
 /* The header may still wait for room in a tiny window: WEIR_AGAIN, then it is asked again. */

@@ -189,6 +189,8 @@ struct weir_config {
     size_t pool_count;
 };
 
+/* A text of `old` is taken back into s: the homes that it asks for, too. */
+WEIR_CHECK int weir_config_take_homes(struct weir_config_sources *s, const struct weir_config_sources *old);
 /* Reads the main file and, as told by it, includes and tenants. errors go into the report. */
 WEIR_CHECK int weir_config_read(const char *path, struct weir_config_sources *out, struct weir_config_report *report);
 /* The same from an open descriptor (control: opened by the root part; -1: it is opened here) whose name is path. What `old` has of

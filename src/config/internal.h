@@ -21,6 +21,7 @@ struct node { /* a statement, with its block */
     size_t count;
     struct node *children, *next;
     const struct weir_config_source *source;
+    const char *tenant; /* of a site or pool: whose file it stands in; NULL: nobody's */
     bool has_block, used;
 };
 /* All statements of a source, NULL if none; errors go into the report (reading goes on behind them). */
@@ -98,6 +99,7 @@ struct parser {
     struct { /* $name, $user, $home of the block that is read; ptr NULL: it has none */
         struct weir_str name, user, home;
     } vars;
+    const char *tenant; /* of the block that is read; NULL: it is not a tenant's */
 };
 struct named {
     struct weir_table_node node;
@@ -143,6 +145,14 @@ void config_twice(struct parser *p, const struct node *n, size_t word, const str
 bool config_env_name(struct weir_str s);
 void config_read_pool(struct parser *p, const struct node *n);
 void config_pool_vars(struct parser *p, const struct node *n); /* of this block */
+#define CONFIG_TENANT_MAX 40
+/* The user whose file this is, by its name: USER.conf. False: it names none. */
+bool config_tenant_of(const char *path, char *user, size_t len);
+/* tenants.c: a file that belongs to one user. Marks what it defines as his, and tells what it may not say. */
+void config_check_tenant(struct parser *p, struct node *first, const struct weir_config_source *s);
+void config_tenant_pool(struct parser *p, const struct node *pool); /* php-admin-values of all stay as they are */
+void config_tenant_root(struct parser *p, const struct node *n, const char *root); /* it has to lie in his home */
+void config_set_home(struct parser *p); /* of vars.user */
 void config_site_vars(struct parser *p, const struct node *n);
 void config_read_listener(struct parser *p, const struct node *n);
 /* One address of a listener, or (name NULL) of a site's listen: its index, or -1. */

@@ -75,7 +75,7 @@ static void read_weir(struct parser *p, const struct node *block)
 
 /* ---- all of it ---- */
 
-static void add_source(struct parser *p, size_t index, unsigned depth);
+static void add_source(struct parser *p, size_t index, unsigned depth, bool tenant);
 
 static void include(struct parser *p, const struct node *n, unsigned depth)
 {
@@ -84,13 +84,13 @@ static void include(struct parser *p, const struct node *n, unsigned depth)
     for (size_t i = 1; i < p->sources->count; i++) {
         if (fnmatch(pattern, p->sources->list[i].name, FNM_PATHNAME) != 0) continue;
         any = true;
-        add_source(p, i, depth + 1);
+        add_source(p, i, depth + 1, node_is(n, "tenants"));
     }
     if (!any && !strpbrk(n->words[1].text.ptr, "*?["))
         config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "check its path", "the file \"%.200s\" cannot be read", n->words[1].text.ptr);
 }
 
-static void add_source(struct parser *p, size_t index, unsigned depth)
+static void add_source(struct parser *p, size_t index, unsigned depth, bool tenant)
 {
     const struct weir_config_source *s = &p->sources->list[index];
     if (s->problem) {
@@ -101,10 +101,11 @@ static void add_source(struct parser *p, size_t index, unsigned depth)
     p->any_lost |= s->lost;
     struct node *tree = config_tree(s, &p->tree, p->report);
     config_check_names(tree, BLOCK_TOP, p->report);
+    if (tenant) config_check_tenant(p, tree, s);
     for (struct node *n = tree, *next; n; n = next) {
         next = n->next;
         if (n->used) continue;
-        if (node_is(n, "include")) {
+        if (node_is(n, "include") || node_is(n, "tenants")) {
             if (depth == 0) include(p, n, depth);
             else config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write it in the main file", "an included file cannot include");
             continue;
@@ -140,7 +141,7 @@ bool config_gather(struct parser *p, const struct weir_config_sources *s, struct
     p->c = calloc(1, sizeof *p->c);
     if (!p->c || !read_built_in(p)) return false;
     p->c->refs = 1;
-    if (s->count) add_source(p, 0, 0);
+    if (s->count) add_source(p, 0, 0, false);
     gather_defaults(p);
     return true;
 }

@@ -221,8 +221,14 @@ void config_pool_vars(struct parser *p, const struct node *n)
     for (int i = LAYERS - 1; i >= 0 && !user; i--) user = user_of(p->pool[i]);
     memset(&p->vars, 0, sizeof p->vars);
     p->vars.name = n->words[1].text;
-    if (!user) return;
-    p->vars.user = config_text(p, user, 1); /* it may hold $name */
+    p->tenant = n->tenant;
+    if (n->tenant) p->vars.user = weir_cstr(n->tenant);
+    else if (user) p->vars.user = config_text(p, user, 1); /* it may hold $name */
+    config_set_home(p);
+}
+
+void config_set_home(struct parser *p)
+{
     size_t at;
     if (p->vars.user.ptr && config_find_home(p->sources, p->vars.user, &at)) p->vars.home = weir_cstr(p->sources->homes[at].home);
 }
@@ -247,12 +253,17 @@ void config_read_pool(struct parser *p, const struct node *n)
     o->place = config_place(p, n);
     o->same = n->source->same && !p->all_new;
     o->files = 1024; /* select() in old programs */
+    config_tenant_pool(p, n);
     for (int i = 0; i < LAYERS; i++) pool_layer(p, o, p->pool[i], &inherited);
     struct weir_conf_endpoint *below = o->endpoints;
     size_t below_count = o->endpoint_count;
     o->endpoints = NULL;
     o->endpoint_count = 0;
     pool_layer(p, o, n, &what);
+    if (n->tenant) {
+        o->user = n->tenant;
+        o->group = NULL;
+    }
     if (!what) { /* its own one replaces an inherited one */
         o->endpoints = below;
         o->endpoint_count = below_count;

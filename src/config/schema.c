@@ -16,7 +16,7 @@ static const struct setting settings[] = {
     {BLOCK_TOP, "listener", 1, 1, BLOCK_LISTENER, .many = true, .needs_block = true},
     {BLOCK_TOP, "defaults", 1, 1, BLOCK_NONE, .many = true, .needs_block = true},
     {BLOCK_TOP, "include", 1, 1, BLOCK_NONE, .many = true},
-    {BLOCK_TOP, "tenants", 1, 1, BLOCK_NONE, .many = true, .later = true},
+    {BLOCK_TOP, "tenants", 1, 1, BLOCK_NONE, .many = true},
     {BLOCK_TOP, "ceiling", 1, 1, BLOCK_CEILING, .many = true, .later = true},
     /* weir */
     {BLOCK_WEIR, "user", 1, 2, BLOCK_NONE},

@@ -75,6 +75,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
 {
     if (node_is(n, "root")) {
         r->root = config_path(p, n, 1);
+        config_tenant_root(p, n, r->root);
     } else if (node_is(n, "app-root")) {
         r->app_root = config_text(p, n, 1).ptr;
     } else if (node_is(n, "index")) {
@@ -262,6 +263,10 @@ void config_site_vars(struct parser *p, const struct node *n)
 {
     memset(&p->vars, 0, sizeof p->vars);
     p->vars.name = n->words[1].text;
+    p->tenant = n->tenant;
+    if (!n->tenant) return;
+    p->vars.user = weir_cstr(n->tenant);
+    config_set_home(p);
 }
 
 /* The times that are the pool's unless the site tells its own. */

@@ -39,6 +39,7 @@ struct reading {
     size_t at, found;                      /* in old: the next one is expected there; how many were found */
     struct weir_config_sources *out;
     char parent[PATH_MAX], real[PATH_MAX]; /* the last folder, and where it really is */
+    bool tenants; /* the files that are read now are tenants' */
 };
 
 static char *dir_of(const char *name)
@@ -189,15 +190,25 @@ static int add_problem(struct reading *rd, const char *name, const char *why)
     return o && o->problem ? WEIR_OK : WEIR_NOMEM;
 }
 
+/* NULL, or why a tenant's file is not taken: whoever owns it could have written it. */
+static const char *not_his(const char *name, const struct stat *st, char *out, size_t len)
+{
+    char user[CONFIG_TENANT_MAX];
+    const struct passwd *pw = config_tenant_of(name, user, sizeof user) ? getpwnam(user) : NULL;
+    if (!pw || st->st_uid == 0 || st->st_uid == geteuid() || st->st_uid == pw->pw_uid) return NULL;
+    snprintf(out, len, "it belongs to neither root nor %s", user);
+    return out;
+}
+
 static int read_again(struct reading *rd, const char *name, const struct weir_config_source *old, bool plain)
 {
     int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO must not hold us */
     struct stat st;
     size_t len;
     const char *why = NULL;
-    char *text = NULL;
+    char *text = NULL, owner[128];
     if (fd < 0 || fstat(fd, &st) < 0) why = strerror(errno);
-    else text = text_of(fd, &st, &len, &why);
+    else if (!rd->tenants || !(why = not_his(name, &st, owner, sizeof owner))) text = text_of(fd, &st, &len, &why);
     if (fd >= 0) close(fd);
     if (!text) return add_problem(rd, name, why);
     struct weir_config_source *o = add(rd->out, name, plain ? dir_of_plain(rd, name) : dir_of(name), text, len);
@@ -268,8 +279,10 @@ static int read_includes(const struct weir_config_sources *old, struct weir_conf
     struct weir_config_source main_source = out->list[0];
     int status = WEIR_OK;
     weir_config_report_init(&quiet);
-    for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status == WEIR_OK; n = n->next)
-        if (n->count == 2 && weir_str_eq(n->words[0].text, WEIR_STR("include"))) status = read_pattern(&rd, n, r);
+    for (struct node *n = config_tree(&main_source, &tree, &quiet); n && status == WEIR_OK; n = n->next) {
+        rd.tenants = node_is(n, "tenants");
+        if (n->count == 2 && (rd.tenants || node_is(n, "include"))) status = read_pattern(&rd, n, r);
+    }
     if (status == WEIR_OK) compare_main(&rd);
     weir_arena_fini(&tree);
     weir_config_report_fini(&quiet);
@@ -313,10 +326,17 @@ static int add_home(struct weir_config_sources *s, char *user, char *home)
     return WEIR_OK;
 }
 
+int weir_config_take_homes(struct weir_config_sources *s, const struct weir_config_sources *old)
+{
+    int status = WEIR_OK;
+    for (size_t i = 0; i < old->home_count && status == WEIR_OK; i++) status = add_home(s, strdup(old->homes[i].user), strdup(old->homes[i].home));
+    return status;
+}
+
 static bool asks_for_homes(const struct weir_config_sources *s)
 {
     for (size_t i = 0; i < s->count; i++)
-        if (memmem(s->list[i].text, s->list[i].len, "$home", 5) || memmem(s->list[i].text, s->list[i].len, "~/", 2)) return true;
+        if ((i == 0 && memmem(s->list[i].text, s->list[i].len, "tenants", 7)) || memmem(s->list[i].text, s->list[i].len, "$home", 5) || memmem(s->list[i].text, s->list[i].len, "~/", 2)) return true;
     return false;
 }
 
@@ -339,9 +359,12 @@ static int read_homes(const struct weir_config_sources *old, struct weir_config_
     weir_config_report_init(&quiet);
     if (!config_gather(&p, s, &quiet)) status = WEIR_NOMEM;
     for (const struct node *n = p.first; n && status == WEIR_OK; n = n->next) {
-        if (!node_is(n, "pool")) continue;
-        config_pool_vars(&p, n);
-        status = read_home(old, s, n, p.vars.user);
+        if (n->tenant) {
+            status = read_home(old, s, n, weir_cstr(n->tenant));
+        } else if (node_is(n, "pool")) {
+            config_pool_vars(&p, n);
+            status = read_home(old, s, n, p.vars.user);
+        }
     }
     config_parser_fini(&p);
     weir_config_drop(p.c);

@@ -295,6 +295,10 @@ static bool mend_source(struct control *c, struct weir_config_source *s)
     char *text = usable ? malloc(old->len + 1) : calloc(1, 1);
     if (!text) return false;
     if (usable) memcpy(text, old->text, old->len + 1);
+    if (usable && weir_config_take_homes(&c->next_sources, &c->sources) < 0) {
+        free(text);
+        return false;
+    }
     free(s->text);
     free(s->problem);
     s->text = text;

@@ -131,3 +131,53 @@ def test_a_new_version_that_fails_behind_the_check_gives_back_to_the_old_one(own
         wait_for(lambda: w.gateway() not in (0, before["gateway"]["pid"]))
         assert w.pids("app") == pids
         assert w.get("/app/x").status == 200
+
+
+def test_restarts_of_an_app_on_another_host_lose_nothing():
+    """The app's owner is somebody else; only the drain of flow control tells the gateway."""
+    import socket
+    import threading
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(511)
+    text = f"""
+site a {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool app }} }}
+pool app {{ connect fastcgi://127.0.0.1:{listener.getsockname()[1]} {{ flow-control yes }} }}
+"""
+    program = os.path.join(BUILD, "tests/system/apps/threads_app")
+
+    def new():
+        return subprocess.Popen([program], stdin=listener.fileno())
+    apps = [new(), new()]
+    counts, stop = {"ok": 0, "bad": []}, threading.Event()
+    with Weir(text) as w:
+        def client():
+            while not stop.is_set():
+                try:
+                    r = w.get("/app/sleep/5")
+                    if r.status == 200 and r.text == b"short\n":
+                        counts["ok"] += 1
+                    else:
+                        counts["bad"].append((r.status, r.text[-200:]))
+                except OSError as e:
+                    counts["bad"].append(repr(e))
+        threads = [threading.Thread(target=client) for _ in range(6)]
+        for t in threads:
+            t.start()
+        try:
+            for _ in range(5 if SLOW > 1 else 20):
+                before = counts["ok"]
+                wait_for(lambda: counts["ok"] > before + 20 or counts["bad"])
+                apps.append(new())
+                old = apps.pop(0)
+                old.terminate()
+                assert old.wait(20 * SLOW) == 0
+        finally:
+            stop.set()
+            for t in threads:
+                t.join()
+            for a in apps:
+                a.terminate()
+                a.wait()
+            listener.close()
+    assert not counts["bad"], counts["bad"][:5]

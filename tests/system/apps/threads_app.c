@@ -35,6 +35,7 @@ static int ticks(struct weir_app_req *req, const char *how)
     if (weir_app_req_header(req, "Content-Type", "text/event-stream") < 0) return 1;
     for (long i = 0; i < count; i++) {
         if (weir_app_req_printf(req, WEIR_STDOUT, "data: %ld\n\n", i) < 0) return 1;
+        weir_app_req_flush(req);
         wait_ms(ms);
     }
     return 0;
