@@ -139,6 +139,7 @@ struct weir_client_begin {
     const struct weir_pair *params; /* array and bytes are borrowed until END */
     size_t param_count;
     uint64_t body_len;              /* bytes of STDIN that will come; 0: none */
+    uint64_t data_len;              /* of DATA behind them (role FILTER) */
     bool repeatable;                /* may run twice */
     bool body_kept;                 /* the body can be given from its beginning again (after STARTED) */
     uint32_t queue_ms;              /* 0: the pool's; else at most that */
@@ -150,7 +151,8 @@ struct weir_client_begin {
  * weir_pool_refusal; WEIR_NOMEM. */
 WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
                                  struct weir_client_req **out);
-/* Takes 0..len bytes of the body; after fewer than len a ROOM follows. The stream ends by itself after body_len bytes. */
+/* Takes 0..len bytes of the body, and behind body_len of them those of DATA; after fewer than len a ROOM follows, but at the end of
+ * STDIN. The streams end by themselves after body_len and data_len bytes. */
 WEIR_CHECK int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len);
 /* Held output: WEIR_OK, WEIR_AGAIN (being loaded, or none now). */
 WEIR_CHECK int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len);

@@ -72,7 +72,7 @@ static bool has_credit(const struct weir_client_req *r)
 /* Its app cannot go on before we do: the rest of the body has not come, or the output's receiver takes nothing. */
 static bool waits_for_us(const struct weir_client_req *r)
 {
-    if (r->conn->paused || (r->sent < r->o.body_len && !r->wants_room)) return true;
+    if (r->conn->paused || (r->sent < r->o.body_len + r->o.data_len && !r->wants_room)) return true;
     return r->held && has_credit(r) && (r->conn->absorb ? r->owed : weir_spill_left(r->held)) >= r->window;
 }
 
@@ -319,11 +319,14 @@ static void set_window(struct weir_client_req *r, uint32_t window)
     r->window = window;
 }
 
-/* The whole request is written. Where END_REQUEST does not prove that the worker is free, a ping behind it will. */
-static void end_body(struct weir_client_req *r)
+/* Streams that are written whole end. Where END_REQUEST does not prove that the worker is free, a ping behind the request will. */
+static void end_streams(struct weir_client_req *r)
 {
     struct conn *k = r->conn;
-    if (weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
+    bool whole = r->sent == r->o.body_len + r->o.data_len;
+    if (r->sent == r->o.body_len && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
+    if (!whole) return;
+    if (r->o.role == WEIR_FILTER && weir_wire_server_write_end(k->wire, r->id, WEIR_DATA) < 0) k->broken = true;
     if (k->shared || !k->ep->prove || !endpoint_keeps(k->ep)) return;
     k->proving = weir_wire_server_ping(k->wire) == WEIR_OK;
 }
@@ -355,7 +358,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     r->sent = r->received = 0;
     r->owed = 0;
     r->wants_room = false;
-    if (r->o.body_len == 0) end_body(r);
+    if (r->o.body_len == 0) end_streams(r);
     conn_dirty(k);
     req_arm(r);
     r->tell_started = true;
@@ -450,7 +453,8 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
         return;
     }
     leave_slot(r, NULL, true);
-    req_end(r, WEIR_OK, WEIR_STAGE_DONE, "complete");
+    if (ev->protocol_status != WEIR_WIRE_REQUEST_COMPLETE) req_end(r, WEIR_CLOSED, WEIR_STAGE_RUN, "the application broke its answer off");
+    else req_end(r, WEIR_OK, WEIR_STAGE_DONE, "complete");
 }
 
 /* ---- body and output ---- */
@@ -468,17 +472,20 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     const void *out;
     if (r->state != REQ_RUNNING || r->aborted_us) return WEIR_CLOSED;
     if (r->tell_started) return 0; /* on another connection now: its body begins anew with STARTED */
-    if (len > r->o.body_len - r->sent) return WEIR_INVALID;
+    bool data = r->sent >= r->o.body_len; /* STDIN has ended */
+    uint64_t left = (data ? r->o.data_len : 0) + r->o.body_len - r->sent;
+    if (len > left + (data ? 0 : r->o.data_len)) return WEIR_INVALID;
+    if (len > left) len = (size_t)left;
     size_t waiting = weir_wire_server_output(k->wire, &out);
     size_t room = waiting < OUTPUT_HIGH ? OUTPUT_HIGH - waiting : 0;
     int64_t n = 0;
     if (room) {
-        n = weir_wire_server_write(k->wire, r->id, WEIR_STDIN, p, len < room ? len : room);
+        n = weir_wire_server_write(k->wire, r->id, data ? WEIR_DATA : WEIR_STDIN, p, len < room ? len : room);
         if (n < 0) return n;
     }
     r->sent += (uint64_t)n;
-    if (r->sent == r->o.body_len) {
-        end_body(r);
+    if (n && (r->sent == r->o.body_len || r->sent == r->o.body_len + r->o.data_len)) {
+        end_streams(r);
     } else if ((size_t)n < len) {
         r->wants_room = k->room_wanted = true;
     }

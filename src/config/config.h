@@ -58,10 +58,24 @@ struct weir_conf_address {
     const char *text;   /* as written: http, host and port */
     const char *socket; /* for weir_address_parse */
 };
+struct weir_conf_allow {
+    const char *user; /* who connects by a unix socket; NULL: an address */
+    bool v6;
+    uint8_t bits;     /* of the address that count */
+    uint8_t address[16];
+};
 struct weir_conf_listener {
     const char *name; /* a site's own `listen` makes one listener for each address, named by its text; shared by equal text */
     struct weir_conf_address address;
     struct weir_config_place place;
+    /* of a FastCGI one: */
+    int pool;                 /* that is published there; -1: http */
+    const char *group;        /* of its unix socket; NULL: the gateway's */
+    uint32_t mode;            /* of it [0660] */
+    struct weir_conf_allow *allow;
+    size_t allow_count;
+    uint64_t body_max;        /* STDIN and DATA of a request, each [64 MiB] */
+    uint32_t header_ms, body_ms, idle_ms, send_ms; /* PARAMS whole; a gap in the body; without a request; without taking */
 };
 
 #define WEIR_CONFIG_PAGE_MAX 32768 /* bytes of a suspended site's text or page */
@@ -155,6 +169,8 @@ struct weir_conf_pool {
     size_t env_count;
     struct weir_conf_endpoint *endpoints; /* CONNECT */
     size_t endpoint_count;
+    const char *publish;      /* listener; NULL: none */
+    struct weir_config_place publish_place;
     const char *broken;       /* not NULL: it cannot run, the reason */
     bool same;                /* all that it is made of is as it was: the machine was looked at then */
     struct weir_config_place place;
@@ -185,7 +201,7 @@ struct weir_config {
     uint32_t processes;       /* of all pools together [2000] */
     uint32_t starting;        /* that start at the same time [8] */
     uint32_t drain_ms;        /* what a gateway that was replaced has to finish [1 h] */
-    uint32_t connections;     /* HTTP connections at once [16384, bounded by RLIMIT_NOFILE] */
+    uint32_t connections;     /* connections of clients at once [16384, bounded by RLIMIT_NOFILE] */
     struct weir_conf_listener *listeners;
     size_t listener_count;
     struct weir_conf_site *sites;

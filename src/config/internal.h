@@ -158,5 +158,9 @@ void config_tenant_root(struct parser *p, const struct node *n, const char *root
 void config_set_home(struct parser *p); /* of vars.user */
 void config_site_vars(struct parser *p, const struct node *n);
 void config_read_listener(struct parser *p, const struct node *n);
+/* One address of a listener, or (name NULL) of a site's listen: its index, or -1. */
+int config_add_address(struct parser *p, const struct node *n, size_t word, const char *name);
+bool config_is_listener(const struct parser *p, struct weir_str name); /* defined, perhaps with addresses of a later version */
+void config_publish(struct parser *p);                                 /* pools onto their listeners, when all are known */
 void config_read_site(struct parser *p, const struct node *n);
 #endif

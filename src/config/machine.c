@@ -113,6 +113,15 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     else if (as_root) check_enter(r, &o->place, o->argv[0], pw);
 }
 
+static void check_listener(const struct weir_conf_listener *l, struct weir_config_report *r)
+{
+    if (l->group && !getgrnam(l->group))
+        say(r, WEIR_CONFIG_ERROR, &l->place, "create it with groupadd, or name another", "listener %s: there is no group %s", l->name, l->group);
+    for (size_t i = 0; i < l->allow_count; i++)
+        if (l->allow[i].user && !getpwnam(l->allow[i].user))
+            say(r, WEIR_CONFIG_ERROR, &l->place, "create it with useradd, or name another", "listener %s: there is no user %s", l->name, l->allow[i].user);
+}
+
 static bool loopback(const char *address)
 {
     return strncmp(address, "fastcgi://127.", 14) == 0 || strncmp(address, "fastcgi://[::1]", 15) == 0;
@@ -154,6 +163,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
                 say(report, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, o->endpoints[k].address);
     }
+    for (size_t i = 0; i < c->listener_count; i++) check_listener(&c->listeners[i], report);
     for (size_t i = 0; i < c->site_count; i++) {
         const struct weir_conf_site *s = &c->sites[i];
         for (size_t k = 0; k < s->route_count && !s->same; k++) {

@@ -284,6 +284,7 @@ static void read_all(struct parser *p)
         }
     }
     p->own_listeners = names;
+    config_publish(p);
     for (const struct node *n = p->first; n; n = n->next)
         if (node_is(n, "site")) config_read_site(p, n);
 }

@@ -199,6 +199,9 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
         o->keep_told = true;
         o->keep = true;
         if (n->count > 1) config_get_flag(p, n, 1, &o->keep);
+    } else if (node_is(n, "publish")) {
+        o->publish = config_keep(p, n->words[1].text);
+        o->publish_place = (struct weir_config_place){config_place(p, n).file, n->words[1].line, n->words[1].column};
     } else if (node_is(n, "multiplex")) {
         config_get_flag(p, n, 1, &o->multiplex_plain);
     }

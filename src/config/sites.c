@@ -1,63 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Listeners, sites and their routes. Layers: built in, defaults, the site; a route starts from its site. */
+/* Sites and their routes. Layers: built in, defaults, the site; a route starts from its site. */
 #include <stdio.h>
 
 #include "config/internal.h"
-
-/* ---- listeners ---- */
-
-static int find_listener(const struct weir_config *c, const char *text)
-{
-    for (size_t i = 0; i < c->listener_count; i++)
-        if (strcmp(c->listeners[i].address.text, text) == 0) return (int)i;
-    return -1;
-}
-
-/* One address: its listener's index, or -1. */
-static int add_address(struct parser *p, const struct node *n, size_t word, const char *name)
-{
-    struct weir_config *c = p->c;
-    struct weir_str s = n->words[word].text;
-    int have = find_listener(c, s.ptr);
-    if (have >= 0) return have;
-    static const struct {
-        const char *prefix;
-        enum weir_conf_scheme scheme;
-    } schemes[] = {{"http://", WEIR_SCHEME_HTTP}, {"https://", WEIR_SCHEME_HTTPS}, {"fastcgi://", WEIR_SCHEME_FASTCGI},
-                   {"fastcgis://", WEIR_SCHEME_FASTCGIS}, {"fastcgi+unix:", WEIR_SCHEME_FASTCGI}};
-    size_t i = 0;
-    while (i < WEIR_COUNT(schemes) && !weir_str_prefix(s, weir_cstr(schemes[i].prefix))) i++;
-    if (i == WEIR_COUNT(schemes)) {
-        config_bad(p, n, word, "is no address to listen on", "write http://*:8080 or http://127.0.0.1:8080");
-        return -1;
-    }
-    if (i != 0) {
-        config_say(p->report, WEIR_CONFIG_LATER, n, word, "use http:// for now", "%.*s: not in this version",
-                   (int)strcspn(schemes[i].prefix, ":"), schemes[i].prefix);
-        return -1;
-    }
-    struct weir_str socket = weir_str(s.ptr + 7, s.len - 7);
-    size_t colon = socket.len;
-    uint64_t port;
-    while (colon > 0 && socket.ptr[colon - 1] != ':') colon--;
-    if (colon < 2 || weir_str_u64(weir_str(socket.ptr + colon, socket.len - colon), 65535, &port) < 0) {
-        config_bad(p, n, word, "is no address to listen on", "write host and port, such as http://*:8080");
-        return -1;
-    }
-    if (c->listener_count >= p->listener_cap) return -1;
-    c->listeners[c->listener_count] = (struct weir_conf_listener){
-        .name = name ? name : config_keep(p, s),
-        .address = {.scheme = WEIR_SCHEME_HTTP, .text = config_keep(p, s), .socket = config_keep(p, socket)}, .place = config_place(p, n)};
-    return (int)c->listener_count++;
-}
-
-void config_read_listener(struct parser *p, const struct node *n)
-{
-    const char *name = config_keep(p, n->words[1].text);
-    for (const struct node *k = n->children; k; k = k->next)
-        if (!k->used && node_is(k, "address"))
-            for (size_t i = 1; i < k->count; i++) add_address(p, k, i, name);
-}
 
 /* ---- sites and routes ---- */
 
@@ -244,18 +189,18 @@ static void site_listens(struct parser *p, struct weir_conf_site *s, const struc
         bool named = false;
         for (size_t k = 0; k < c->listener_count; k++) {
             if (!is_listener(&c->listeners[k], n->words[i].text)) continue;
+            if (c->listeners[k].address.scheme != WEIR_SCHEME_HTTP && !named)
+                config_bad(p, n, i, "is a listener for FastCGI", "a pool takes it: publish NAME; a site needs http://");
             list[count++] = (int)k;
             named = true;
         }
         if (named) continue;
         if (!memchr(n->words[i].text.ptr, ':', n->words[i].text.len)) {
-            for (size_t k = 0; p->own_listeners && p->own_listeners[k]; k++)
-                if (weir_str_eq(n->words[i].text, weir_cstr(p->own_listeners[k]))) named = true; /* all its addresses come later */
-            if (!named)
+            if (!config_is_listener(p, n->words[i].text)) /* else all its addresses come later */
                 config_bad(p, n, i, "is no listener", "define it: listener NAME { address http://*:80 }, or write http://*:80");
             continue;
         }
-        int index = add_address(p, n, i, NULL);
+        int index = config_add_address(p, n, i, NULL);
         if (index >= 0) list[count++] = index;
     }
     if (config_appends(n)) {

@@ -213,7 +213,7 @@ void config_times(struct parser *p, const struct node *block, const struct confi
                                               : t->send;
         if (to) config_get_time(p, n, 1, node_is(n, "request") || node_is(n, "silent") || node_is(n, "slow") || node_is(n, "ping"), to);
         else config_say(p->report, WEIR_CONFIG_ERROR, n, 0, t->send ? "write it in the pool" : "write it in the site or the route",
-                        "\"%s\" has no meaning for a %s", n->words[0].text.ptr, t->send ? "site" : "pool");
+                        "\"%s\" has no meaning for a %s", n->words[0].text.ptr, !t->send ? "pool" : t->silent ? "site" : "listener");
     }
 }
 

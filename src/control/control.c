@@ -162,7 +162,7 @@ void logs_reopen(struct control *c)
 
 static void announce(struct control *c)
 {
-    bool web = c->conf->site_count > 0;
+    bool web = gateway_is_needed(c->conf);
     if (c->announced || (web && !(c->serving && c->serving->ready)) || !pools_all_ready(c)) return;
     c->announced = true;
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {

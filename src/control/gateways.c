@@ -40,6 +40,11 @@ static bool any_unknown(const struct control *c)
     return false;
 }
 
+bool gateway_is_needed(const struct weir_config *conf)
+{
+    return conf->site_count > 0 || conf->listener_count > 0;
+}
+
 /* ---- its link ---- */
 
 static void send_config(struct control *c, struct gateway *g)
@@ -201,7 +206,7 @@ void gateways_turn(struct control *c)
     int64_t now = now_ms();
     if (c->ending) return;
     if (next && next->ready && next->endpoints_sent) change(c, next);
-    bool wanted = c->conf->site_count && (!c->serving || c->replacing) && !coming(c) && !any_unknown(c) && !c->gateway_ordered;
+    bool wanted = gateway_is_needed(c->conf) && (!c->serving || c->replacing) && !coming(c) && !any_unknown(c) && !c->gateway_ordered;
     if (wanted && now >= c->gateway_due_ms) {
         c->gateway_ordered = true;
         root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY}, NULL, 0);
@@ -227,7 +232,7 @@ void gateways_turn(struct control *c)
 int64_t gateways_next_ms(struct control *c)
 {
     int64_t at = INT64_MAX;
-    if (c->conf->site_count && !c->serving && !coming(c) && !any_unknown(c) && !c->gateway_ordered) at = c->gateway_due_ms;
+    if (gateway_is_needed(c->conf) && !c->serving && !coming(c) && !any_unknown(c) && !c->gateway_ordered) at = c->gateway_due_ms;
     for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
         const struct gateway *g = &c->gateways[i];
         if (!g->pid) continue;

@@ -121,7 +121,8 @@ struct pool {
     int64_t changed_ms;                /* a file that it watches changed last; 0: it follows from none any more */
 };
 struct listener_fd {
-    char socket[80];
+    char socket[128], group[40];
+    uint32_t mode;  /* of a unix socket */
     int fd, code;
     uint64_t id;
     bool asked, answered;
@@ -367,6 +368,7 @@ void gateway_event(struct control *c, struct gateway *g);
 void gateway_up(struct control *c, const struct root_msg *m, int fd); /* takes fd */
 void gateway_down(struct control *c, const struct root_msg *m);
 void gateway_failed(struct control *c, const struct root_msg *m);
+bool gateway_is_needed(const struct weir_config *conf); /* sites, or pools behind other web servers */
 const char *gateway_replace(struct control *c); /* a new one takes over, and nothing is lost; NULL, or why not */
 void gateways_turn(struct control *c);
 int64_t gateways_next_ms(struct control *c);

@@ -66,10 +66,15 @@ void reload_drop_listeners(struct control *c)
     }
 }
 
-static void ask_for(struct control *c, struct listener_fd *f)
+/* A unix socket is asked for again each time: its rights are to be others, or somebody removed its name. */
+static void ask_for(struct control *c, struct listener_fd *f, const struct weir_conf_listener *l)
 {
-    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id};
-    if (f->fd >= 0 || (f->asked && !f->answered)) return;
+    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id, .flags = l->mode};
+    const char *group = l->group ? l->group : "";
+    if ((f->fd >= 0 && !l->mode) || (f->asked && !f->answered && f->mode == l->mode && strcmp(f->group, group) == 0)) return;
+    snprintf(f->group, sizeof f->group, "%s", group);
+    memcpy(m.group, f->group, sizeof m.group);
+    f->mode = l->mode;
     f->asked = true;
     f->answered = false;
     if (address_of(f, &m)) {
@@ -80,14 +85,22 @@ static void ask_for(struct control *c, struct listener_fd *f)
     f->code = EINVAL;
 }
 
+static bool same_socket(int a, int b)
+{
+    struct stat x, y;
+    return a >= 0 && b >= 0 && fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino;
+}
+
 void reload_listening(struct control *c, const struct root_msg *m, int fd)
 {
     for (size_t i = 0; i < c->listener_count; i++) {
         struct listener_fd *f = &c->listeners[i];
         if (f->id != m->unit) continue;
         f->answered = true;
-        f->fd = fd;
+        if (f->fd >= 0 && fd >= 0 && !same_socket(f->fd, fd) && named(c->conf, f)) c->config_version++; /* the gateway is given the new one */
         f->code = m->code;
+        if (fd >= 0 && f->fd >= 0) close(f->fd);
+        if (fd >= 0) f->fd = fd;
         reload_goes_on(c);
         return;
     }
@@ -149,6 +162,10 @@ static void fail(struct control *c, const char *why)
 {
     bool first = c->conf == NULL;
     forget_next(c);
+    for (size_t i = 0; !first && i < c->conf->listener_count; i++) { /* with the rights that the one in use tells */
+        struct listener_fd *f = listener_for(c, &c->conf->listeners[i]);
+        if (f) ask_for(c, f, &c->conf->listeners[i]);
+    }
     reload_drop_listeners(c);
     command_reloaded(c, why);
     if (first || c->reload_by_signal) tell(why);
@@ -188,7 +205,7 @@ static void take(struct control *c)
     c->config_version++;
     check_users(c, c->conf);
     pools_plan(c);
-    if (old && old->threads != c->conf->threads && c->conf->site_count) gateway_replace(c); /* their number is fixed for its life */
+    if (old && old->threads != c->conf->threads && gateway_is_needed(c->conf)) gateway_replace(c); /* their number is fixed for its life */
     weir_config_drop(old);
     malloc_trim(0); /* two configurations were there at once */
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
@@ -204,6 +221,19 @@ static void take(struct control *c)
     command_reloaded(c, NULL);
 }
 
+static const char *unix_trouble(int code)
+{
+    switch (code) {
+    case EADDRINUSE: return "another program answers there: stop it, or choose another path";
+    case ENOTSOCK: return "what is there is no socket: remove it, or choose another path";
+    case ELOOP: return "a name on the way is a link, or no folder: write the path without links";
+    case EPERM: return "others than root may change a folder on the way: choose one such as /run/weir";
+    case ESRCH: return "there is no such group: create it with groupadd, or name another";
+    case ENOENT: return "its folder does not exist: create it";
+    default: return strerror(code);
+    }
+}
+
 /* The listeners of the coming configuration are there, or one of them cannot be. */
 void reload_goes_on(struct control *c)
 {
@@ -216,9 +246,10 @@ void reload_goes_on(struct control *c)
         const struct weir_conf_listener *l = &c->next->listeners[i];
         const struct listener_fd *f = listener_for(c, l);
         char why[512];
-        if (f && f->fd >= 0) continue;
+        if (f && f->fd >= 0 && (!f->code || !c->conf)) continue; /* a control that was started anew takes what is there */
         snprintf(why, sizeof why, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column, l->address.text,
                  !f                        ? "there are too many listeners"
+                 : strncmp(f->socket, "unix:", 5) == 0 ? unix_trouble(f->code)
                  : f->code == EADDRINUSE   ? "the port is in use: stop the other program, or choose another port"
                  : f->code == EACCES       ? "only root may use this port: choose one above 1023"
                  : f->code == EADDRNOTAVAIL ? "this machine does not have that address"
@@ -341,11 +372,13 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
         fail(c, why[0] ? why : "weir: the configuration cannot be read\n");
         return;
     }
+    for (size_t i = 0; c->o.no_sites && i < c->next->listener_count; i++)
+        if (c->next->listeners[i].pool >= 0) say("listener %s is not open: that needs weir serve", c->next->listeners[i].name);
     if (c->o.no_sites) c->next->site_count = c->next->listener_count = 0;
     c->reloading = true;
     for (size_t i = 0; i < c->next->listener_count; i++) {
         struct listener_fd *f = listener_for(c, &c->next->listeners[i]);
-        if (f) ask_for(c, f);
+        if (f) ask_for(c, f, &c->next->listeners[i]);
     }
     reload_goes_on(c);
 }

@@ -311,7 +311,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     if (log >= 0) output_watch(c, log, name, u->pid, false);
     if (!(m->flags & 2)) return;
     unit_drain(c, u);
-    u->released = c->conf && !c->conf->site_count; /* a gateway that runs has not been told of yet */
+    u->released = c->conf && !gateway_is_needed(c->conf); /* a gateway that runs has not been told of yet */
 }
 
 void units_adopt_errors(struct control *c, const struct root_msg *m, int log)

@@ -349,11 +349,10 @@ static void put_late(struct gateway *gw, const struct late *o)
     weir_loop_wake(gw->workers[0].loop);
 }
 
-void gateway_late(struct gateway *gw, const struct exchange *ex, const struct weir_client_result *r, bool given_up)
+void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up)
 {
     struct late o = {.unit = r->endpoint_id, .inode = r->peer, .flags = given_up ? WEIR_LINK_GIVEN_UP : 0};
     char seconds[32];
-    struct weir_str method = ex->req->method, target = ex->req->target;
     snprintf(seconds, sizeof seconds, "%llu.%llu", (unsigned long long)(r->total_us / 1000000), (unsigned long long)(r->total_us / 100000 % 10));
     snprintf(o.text, sizeof o.text, "%.*s %.*s (%s s)", (int)(method.len < 16 ? method.len : 16), method.ptr,
              (int)(target.len < 180 ? target.len : 180), target.ptr, seconds);

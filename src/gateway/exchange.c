@@ -479,7 +479,7 @@ static int start_app(struct exchange *ex, const struct script *s)
         .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, &r);
     struct weir_client_begin b = {.role = WEIR_RESPONDER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms,
-                                  .request_ms = conf->request_ms, .user = ex,
+                                  .request_ms = conf->request_ms, .user = &ex->caller,
                                   .body_len = r.content_length > 0 ? (uint64_t)r.content_length : 0};
     struct weir_pair *pairs;
     int status = weir_cgi_params(&r, &ex->arena, &pairs, &b.param_count);
@@ -494,23 +494,31 @@ static int start_app(struct exchange *ex, const struct script *s)
     return weir_client_begin(ex->worker->client, ex->route->pool, &b, &ex->app);
 }
 
+int app_not_begun(int status, struct weir_pool *p, const char **why)
+{
+    switch (status) {
+    case WEIR_LIMIT: *why = "the pool's queue is full"; return 503;
+    case WEIR_REFUSED:
+        *why = weir_pool_refusal(p);
+        if (!*why) *why = "the pool takes no requests";
+        return 503;
+    case WEIR_INVALID: *why = "a parameter of the request is too large for FastCGI"; return 431;
+    default: *why = "out of memory"; return 503;
+    }
+}
+
 static void run_app(struct exchange *ex, const struct script *s)
 {
+    const char *why;
     if (!ex->route->pool) {
         exchange_fail(ex, 503, ex->route->pool_conf && ex->route->pool_conf->broken ? ex->route->pool_conf->broken
                                                                                       : "no pool serves this route");
         return;
     }
     int status = start_app(ex, s);
-    if (status == WEIR_LIMIT) {
-        exchange_fail(ex, 503, "the pool's queue is full");
-    } else if (status == WEIR_REFUSED) {
-        const char *why = weir_pool_refusal(ex->route->pool);
-        exchange_fail(ex, 503, why ? why : "the pool takes no requests");
-    } else if (status == WEIR_INVALID) {
-        exchange_fail(ex, 431, "a parameter of the request is too large for FastCGI");
-    } else if (status < 0) {
-        exchange_fail(ex, 503, "out of memory");
+    if (status < 0) {
+        int code = app_not_begun(status, ex->route->pool, &why);
+        exchange_fail(ex, code, why);
     } else if (status == 1) {
         ex->started = true;
         pump_app(ex);
@@ -825,7 +833,7 @@ static void complete(struct exchange *ex)
     exchange_finish(ex);
 }
 
-static int status_of(const struct weir_client_result *r)
+int app_failed(const struct weir_client_result *r)
 {
     switch (r->status) {
     case WEIR_LIMIT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 502;
@@ -842,9 +850,9 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
     struct weir_client_result r;
     weir_client_req_result(req, &r);
     if (r.status != WEIR_OK) {
-        if (r.status == WEIR_TIMEOUT && r.stage == WEIR_STAGE_RUN) gateway_late(ex->worker->gw, ex, &r, true);
+        if (r.status == WEIR_TIMEOUT && r.stage == WEIR_STAGE_RUN) gateway_late(ex->worker->gw, ex->req->method, ex->req->target, &r, true);
         ex->head_done = ex->head_written;
-        exchange_fail(ex, status_of(&r), r.reason);
+        exchange_fail(ex, app_failed(&r), r.reason);
         return;
     }
     if (ex->redirecting) {
@@ -869,7 +877,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
 
 void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
 {
-    struct exchange *ex = ev->user;
+    struct exchange *ex = WEIR_CONTAINER(ev->user, struct exchange, caller);
     switch (ev->type) {
     case WEIR_CLIENT_STARTED:
         ex->started = true;
@@ -878,17 +886,17 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         break;
     case WEIR_CLIENT_ROOM: pump_app(ex); break;
     case WEIR_CLIENT_OUTPUT:
-        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ex, weir_pool_name(ex->route->pool), ev->bytes);
+        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, &ex->snap->pools[ex->route->conf->pool], ev->bytes);
         else if (ev->bytes.len) app_output(ex, ev->bytes.ptr, ev->bytes.len, ev->req);
         else pull(ex);
         break;
     case WEIR_CLIENT_SLOW: {
         struct weir_client_result r;
         weir_client_req_result(ev->req, &r);
-        gateway_late(w->gw, ex, &r, false);
+        gateway_late(w->gw, ex->req->method, ex->req->target, &r, false);
         break;
     }
-    case WEIR_CLIENT_STUCK: gateway_stuck(w->gw, &ev->stuck); break;
+    case WEIR_CLIENT_STUCK: break; /* of no request */
     case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
     }
 }

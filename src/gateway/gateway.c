@@ -4,9 +4,13 @@
 #include "gateway/gateway.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
@@ -140,26 +144,70 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     worker_wake_all(gw);
 }
 
+/* Group and mode of a front's socket; 0, or an errno. */
+static int set_rights(const struct weir_conf_listener *l, const struct sockaddr_storage *at)
+{
+    const struct sockaddr_un *u = (const void *)at;
+    const struct group *gr = l->group ? getgrnam(l->group) : NULL;
+    if (at->ss_family != AF_UNIX) return 0;
+    if (l->group && !gr) return ESRCH;
+    if (gr && lchown(u->sun_path, (uid_t)-1, gr->gr_gid) < 0) return errno;
+    return fchmodat(AT_FDCWD, u->sun_path, l->mode, AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
+}
+
+static const char *listen_trouble(int error, bool local)
+{
+    if (error == ESRCH) return "there is no such group: create it with groupadd, or name another";
+    if (error != EADDRINUSE) return strerror(error);
+    return local ? "another program answers there, or what is there is no socket: choose another path"
+                 : "the port is in use: stop the other program or choose another port";
+}
+
 /* A listening socket of our own, or a copy of the one that the running snapshot has for the same address. */
 static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
 {
     struct sockaddr_storage at;
     uint32_t len;
-    int error = EINVAL;
-    for (size_t i = 0; gw->snap && i < gw->snap->conf->listener_count; i++)
-        if (strcmp(gw->snap->listeners[i].conf->address.socket, l->address.socket) == 0)
-            return dup(gw->snap->listeners[i].fd);
+    int error = 0, fd = -1;
     if (weir_address_parse(weir_cstr(l->address.socket), &at, &len) < 0) {
         fprintf(stderr, "weir: %s:%u:%u: the address %s cannot be used\n", l->place.file, l->place.line,
                 l->place.column, l->address.text);
         return -1;
     }
-    int fd = weir_open_listener(&at, len, &error);
-    if (fd < 0)
-        fprintf(stderr, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column,
-                l->address.text, error == EADDRINUSE ? "the port is in use: stop the other program or choose another port"
-                                                     : strerror(error));
-    return fd;
+    for (size_t i = 0; gw->snap && i < gw->snap->conf->listener_count && fd < 0; i++)
+        if (strcmp(gw->snap->conf->listeners[i].address.socket, l->address.socket) == 0) fd = dup(gw->snap->listeners[i].fd);
+    bool had = fd >= 0;
+    if (!had) fd = weir_open_listener(&at, len, &error);
+    if (fd >= 0) error = set_rights(l, &at);
+    if (!error) return fd;
+    fprintf(stderr, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column,
+            l->address.text, listen_trouble(error, at.ss_family == AF_UNIX));
+    if (fd >= 0 && !had) weir_close_listener(&at, len, fd);
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+static bool listens(const struct snapshot *s, const char *socket)
+{
+    for (size_t i = 0; s && i < s->conf->listener_count; i++)
+        if (strcmp(s->conf->listeners[i].address.socket, socket) == 0) return true;
+    return false;
+}
+
+/* One that `kept` has no use for. */
+static void end_listener(const struct snapshot *kept, const struct weir_conf_listener *l, int fd)
+{
+    struct sockaddr_storage at;
+    uint32_t len;
+    if (!listens(kept, l->address.socket) && weir_address_parse(weir_cstr(l->address.socket), &at, &len) == WEIR_OK) weir_close_listener(&at, len, fd);
+}
+
+/* Sockets that we made ourselves, and that the next snapshot has no use for (NULL: there is none). */
+static void end_listeners(struct gateway *gw, const struct snapshot *next)
+{
+    const struct snapshot *was = gw->snap;
+    for (size_t i = 0; was && gw->o.config_path && i < was->conf->listener_count; i++)
+        end_listener(next, &was->conf->listeners[i], was->listeners[i].fd);
 }
 
 /* What is not built, and pools that need a supervisor, are refused: a setting that does nothing is worse than none. */
@@ -196,7 +244,11 @@ static int load_file(struct gateway *gw)
         if (fds && n == conf->listener_count) {
             status = snapshot_new(&s, gw, conf, fds);
         } else {
-            while (n > 0) close(fds[--n]);
+            while (fds && n > 0) {
+                n--;
+                end_listener(gw->snap, &conf->listeners[n], fds[n]);
+                close(fds[n]);
+            }
         }
         free(fds);
     }
@@ -204,7 +256,10 @@ static int load_file(struct gateway *gw)
     weir_config_report_fini(&report);
     weir_config_sources_free(&src);
     if (conf) weir_config_drop(conf);
-    if (status == WEIR_OK) gateway_publish(gw, s);
+    if (status == WEIR_OK) {
+        end_listeners(gw, s);
+        gateway_publish(gw, s);
+    }
     return status;
 }
 
@@ -311,6 +366,7 @@ void gateway_free(struct gateway *gw)
 {
     gateway_checks_end(gw);
     for (unsigned i = 0; i < gw->thread_count; i++) worker_fini(&gw->workers[i]);
+    end_listeners(gw, NULL);
     if (gw->snap) snapshot_drop(gw->snap);
     while (gw->pools) {
         struct gateway_pool *gp = gw->pools;

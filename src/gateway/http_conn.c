@@ -76,18 +76,12 @@ static struct http_conn *conn_new(struct worker *w)
     return h;
 }
 
-static void uncount(struct worker *w)
-{
-    atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
-    if (atomic_fetch_sub(&w->gw->conn_count, 1) == 1 && w->draining) worker_wake_all(w->gw); /* it was what they waited for */
-}
-
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener)
 {
     struct http_conn *h = conn_new(w);
     if (!h) {
         weir_loop_close(w->loop, fd);
-        uncount(w);
+        worker_uncount(w);
         return;
     }
     uint32_t index = h->index, epoch = (h->epoch + 1) & 0xffffff;
@@ -124,7 +118,7 @@ void http_close(struct http_conn *h)
         exchange_gone(ex);
     }
     w->free_index[w->free_count++] = h->index;
-    uncount(w);
+    worker_uncount(w);
 }
 
 void http_dirty(struct http_conn *h)

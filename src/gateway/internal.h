@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
- * connections. exchange.c one request with its response. serve_file.c files. snapshot.c the compiled configuration.
- * logs.c what is written. check.c asks servers of others whether they answer. orders.c what people ordered. */
+ * connections. exchange.c one request with its response. front.c connections of foreign web servers,
+ * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
+ * check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -18,6 +19,7 @@
 #include "http/http.h"
 #include "loop/loop.h"
 #include "loop/spill.h"
+#include "weir/wire.h"
 
 #define MAX_WORKERS    64
 #define SCRATCH        65536
@@ -36,6 +38,9 @@ enum kind {
     KIND_LISTENER,  /* index in the snapshot's listeners */
     KIND_FILE,      /* a job of an exchange */
     KIND_BODY,      /* a job of a request body's spill */
+    KIND_FRONT,     /* a foreign web server's connection: index in its worker's table */
+    KIND_FRONT_REQ, /* timer of a request on one */
+    KIND_FRONT_BODY, /* a job of its body's spill */
     KIND_LINK,
     KIND_LOG,       /* timer: time to write the log */
     KIND_TICK,      /* timer: drain deadline, delayed state message */
@@ -61,7 +66,11 @@ struct listener {
     const struct weir_conf_listener *conf;
     int fd;                   /* owned by the snapshot */
     uint64_t id;              /* of its address: the same in the next snapshot */
-    int default_site;         /* -1: no site is here: nobody is accepted */
+    int default_site;         /* -1: no site is here */
+    struct weir_pool *pool;   /* published here; NULL: none. Without both nobody is accepted */
+    const struct weir_conf_pool *pool_conf;
+    uid_t *users;             /* who may connect by its unix socket, where the configuration names users */
+    size_t user_count;
     struct host_entry *hosts; /* open addressing, power of two */
     uint32_t host_mask;
     char address[64], port[8];
@@ -138,6 +147,13 @@ void http_arm_send(struct http_conn *h);         /* time for it to take what wai
 
 /* ---- exchanges ---- */
 
+struct app_caller { /* whose request of the client room it is */
+    bool is_front;  /* of a struct front_req; else of an exchange */
+};
+/* Why a request was not begun (weir_client_begin) or failed, as a status of HTTP. */
+int app_not_begun(int status, struct weir_pool *p, const char **why);
+int app_failed(const struct weir_client_result *r);
+
 enum answer {          /* what gives the response's content */
     ANSWER_NONE,
     ANSWER_APP,
@@ -160,6 +176,7 @@ enum { LOOKUP_AGAIN = 1 };
 int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and the answer is not in memory */
 
 struct exchange {
+    struct app_caller caller;
     struct http_conn *http;           /* NULL: the client is gone, a job still runs */
     struct worker *worker;
     struct snapshot *snap;
@@ -223,6 +240,77 @@ bool worker_denies(const struct worker *w, const struct sockaddr *peer);
 /* By an order or the configuration: true; text lives as long as this turn. */
 bool worker_suspends(const struct worker *w, const struct weir_conf_site *site, struct weir_str *text, bool *page);
 
+/* ---- fronts: foreign web servers ---- */
+
+enum front_phase {
+    FRONT_IDLE, /* no request */
+    FRONT_HEAD, /* the parameters of one are coming in */
+    FRONT_BUSY
+};
+struct front {
+    struct weir_list dirty_link;
+    struct weir_list reqs;        /* of front_req */
+    struct worker *worker;
+    struct weir_wire_app *wire;
+    struct weir_timer timer;
+    struct sockaddr_storage peer;
+    uint64_t listener;            /* id */
+    uint64_t due_ms, send_due_ms; /* time is up for a request, or for its whole head; to take what is sent; 0: none */
+    uint32_t index, epoch;
+    uint32_t req_count;           /* in reqs */
+    uint32_t full;                /* requests without credit whose bodies wait for the disk: nothing is read */
+    int fd;
+    uint8_t phase;
+    bool in_use, want_write, readable, peer_closed, broken, wants_room, close_after;
+};
+struct front_req {
+    struct app_caller caller;
+    struct weir_list link;        /* front->reqs */
+    struct worker *worker;
+    struct front *front;
+    struct snapshot *snap;
+    const struct weir_conf_listener *conf; /* NULL: its listener is not configured any more */
+    struct weir_pool *pool;
+    const struct weir_conf_pool *pool_conf;
+    char *block;                  /* the parameters' bytes */
+    struct weir_pair *params;
+    size_t param_count;
+    struct weir_spill *body, *data; /* STDIN and DATA; NULL: nothing came */
+    struct weir_client_req *app;
+    struct weir_buf err;          /* STDERR that the web server has yet to take */
+    struct weir_timer timer;
+    struct front_req *next_free;
+    uint64_t begun_us, sent, dropped, due_ms; /* due: for more of the body, or to give credit for the answer */
+    uint32_t owed[2];             /* credit for STDIN and DATA that wait for the disk */
+    uint32_t app_status;
+    int status;                   /* of an answer of ours; 0: the app's */
+    uint16_t id;
+    uint8_t role, protocol_status;
+    bool in_use, agreed, stdin_ended, data_ended, full, wants_room, err_sent, refused, not_run, ending;
+};
+/* fd was counted already, as in http_accepted. */
+void front_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
+void front_event(struct worker *w, const struct weir_event *ev);
+const struct weir_conf_listener *front_conf(const struct front *f); /* its listener's settings now */
+size_t front_room(const struct front *f);                           /* bytes of answers that its output takes */
+void front_dirty(struct front *f);                                  /* it has something to write or to read: when the turn ends */
+bool front_held_up(const struct front *f); /* nothing of it is read, for our own reasons: nobody on it is late */
+/* front_req.c */
+void front_req_begins(struct front *f, const struct weir_wire_event *ev);
+void front_req_input(struct front_req *r, enum weir_stream s, struct weir_str bytes);
+void front_req_input_ends(struct front_req *r, enum weir_stream s);
+void front_req_go_on(struct front_req *r);   /* there is room for what waits; r may be gone then */
+void front_req_aborted(struct front_req *r); /* nobody waits for it any more; it is gone */
+void front_req_free(struct front_req *r);
+void front_req_timer(struct weir_timer *t);
+void front_body_stored(struct weir_job *job);
+void front_client_event(struct worker *w, const struct weir_client_event *ev);
+void front_flush(struct front *f);
+void front_close(struct front *f);
+void front_drain(struct front *f);    /* idle ones close, the others when they are idle */
+void front_free_all(struct worker *w);
+struct weir_str front_param(const struct front_req *r, const char *name); /* the first one of this name; empty: none */
+
 /* ---- logs ---- */
 
 struct log_sink;
@@ -232,7 +320,8 @@ WEIR_CHECK int log_sink_new(struct log_sink **out, unsigned mode); /* off; mode:
 WEIR_CHECK int log_sink_set(struct log_sink *s, const char *path);
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
-void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes);
+void log_front(const struct front_req *r);
+void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str bytes);
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
 void log_flush(struct worker *w);
 void log_tick(struct worker *w);   /* the first thread, now and then: what was dropped is told */
@@ -245,6 +334,7 @@ struct accepted {
     uint32_t peer_len;
     struct sockaddr_storage peer;
     uint64_t listener;
+    bool front;
 };
 struct worker {
     struct gateway *gw;
@@ -258,6 +348,14 @@ struct worker {
     uint32_t conn_cap, conn_top;
     uint32_t *free_index;
     uint32_t free_count;
+    struct front **fronts;            /* by index, as conns */
+    uint32_t front_cap, front_top;
+    uint32_t *free_front;
+    uint32_t free_front_count;
+    struct weir_list dirty_fronts;
+    struct front_req *free_front_reqs;
+    uint32_t front_req_count;
+    uint64_t refused_at_ms;           /* somebody was not let in: told then */
     _Atomic uint32_t conn_count;      /* read by acceptors of other threads */
     _Atomic uint64_t requests;
     struct weir_list dirty;
@@ -287,6 +385,7 @@ void worker_run(struct worker *w);
 void worker_begin(struct worker *w);
 void worker_wake_all(struct gateway *gw);
 void worker_turn(struct worker *w); /* waits once, and does all that came; w->done: it was the last one */
+void worker_uncount(struct worker *w); /* a connection that was accepted is closed */
 struct weir_str worker_date(struct worker *w);
 void worker_spare(struct worker *w, struct weir_buf *b);      /* takes an empty buffer back */
 void worker_take_spare(struct worker *w, struct weir_buf *b); /* gives one to a buf without memory */
@@ -348,7 +447,7 @@ WEIR_CHECK int gateway_link_first(struct gateway *gw);         /* waits for the 
 WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
-void gateway_late(struct gateway *gw, const struct exchange *ex, const struct weir_client_result *r, bool given_up); /* any thread */
+void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up); /* any thread */
 /* check.c: the first thread's */
 WEIR_CHECK int gateway_checks_new(struct gateway *gw);
 void gateway_checks_set(struct gateway *gw, struct snapshot *s); /* another configuration is in use */

@@ -215,19 +215,16 @@ static struct weir_str log_time(struct worker *w)
     return weir_cstr(w->log_time);
 }
 
-static struct weir_str field(const struct exchange *ex, const char *name)
-{
-    const struct weir_pair *f = ex->req ? weir_http_find(ex->req->headers, ex->req->header_count, name) : NULL;
-    return f ? f->value : WEIR_STR("-");
-}
+struct access_line {
+    struct weir_str peer, method, target, protocol; /* method empty: nothing of the request is known */
+    struct weir_str referer, agent, pool, host, site, why;
+    int status;                                     /* 0: the app's, which we did not look at */
+    uint64_t sent, us;
+};
 
-static struct weir_str peer_text(const struct exchange *ex, char *out, size_t len)
+static struct weir_str at_most(struct weir_str s, size_t len)
 {
-    struct sockaddr_storage peer = {0};
-    if (!ex->http) return WEIR_STR("-");
-    memcpy(&peer, &ex->http->peer, sizeof ex->http->peer);
-    weir_address_text(&peer, out, len);
-    return weir_cstr(out);
+    return weir_str(s.ptr, s.len < len ? s.len : len);
 }
 
 /* ---- JSON ---- */
@@ -256,97 +253,130 @@ static struct weir_str utc_time(struct worker *w)
     return weir_cstr(w->utc_time);
 }
 
-static struct weir_str cut(struct weir_str s, size_t most)
+/* Of what is there; "-" is nothing. */
+static char *json_some(char *to, const char *end, struct weir_str name, struct weir_str value, size_t most)
 {
-    return s.len > most ? weir_str(s.ptr, most) : s;
-}
-
-/* A field that is there; "-" is none. */
-static char *json_field(char *to, const char *end, struct weir_str name, const struct exchange *ex, const char *header)
-{
-    const struct weir_pair *f = ex->req ? weir_http_find(ex->req->headers, ex->req->header_count, header) : NULL;
-    return f ? json_text(to, end, name, cut(f->value, 200)) : to;
+    return value.len && !weir_str_eq(value, WEIR_STR("-")) ? json_text(to, end, name, at_most(value, most)) : to;
 }
 
 /* One object; the room is enough for all of it, whatever the client sent. */
-static void access_json(struct exchange *ex)
+static size_t access_json(struct worker *w, char *to, const struct access_line *l)
 {
-    struct worker *w = ex->worker;
-    char peer[INET6_ADDRSTRLEN + 8];
-    char *to = weir_buf_room(&w->log_buf, JSON_MAX);
-    if (!to) return;
     char *p = to;
     const char *end = to + JSON_MAX - 16;
     p = json_text(p, end, WEIR_STR("{\"time\":\""), utc_time(w));
-    p = json_text(p, end, WEIR_STR(",\"address\":\""), peer_text(ex, peer, sizeof peer));
-    if (ex->req) {
-        p = json_text(p, end, WEIR_STR(",\"method\":\""), cut(ex->req->method, 32));
-        p = json_text(p, end, WEIR_STR(",\"target\":\""), cut(ex->req->target, 600));
-        p = json_text(p, end, WEIR_STR(",\"protocol\":\""), ex->req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0"));
-        p = json_text(p, end, WEIR_STR(",\"host\":\""), cut(ex->req->host, 255));
-    }
-    if (ex->site && ex->site->conf->name_count) p = json_text(p, end, WEIR_STR(",\"site\":\""), weir_cstr(ex->site->conf->names[0]));
-    p = json_number(p, end, WEIR_STR(",\"status\":"), (uint64_t)ex->status);
-    p = json_number(p, end, WEIR_STR(",\"bytes\":"), ex->sent);
-    p = json_number(p, end, WEIR_STR(",\"us\":"), w->loop->now_us - ex->begun_us);
-    if (ex->route && ex->route->pool_conf) p = json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(ex->route->pool_conf->name));
-    p = json_field(p, end, WEIR_STR(",\"referer\":\""), ex, "Referer");
-    p = json_field(p, end, WEIR_STR(",\"agent\":\""), ex, "User-Agent");
-    if (ex->why) p = json_text(p, end, WEIR_STR(",\"why\":\""), cut(weir_cstr(ex->why), 200));
+    p = json_some(p, end, WEIR_STR(",\"address\":\""), l->peer, 64);
+    p = json_some(p, end, WEIR_STR(",\"method\":\""), l->method, 32);
+    p = json_some(p, end, WEIR_STR(",\"target\":\""), l->target, 600);
+    p = json_some(p, end, WEIR_STR(",\"protocol\":\""), l->protocol, 20);
+    p = json_some(p, end, WEIR_STR(",\"host\":\""), l->host, 255);
+    p = json_some(p, end, WEIR_STR(",\"site\":\""), l->site, 255);
+    if (l->status) p = json_number(p, end, WEIR_STR(",\"status\":"), (uint64_t)l->status);
+    p = json_number(p, end, WEIR_STR(",\"bytes\":"), l->sent);
+    p = json_number(p, end, WEIR_STR(",\"us\":"), l->us);
+    p = json_some(p, end, WEIR_STR(",\"pool\":\""), l->pool, 64);
+    p = json_some(p, end, WEIR_STR(",\"referer\":\""), l->referer, 200);
+    p = json_some(p, end, WEIR_STR(",\"agent\":\""), l->agent, 200);
+    p = json_some(p, end, WEIR_STR(",\"why\":\""), l->why, 200);
     *p++ = '}';
     *p++ = '\n';
-    weir_buf_added(&w->log_buf, (size_t)(p - to));
+    return (size_t)(p - to);
+}
+
+/* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
+static size_t access_combined(struct worker *w, char *to, const struct access_line *l)
+{
+    char *p = to;
+    const char *end = to + LINE_MAX_ - 1;
+    p = text(p, end, l->peer);
+    p = text(p, end, WEIR_STR(" - - ["));
+    p = text(p, end, log_time(w));
+    p = text(p, end, WEIR_STR("] \""));
+    if (l->method.len) {
+        p = escaped(p, end, at_most(l->method, 100));
+        *p++ = ' ';
+        p = escaped(p, end, at_most(l->target, 600));
+        *p++ = ' ';
+        p = escaped(p, end, at_most(l->protocol, 20));
+    } else {
+        *p++ = '-';
+    }
+    p = text(p, end, WEIR_STR("\" "));
+    p = l->status ? number(p, end, (uint64_t)l->status) : text(p, end, WEIR_STR("-"));
+    p = text(p, end, WEIR_STR(" "));
+    p = number(p, end, l->sent);
+    p = text(p, end, WEIR_STR(" \""));
+    p = escaped(p, end, at_most(l->referer, 200));
+    p = text(p, end, WEIR_STR("\" \""));
+    p = escaped(p, end, at_most(l->agent, 200));
+    p = text(p, end, WEIR_STR("\" "));
+    p = number(p, end, l->us);
+    p = text(p, end, WEIR_STR(" "));
+    p = text(p, end, l->pool);
+    *p++ = '\n';
+    return (size_t)(p - to);
+}
+
+static void access_line(struct worker *w, const struct access_line *l)
+{
+    bool json = w->snap->conf->log_json;
+    char *to = weir_buf_room(&w->log_buf, json ? JSON_MAX : LINE_MAX_);
+    if (!to) return;
+    weir_buf_added(&w->log_buf, json ? access_json(w, to, l) : access_combined(w, to, l));
     if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
     else arm(w);
 }
 
-/* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
+static struct weir_str field(const struct exchange *ex, const char *name)
+{
+    const struct weir_pair *f = ex->req ? weir_http_find(ex->req->headers, ex->req->header_count, name) : NULL;
+    return f ? f->value : WEIR_STR("-");
+}
+
+static struct weir_str peer_text(const struct exchange *ex, char *out, size_t len)
+{
+    struct sockaddr_storage peer = {0};
+    if (!ex->http) return WEIR_STR("-");
+    memcpy(&peer, &ex->http->peer, sizeof ex->http->peer);
+    weir_address_text(&peer, out, len);
+    return weir_cstr(out);
+}
+
 void log_access(struct exchange *ex)
 {
     struct worker *w = ex->worker;
     char peer[INET6_ADDRSTRLEN + 8];
     if (!is_on(w->gw->access_log) || (ex->route && !ex->route->conf->log)) return;
-    if (w->snap->conf->log_json) {
-        access_json(ex);
-        return;
-    }
-    char *to = weir_buf_room(&w->log_buf, LINE_MAX_);
-    if (!to) return;
-    char *p = to;
-    const char *end = to + LINE_MAX_ - 1;
-    p = text(p, end, peer_text(ex, peer, sizeof peer));
-    p = text(p, end, WEIR_STR(" - - ["));
-    p = text(p, end, log_time(w));
-    p = text(p, end, WEIR_STR("] \""));
+    struct access_line l = {.peer = peer_text(ex, peer, sizeof peer), .status = ex->status, .sent = ex->sent, .us = w->loop->now_us - ex->begun_us,
+                            .referer = field(ex, "Referer"), .agent = field(ex, "User-Agent"), .why = ex->why ? weir_cstr(ex->why) : WEIR_STR(""),
+                            .pool = ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"),
+                            .site = ex->site && ex->site->conf->name_count ? weir_cstr(ex->site->conf->names[0]) : WEIR_STR("")};
     if (ex->req) {
-        struct weir_str target = ex->req->target;
-        if (target.len > 600) target.len = 600;
-        p = escaped(p, end, ex->req->method);
-        *p++ = ' ';
-        p = escaped(p, end, target);
-        p = text(p, end, ex->req->minor ? WEIR_STR(" HTTP/1.1") : WEIR_STR(" HTTP/1.0"));
-    } else {
-        *p++ = '-';
+        l.method = ex->req->method;
+        l.target = ex->req->target;
+        l.host = ex->req->host;
+        l.protocol = ex->req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0");
     }
-    p = text(p, end, WEIR_STR("\" "));
-    p = number(p, end, (uint64_t)ex->status);
-    p = text(p, end, WEIR_STR(" "));
-    p = number(p, end, ex->sent);
-    p = text(p, end, WEIR_STR(" \""));
-    struct weir_str referer = field(ex, "Referer"), agent = field(ex, "User-Agent");
-    if (referer.len > 200) referer.len = 200;
-    if (agent.len > 200) agent.len = 200;
-    p = escaped(p, end, referer);
-    p = text(p, end, WEIR_STR("\" \""));
-    p = escaped(p, end, agent);
-    p = text(p, end, WEIR_STR("\" "));
-    p = number(p, end, w->loop->now_us - ex->begun_us);
-    p = text(p, end, WEIR_STR(" "));
-    p = text(p, end, ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"));
-    *p++ = '\n';
-    weir_buf_added(&w->log_buf, (size_t)(p - to));
-    if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
-    else arm(w);
+    access_line(w, &l);
+}
+
+static struct weir_str param(const struct front_req *r, const char *name)
+{
+    struct weir_str s = front_param(r, name);
+    return s.len ? s : WEIR_STR("-");
+}
+
+void log_front(const struct front_req *r)
+{
+    struct worker *w = r->worker;
+    char peer[INET6_ADDRSTRLEN + 8] = "-";
+    if (!is_on(w->gw->access_log)) return;
+    if (r->front && r->front->peer.ss_family != AF_UNIX) weir_address_text(&r->front->peer, peer, sizeof peer);
+    struct access_line l = {.peer = weir_cstr(peer), .method = param(r, "REQUEST_METHOD"), .target = param(r, "REQUEST_URI"),
+                            .protocol = param(r, "SERVER_PROTOCOL"), .host = param(r, "HTTP_HOST"), .status = r->status, .sent = r->sent, .us = w->loop->now_us - r->begun_us,
+                            .referer = param(r, "HTTP_REFERER"), .agent = param(r, "HTTP_USER_AGENT"),
+                            .pool = r->pool_conf ? weir_cstr(r->pool_conf->name) : WEIR_STR("-")};
+    access_line(w, &l);
 }
 
 static void error_line(struct worker *w, struct weir_str head, struct weir_str line)
@@ -369,12 +399,12 @@ static void tell_dropped(struct worker *w, struct gateway_pool *gp)
 }
 
 /* So many lines a second of each pool, on all threads together; a long one counts as several. */
-static bool may_log(struct worker *w, const struct exchange *ex, size_t len)
+static bool may_log(struct worker *w, const struct snapshot_pool *pool, size_t len)
 {
-    struct gateway_pool *gp = ex->route->conf->pool >= 0 ? ex->snap->pools[ex->route->conf->pool].in : NULL;
-    uint32_t rate = ex->route->pool_conf ? ex->route->pool_conf->log_rate : 0;
+    struct gateway_pool *gp = pool->in;
+    uint32_t rate = pool->conf->log_rate;
     int64_t now = w->loop->unix_seconds;
-    if (!gp || !rate) return true;
+    if (!rate) return true;
     if (atomic_exchange_explicit(&gp->log_second, now, memory_order_relaxed) != now) {
         atomic_store_explicit(&gp->log_lines, 0, memory_order_relaxed);
         tell_dropped(w, gp);
@@ -414,19 +444,19 @@ static void app_line(struct worker *w, const char *pool, const char *where, stru
     arm(w);
 }
 
-void log_app_stderr(struct worker *w, const struct exchange *ex, const char *pool, struct weir_str bytes)
+void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str bytes)
 {
     char head[240], where[128] = "";
-    if (ex->app) weir_client_req_where(ex->app, where, sizeof where);
-    int n = snprintf(head, sizeof head, "[%s %s] ", pool, where[0] ? where : "-");
+    weir_client_req_where(req, where, sizeof where);
+    int n = snprintf(head, sizeof head, "[%s %s] ", pool->conf->name, where[0] ? where : "-");
     struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
     if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;
     while (bytes.len) { /* a line each */
         const char *nl = memchr(bytes.ptr, '\n', bytes.len);
         size_t len = nl ? (size_t)(nl - bytes.ptr) : bytes.len;
         struct weir_str line = weir_str(bytes.ptr, len > 900 ? 900 : len);
-        if (line.len && may_log(w, ex, line.len)) {
-            if (is_on(w->gw->app_log)) app_line(w, pool, where, line);
+        if (line.len && may_log(w, pool, line.len)) {
+            if (is_on(w->gw->app_log)) app_line(w, pool->conf->name, where, line);
             else error_line(w, prefix, line);
         }
         len += nl != NULL;

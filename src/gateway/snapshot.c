@@ -3,6 +3,7 @@
  * the one that it began with. */
 #include <ctype.h>
 #include <errno.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -33,6 +34,22 @@ static bool serves(const struct weir_conf_site *site, int listener)
     return false;
 }
 
+/* Users that may connect to a front's unix socket, by their numbers now. One that does not exist admits nobody. */
+static int find_users(struct listener *l)
+{
+    const struct weir_conf_listener *conf = l->conf;
+    size_t named = 0;
+    l->users = calloc(conf->allow_count + 1, sizeof *l->users);
+    if (!l->users) return WEIR_NOMEM;
+    for (size_t i = 0; i < conf->allow_count; i++) {
+        if (!conf->allow[i].user) continue;
+        const struct passwd *pw = getpwnam(conf->allow[i].user);
+        l->users[named++] = pw ? pw->pw_uid : (uid_t)-1;
+    }
+    l->user_count = named;
+    return WEIR_OK;
+}
+
 static int listener_init(struct listener *l, const struct weir_config *conf, int index, int fd)
 {
     size_t names = 0;
@@ -40,6 +57,7 @@ static int listener_init(struct listener *l, const struct weir_config *conf, int
     l->fd = fd;
     l->id = weir_hash(weir_cstr(l->conf->address.socket));
     l->default_site = -1;
+    if (find_users(l) < 0) return WEIR_NOMEM;
     struct sockaddr_storage at = {0};
     socklen_t len = sizeof at;
     if (getsockname(fd, (struct sockaddr *)&at, &len) < 0) at.ss_family = AF_UNSPEC;
@@ -105,6 +123,7 @@ static void snapshot_free(struct snapshot *s)
     for (size_t i = 0; s->listeners && i < s->conf->listener_count; i++) {
         if (s->listeners[i].fd >= 0) close(s->listeners[i].fd);
         free(s->listeners[i].hosts);
+        free(s->listeners[i].users);
     }
     for (size_t i = 0; s->pools && i < s->conf->pool_count; i++)
         if (s->pools[i].in) gateway_pool_drop(s->gw, s->pools[i].in);
@@ -139,6 +158,12 @@ int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *
         s->pools[i].conf = &conf->pools[i];
         s->pools[i].in = gateway_pool(gw, &conf->pools[i]);
         if (!s->pools[i].in) bad = true;
+    }
+    for (size_t i = 0; !bad && i < conf->listener_count; i++) {
+        int pool = conf->listeners[i].pool;
+        if (pool < 0) continue;
+        s->listeners[i].pool = s->pools[pool].in->pool;
+        s->listeners[i].pool_conf = s->pools[pool].conf;
     }
     for (size_t i = 0; !bad && i < conf->site_count; i++)
         if (site_init(s, &s->sites[i], &conf->sites[i]) < 0) bad = true;

@@ -17,6 +17,7 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     w->index = index;
     w->random.state = 0x1234567u + index * 7919u + (uint64_t)getpid();
     weir_list_init(&w->dirty);
+    weir_list_init(&w->dirty_fronts);
     pthread_mutex_init(&w->inbox_lock, NULL);
     w->scratch = malloc(SCRATCH);
     if (!w->scratch) return WEIR_NOMEM;
@@ -40,10 +41,12 @@ static void free_exchanges(struct worker *w)
 void worker_fini(struct worker *w)
 {
     for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
+    for (uint32_t i = 0; i < w->front_top; i++) front_close(w->fronts[i]);
     log_flush(w);
     weir_client_free(w->client);
     if (w->loop) weir_loop_free(w->loop); /* ends the helper behind its last job */
     free_exchanges(w);
+    front_free_all(w);
     for (uint32_t i = 0; i < w->conn_top; i++) {
         weir_http1_free(w->conns[i]->parser);
         free(w->conns[i]);
@@ -81,13 +84,18 @@ void worker_take_spare(struct worker *w, struct weir_buf *b)
 
 /* ---- accepting ---- */
 
+static bool is_open(const struct listener *l)
+{
+    return l->default_site >= 0 || l->pool;
+}
+
 static void set_accepting(struct worker *w, bool on)
 {
     if (w->accepting == on) return;
     w->accepting = on;
     for (uint32_t i = 0; i < w->snap->conf->listener_count; i++) {
         struct weir_ident id = {.kind = KIND_LISTENER, .index = i, .epoch = (uint32_t)w->snap->version & 0xffffff};
-        if (w->snap->listeners[i].default_site < 0) continue;
+        if (!is_open(&w->snap->listeners[i])) continue;
         if (on) {
             if (weir_loop_add(w->loop, w->snap->listeners[i].fd, id, true) < 0)
                 log_error(w, "cannot watch the listener %s", w->snap->listeners[i].conf->address.text);
@@ -122,47 +130,55 @@ static struct worker *choose_worker(struct worker *w)
     return to;
 }
 
+void worker_uncount(struct worker *w)
+{
+    atomic_fetch_sub_explicit(&w->conn_count, 1, memory_order_relaxed);
+    if (atomic_fetch_sub(&w->gw->conn_count, 1) == 1 && w->draining) worker_wake_all(w->gw); /* it was what they waited for */
+}
+
 /* False: it has enough to do, or ends. */
-static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len, uint64_t listener)
+static bool hand_over(struct worker *to, const struct accepted *a)
 {
     pthread_mutex_lock(&to->inbox_lock);
     bool room = !to->inbox_closed && to->inbox_count < WEIR_COUNT(to->inbox);
-    if (room) {
-        to->inbox[to->inbox_count++] =
-            (struct accepted){.fd = fd, .peer_len = peer_len, .peer = *peer, .listener = listener};
-    }
+    if (room) to->inbox[to->inbox_count++] = *a;
     pthread_mutex_unlock(&to->inbox_lock);
     if (room) weir_loop_wake(to->loop);
     return room;
 }
 
+static void begin_conn(struct worker *w, const struct accepted *a)
+{
+    if (a->front) front_accepted(w, a->fd, &a->peer, a->listener);
+    else http_accepted(w, a->fd, &a->peer, a->listener);
+}
+
 /* False: there is none, or no room for it. */
 static bool accept_one(struct worker *w, const struct listener *l)
 {
-    struct sockaddr_storage peer;
-    uint32_t peer_len;
+    struct accepted a = {.listener = l->id, .front = l->pool != NULL};
     if (atomic_load(&w->gw->conn_count) >= atomic_load(&w->gw->conn_max)) {
         pause_accepting(w);
         return false;
     }
-    int fd = weir_loop_accept(w->loop, l->fd, &peer, &peer_len);
-    if (fd == WEIR_AGAIN) return false;
-    if (fd < 0) {
+    a.fd = weir_loop_accept(w->loop, l->fd, &a.peer, &a.peer_len);
+    if (a.fd == WEIR_AGAIN) return false;
+    if (a.fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
         return false;
     }
-    if (worker_denies(w, (struct sockaddr *)&peer)) {
-        weir_loop_close(w->loop, fd);
+    if (worker_denies(w, (struct sockaddr *)&a.peer)) {
+        weir_loop_close(w->loop, a.fd);
         return true;
     }
     if (atomic_fetch_add(&w->gw->conn_count, 1) == 0) weir_loop_wake(w->gw->workers[0].loop); /* it tells control */
     struct worker *to = choose_worker(w);
-    if (to != w && !hand_over(to, fd, &peer, peer_len, l->id)) { /* it has enough to do */
+    if (to != w && !hand_over(to, &a)) { /* it has enough to do */
         atomic_fetch_sub_explicit(&to->conn_count, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&w->conn_count, 1, memory_order_relaxed);
         to = w;
     }
-    if (to == w) http_accepted(w, fd, &peer, l->id);
+    if (to == w) begin_conn(w, &a);
     return true;
 }
 
@@ -177,7 +193,7 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
 static void accept_last(struct worker *w)
 {
     for (size_t i = 0; i < w->snap->conf->listener_count; i++)
-        while (w->snap->listeners[i].default_site >= 0 && accept_one(w, &w->snap->listeners[i])) {}
+        while (is_open(&w->snap->listeners[i]) && accept_one(w, &w->snap->listeners[i])) {}
 }
 
 /* Nobody hands it anything any more; false: there is something. */
@@ -198,7 +214,7 @@ static void take_inbox(struct worker *w)
         if (some) a = w->inbox[--w->inbox_count];
         pthread_mutex_unlock(&w->inbox_lock);
         if (!some) return;
-        http_accepted(w, a.fd, &a.peer, a.listener);
+        begin_conn(w, &a);
     }
 }
 
@@ -227,6 +243,7 @@ static void begin_drain(struct worker *w)
     w->draining = true;
     set_accepting(w, false);
     w->hurries = !atomic_load(&w->gw->leaves);
+    for (uint32_t i = 0; i < w->front_top; i++) front_drain(w->fronts[i]);
     if (!w->hurries) {
         accept_last(w);
         return;
@@ -258,8 +275,10 @@ static void tick(struct worker *w)
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
     uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */
-    if (w->draining && until && weir_loop_now_ms(w->loop) >= until)
+    if (w->draining && until && weir_loop_now_ms(w->loop) >= until) {
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
+        for (uint32_t i = 0; i < w->front_top; i++) front_close(w->fronts[i]);
+    }
     uint32_t ms = w->hurries || (!w->accepting && !w->draining) ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
     weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + ms);
 }
@@ -286,6 +305,9 @@ static void dispatch(struct worker *w, const struct weir_event *ev)
     case KIND_LISTENER: accept_some(w, ev); break;
     case KIND_FILE: exchange_file_done(WEIR_CONTAINER(ev->ptr, struct exchange, job)); break;
     case KIND_BODY: exchange_body_stored(ev->ptr); break;
+    case KIND_FRONT: front_event(w, ev); break;
+    case KIND_FRONT_REQ: front_req_timer(ev->ptr); break;
+    case KIND_FRONT_BODY: front_body_stored(ev->ptr); break;
     case KIND_LOG: log_flush(w); break;
     case KIND_TICK: tick(w); break;
     case KIND_LINK: gateway_main_event(w->gw, ev); break;
@@ -300,7 +322,35 @@ static void dispatch(struct worker *w, const struct weir_event *ev)
 static void client_events(struct worker *w)
 {
     struct weir_client_event cev;
-    while (weir_client_next(w->client, &cev) == WEIR_OK) exchange_client_event(w, &cev);
+    while (weir_client_next(w->client, &cev) == WEIR_OK) {
+        const struct app_caller *caller = cev.user;
+        if (cev.type == WEIR_CLIENT_STUCK) gateway_stuck(w->gw, &cev.stuck);
+        else if (caller->is_front) front_client_event(w, &cev);
+        else exchange_client_event(w, &cev);
+    }
+}
+
+static void flush_clients(struct worker *w)
+{
+    struct weir_list now;
+    weir_list_init(&now);
+    weir_list_splice(&now, &w->dirty);
+    while (!weir_list_empty(&now)) {
+        struct http_conn *h = WEIR_CONTAINER(now.next, struct http_conn, dirty_link);
+        weir_list_remove(&h->dirty_link);
+        http_flush(h);
+    }
+    weir_list_splice(&now, &w->dirty_fronts);
+    while (!weir_list_empty(&now)) {
+        struct front *f = WEIR_CONTAINER(now.next, struct front, dirty_link);
+        weir_list_remove(&f->dirty_link);
+        front_flush(f);
+    }
+}
+
+static bool clients_wait(const struct worker *w)
+{
+    return !weir_list_empty(&w->dirty) || !weir_list_empty(&w->dirty_fronts);
 }
 
 /* What the turn made leaves: first to the apps, which can begin, then to the clients. Each client once in a round: one that
@@ -308,18 +358,11 @@ static void client_events(struct worker *w)
 static void end_turn(struct worker *w)
 {
     for (int round = 0; round < TURN_ROUNDS; round++) {
-        struct weir_list now;
         client_events(w);
         weir_client_flush(w->client);
-        weir_list_init(&now);
-        weir_list_splice(&now, &w->dirty);
-        while (!weir_list_empty(&now)) {
-            struct http_conn *h = WEIR_CONTAINER(now.next, struct http_conn, dirty_link);
-            weir_list_remove(&h->dirty_link);
-            http_flush(h);
-        }
+        flush_clients(w);
         weir_client_flush(w->client);
-        if (!weir_client_busy(w->client) && weir_list_empty(&w->dirty)) return;
+        if (!weir_client_busy(w->client) && !clients_wait(w)) return;
     }
 }
 
@@ -339,7 +382,7 @@ void worker_begin(struct worker *w)
 void worker_turn(struct worker *w)
 {
     struct weir_event ev[88]; /* a small batch, 66 descriptors: what it touches stays in the cache */
-    int64_t wait = weir_list_empty(&w->dirty) ? weir_client_next_us(w->client) : 0, check = w->index == 0 ? gateway_checks_next_us(w->gw) : -1;
+    int64_t wait = clients_wait(w) ? 0 : weir_client_next_us(w->client), check = w->index == 0 ? gateway_checks_next_us(w->gw) : -1;
     int n = weir_loop_wait(w->loop, ev, (int)WEIR_COUNT(ev), check >= 0 && (wait < 0 || check < wait) ? check : wait);
     weir_client_turn(w->client);
     for (int i = 0; i < n; i++) {

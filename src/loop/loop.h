@@ -175,8 +175,10 @@ WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file
 /* Waits until all is written, for a thread that may; gives up on errors: a full disk, a closed pipe, a terminal that is gone stop nobody. */
 void weir_write_log(int fd, const char *p, size_t len);
 WEIR_CHECK int weir_open_temp(const char *dir);                    /* unlinked, mode 0600 (O_TMPFILE, else a random name removed) */
-/* A listening socket; backlog 4096. unix: the path is removed first if nothing answers there. */
+/* A listening socket; backlog 4096. unix: a dead socket at the path is removed first; mode 0600. */
 WEIR_CHECK int weir_open_listener(const struct sockaddr_storage *at, uint32_t len, int *error);
+/* Ends it for everybody who holds it, and removes a unix one's name; fd stays the caller's to close. */
+void weir_close_listener(const struct sockaddr_storage *at, uint32_t len, int fd);
 int weir_open_unix_diag(void);                                     /* netlink for accepted(); WEIR_SYSTEM where absent */
 /* "unix:/path", "fastcgi://ADDRESS:port", "ADDRESS:port", "[v6]:port", "*:port" -> sockaddr. WEIR_INVALID. */
 WEIR_CHECK int weir_address_parse(struct weir_str text, struct sockaddr_storage *out, uint32_t *len);

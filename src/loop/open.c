@@ -248,12 +248,12 @@ int weir_open_temp(const char *dir)
 /* A socket file nobody listens on is removed, one that answers is left alone. */
 static void remove_dead_socket(const struct sockaddr_storage *at, uint32_t len)
 {
+    const struct sockaddr_un *u = (const void *)at;
+    struct stat st;
+    if (lstat(u->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode)) return;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return;
-    if (connect(fd, (const struct sockaddr *)at, len) < 0 && errno == ECONNREFUSED) {
-        const struct sockaddr_un *u = (const void *)at;
-        unlink(u->sun_path);
-    }
+    if (connect(fd, (const struct sockaddr *)at, len) < 0 && errno == ECONNREFUSED) unlink(u->sun_path);
     close(fd);
 }
 
@@ -267,6 +267,7 @@ int weir_open_listener(const struct sockaddr_storage *at, uint32_t len, int *err
     }
     if (at->ss_family == AF_UNIX) {
         remove_dead_socket(at, len);
+        fchmod(fd, 0600); /* nobody connects before its owner has set what it is to be */
     } else {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -278,6 +279,12 @@ int weir_open_listener(const struct sockaddr_storage *at, uint32_t len, int *err
         return WEIR_SYSTEM;
     }
     return fd;
+}
+
+void weir_close_listener(const struct sockaddr_storage *at, uint32_t len, int fd)
+{
+    shutdown(fd, SHUT_RDWR); /* whoever still holds it */
+    if (at->ss_family == AF_UNIX) remove_dead_socket(at, len);
 }
 
 /* ---- addresses ---- */

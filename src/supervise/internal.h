@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* supervise: what the files of the root part share. libc only; one thread; no configuration, no JSON, no network bytes, no
- * output of apps. root.c: the loop; unit.c: starting what runs; keeper.c: the process above each unit. */
+ * output of apps. root.c: the loop; unit.c: starting what runs; public.c: sockets for web
+ * servers; keeper.c: the process above each unit. */
 #ifndef WEIR_SUPERVISE_INTERNAL_H
 #define WEIR_SUPERVISE_INTERNAL_H
 
@@ -111,6 +112,16 @@ struct spec {
 };
 int spec_read(int memfd, struct spec *out); /* 0, or an errno */
 void spec_free(struct spec *s);
+
+/* ---- public.c ---- */
+/* A listening socket for others at an absolute path, owned by `owner` and this group (empty: owner's): a descriptor, or -errno:
+ * EADDRINUSE: somebody answers there; ENOTSOCK: something that is no socket is there; ELOOP: a name on the way is a link, or no
+ * folder; EPERM: somebody else may change a folder on the way; ESRCH: no such group. */
+int public_socket(const char *path, const struct identity *owner, const char *group, mode_t mode);
+/* Of one that listens: 0, or an errno. */
+int public_socket_rights(const char *path, const struct identity *owner, const char *group, mode_t mode);
+/* Removes its name, when nobody listens on it any more (it was shut down). */
+void public_socket_end(const char *path);
 
 /* ---- keeper.c ---- */
 struct keeper_msg { /* keeper -> root, and root -> keeper */

@@ -16,7 +16,9 @@
 
 enum root_kind {
     /* control -> root */
-    ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor */
+    ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor. A unix socket
+                        (front): group (empty: the gateway's) and, in flags, mode; set anew on one that is held; made anew
+                        if its name is gone */
     ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, both to read, a file for the program
                         (ROOT_SPEC_FPM); answer STARTED or FAILED */
     ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */

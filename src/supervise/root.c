@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -435,14 +436,54 @@ static void from_keeper(struct root *r, struct unit *u)
 
 /* ---- listening sockets ---- */
 
+/* The path of a unix socket's address; NULL: it is none. */
+static const char *unix_path(const unsigned char *address, uint32_t len)
+{
+    const struct sockaddr_un *u = (const void *)address;
+    if (u->sun_family != AF_UNIX || len > sizeof *u || len <= offsetof(struct sockaddr_un, sun_path)) return NULL;
+    return memchr(u->sun_path, 0, len - offsetof(struct sockaddr_un, sun_path)) ? u->sun_path : NULL;
+}
+
+static void hold(struct root *r, const struct root_msg *m, int fd)
+{
+    struct held *h = &r->listeners[r->listener_count++];
+    h->fd = fd;
+    h->len = m->address_len;
+    memcpy(h->address, m->address, m->address_len);
+}
+
+/* A front's: made, or its rights are set anew. Made anew if somebody removed its name. */
+static void listen_unix(struct root *r, const struct root_msg *m, const char *path, struct held *h, int *fd, int *code)
+{
+    mode_t mode = m->flags & 0666;
+    *code = h ? public_socket_rights(path, &r->gateway_who, m->group, mode) : 0;
+    if (h && *code != ENOENT) return; /* it is given with the trouble: it listens all the same */
+    int made = h || r->listener_count < ROOT_LISTENERS_MAX ? public_socket(path, &r->gateway_who, m->group, mode) : -EMFILE;
+    *code = made < 0 ? -made : 0;
+    if (made < 0) return;
+    *fd = made;
+    if (!h) {
+        hold(r, m, made);
+        return;
+    }
+    shutdown(h->fd, SHUT_RDWR);
+    close(h->fd);
+    h->fd = made;
+}
+
 static void do_listen(struct root *r, const struct root_msg *m)
 {
     struct root_msg answer = {.kind = ROOT_LISTENING, .unit = m->unit};
     int fd = -1, one = 1, zero = 0;
     sa_family_t family = ((const struct sockaddr *)(const void *)m->address)->sa_family;
+    struct held *have = NULL;
     for (size_t i = 0; i < r->listener_count; i++)
-        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) fd = r->listeners[i].fd;
-    if (fd < 0 && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (family == AF_INET || family == AF_INET6)) {
+        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) have = &r->listeners[i];
+    if (have) fd = have->fd;
+    const char *path = unix_path(m->address, m->address_len);
+    if (path) {
+        listen_unix(r, m, path, have, &fd, &answer.code);
+    } else if (fd < 0 && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (family == AF_INET || family == AF_INET6)) {
         fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd >= 0) {
             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -454,10 +495,7 @@ static void do_listen(struct root *r, const struct root_msg *m)
             if (fd >= 0) close(fd);
             fd = -1;
         } else {
-            struct held *h = &r->listeners[r->listener_count++];
-            h->fd = fd;
-            h->len = m->address_len;
-            memcpy(h->address, m->address, m->address_len);
+            hold(r, m, fd);
         }
     } else if (fd < 0) {
         answer.code = EINVAL;
@@ -477,14 +515,21 @@ static void do_control_socket(struct root *r)
     tell(r, answer, r->control_socket);
 }
 
+static void end_listener(struct root *r, struct held *h)
+{
+    const char *path = unix_path(h->address, h->len);
+    shutdown(h->fd, SHUT_RDWR); /* at once, whoever still holds it */
+    close(h->fd);
+    if (path) public_socket_end(path);
+    *h = r->listeners[--r->listener_count];
+}
+
 static void do_unlisten(struct root *r, const struct root_msg *m)
 {
     for (size_t i = 0; i < r->listener_count; i++) {
         struct held *h = &r->listeners[i];
         if (h->len != m->address_len || memcmp(h->address, m->address, h->len) != 0) continue;
-        shutdown(h->fd, SHUT_RDWR); /* at once, whoever still holds it */
-        close(h->fd);
-        *h = r->listeners[--r->listener_count];
+        end_listener(r, h);
         return;
     }
 }
@@ -928,6 +973,7 @@ int main(int argc, char **argv)
     while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_count) turn(&r);
     kill_descendants(SIGKILL, 100);
     if (r.control_socket >= 0) unlink(CONTROL_SOCKET);
+    while (r.listener_count) end_listener(&r, &r.listeners[0]);
     remove_run(r.base, r.name);
     return r.exit_code;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The whole way of a request over a simulated transport: browsers, the gateway with two threads, three application processes,
- * all as they are. Bytes are split and late by a seed; browsers pipeline, read slowly and leave; connections break; the clock
+ * all as they are; for some seeds the gateway stands in front of itself, as another web server. Bytes are split and late by a seed; browsers pipeline, read slowly and leave; connections break; the clock
  * jumps; the configuration is read again. Every answer is the one that was asked for, whole, in order, and each request runs at
  * most once; nothing is left behind. A failing seed is printed; `test-sim-gateway SEED [COUNT]` repeats it. */
 #include <fcntl.h>
@@ -44,6 +44,8 @@ struct world {
     uint64_t seed;
     bool disturbed, no_temp; /* bodies find no room for a file */
     bool slow;               /* the helper begins when the first body is all there, */
+    bool fronted;            /* apps stand behind fronts of the gateway itself */
+    int listeners[3];        /* web, the fronts */
     bool late;               /* or after 8 s, and until then the second browser takes nothing of a long answer */
 };
 static char folder[] = "/tmp/weir-sim-XXXXXX";
@@ -296,24 +298,45 @@ static int new_loop(struct weir_loop **out, void *arg)
     return WEIR_OK;
 }
 
-static void configure(struct world *w, int listener)
+/* fronted: the pools are published, and the site reaches them as a foreign web server would. */
+static size_t write_config(const struct world *w, char *text, size_t len)
 {
-    char text[1024], name[] = "sim.conf", dir[] = "/";
+    static const char times[] = "time { head 1h; body 1h; idle 100s; send 1h }";
     const char *keep = w->seed % 3 ? "yes" : "no", *mpx = w->seed % 5 ? "no" : "yes";
-    int len = snprintf(text, sizeof text,
-                       "weir { log off; threads 2; temp %s }\n"
-                       "site a { listen http://127.0.0.1:1; root %s; route /app/ { pool app }; route /plain/ { pool plain }\n"
-                       "route /stream/ { pool app; body { stream yes } } }\n"
-                       "pool app { connect unix:/app0 { flow-control yes; workers 4 }; connect unix:/app1 { flow-control yes; workers 4 }; queue 1000 1h }\n"
-                       "pool plain { connect unix:/app2 { workers 3; requests 8 }; keep %s; multiplex %s; queue 1000 1h }\n", w->no_temp ? "/nowhere" : "/tmp", folder, keep, mpx);
-    struct weir_config_source one = {name, text, (size_t)len, dir};
+    char fronts[1024] = "";
+    if (w->fronted)
+        snprintf(fronts, sizeof fronts,
+                 "listener f0 { address fastcgi+unix:/front0; %s }\nlistener f2 { address fastcgi+unix:/front2; %s }\n"
+                 "pool up { connect unix:/front0 { flow-control yes; workers 4 }; queue 1000 1h }\n"
+                 "pool plainup { connect unix:/front2 { workers 3; requests 8 }; keep %s; multiplex %s; queue 1000 1h }\n", times, times, keep, w->seed % 2 ? "yes" : "no");
+    int n = snprintf(text, len,
+                     "weir { log off; threads 2; temp %s }\n%s"
+                     "site a { listen http://127.0.0.1:1; root %s; route /app/ { pool %s }; route /plain/ { pool %s }\n"
+                     "route /stream/ { pool %s; body { stream yes } } }\n"
+                     "pool app { connect unix:/app0 { flow-control yes; workers 4 }; connect unix:/app1 { flow-control yes; workers 4 }; queue 1000 1h; %s }\n"
+                     "pool plain { connect unix:/app2 { workers 3; requests 8 }; keep %s; multiplex %s; queue 1000 1h; %s }\n",
+                     w->no_temp ? "/nowhere" : "/tmp", fronts, folder, w->fronted ? "up" : "app", w->fronted ? "plainup" : "plain", w->fronted ? "up" : "app",
+                     w->fronted ? "publish f0" : "", keep, mpx, w->fronted ? "publish f2" : "");
+    if (n < 0 || (size_t)n >= len) abort();
+    return (size_t)n;
+}
+
+static void configure(struct world *w)
+{
+    char text[4096], name[] = "sim.conf", dir[] = "/";
+    struct weir_config_source one = {name, text, write_config(w, text, sizeof text), dir};
     struct weir_config_sources src = {.list = &one, .count = 1};
     struct weir_config_report report;
     struct weir_config *conf = NULL;
     struct snapshot *s;
+    int fds[3];
     weir_config_report_init(&report);
     if (weir_config_parse(&src, &conf, &report) < 0) fail(w, report.list[0].text, 0);
-    if (gateway_threads(w->gw, conf->threads) < 0 || snapshot_new(&s, w->gw, conf, &listener) < 0) abort();
+    for (size_t i = 0; i < conf->listener_count; i++) {
+        const char *at = conf->listeners[i].address.socket;
+        fds[i] = strcmp(at, "unix:/front0") == 0 ? w->listeners[1] : strcmp(at, "unix:/front2") == 0 ? w->listeners[2] : w->listeners[0];
+    }
+    if (gateway_threads(w->gw, conf->threads) < 0 || snapshot_new(&s, w->gw, conf, fds) < 0) abort();
     weir_config_drop(conf);
     gateway_publish(w->gw, s);
     weir_config_report_fini(&report);
@@ -356,6 +379,7 @@ static void start(struct world *w, uint64_t seed)
     w->no_temp = weir_random_next(&w->net.random) % 8 == 0;
     w->slow = seed % 8 == 5;
     w->late = seed % 8 == 3;
+    w->fronted = seed % 4 == 0;
     w->net.helpers_stopped = w->slow || w->late;
     w->loop = sim_loop_new(&w->net);
     make_wishes(w);
@@ -365,7 +389,12 @@ static void start(struct world *w, uint64_t seed)
     }
     for (size_t i = 0; i < BROWSERS; i++) w->b[i].fd = -1;
     if (gateway_new(&w->gw, new_loop, &w->net) < 0) abort();
-    configure(w, sim_listen(&w->net, "web"));
+    w->listeners[0] = sim_listen(&w->net, "web");
+    if (w->fronted) {
+        w->listeners[1] = sim_listen(&w->net, "/front0");
+        w->listeners[2] = sim_listen(&w->net, "/front2");
+    }
+    configure(w);
     if (gateway_start(w->gw) < 0) abort();
     for (unsigned i = 0; i < w->gw->thread_count; i++) worker_begin(&w->gw->workers[i]);
 }
@@ -480,7 +509,6 @@ static uint64_t run(uint64_t seed)
     static struct world w;
     start(&w, seed);
     struct weir_random *r = &w.net.random;
-    int listener = w.gw->snap->listeners[0].fd;
     for (unsigned steps = 0; !all_done(&w); steps++) {
         if (steps > 4000000) {
             for (size_t i = 0; i < BROWSERS; i++)
@@ -496,7 +524,7 @@ static uint64_t run(uint64_t seed)
             break;
         case 2: sim_clock(&w.net, weir_random_next(r) % 3000); break;
         case 3:
-            if (weir_random_next(r) % 2000 == 0) configure(&w, listener);
+            if (weir_random_next(r) % 2000 == 0) configure(&w);
             break;
         case 4:
         case 5: browser_turn(&w, &w.b[weir_random_next(r) % BROWSERS]); break;

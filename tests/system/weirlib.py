@@ -72,7 +72,7 @@ def descendants(pid):
 class Weir:
     """A running `weir serve` on a configuration of its own, in a folder that every user can read."""
 
-    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None, prepare=None):
+    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None, prepare=None, log="off"):
         self.dir = tempfile.mkdtemp(prefix="weir-test-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         self.port = free_port()
@@ -89,7 +89,7 @@ class Weir:
         if prepare:
             prepare(self)
         self.config = os.path.join(self.dir, "weir.conf")
-        self.program = program
+        self.program = f"log {log}; {program}"
         self.configure(config)
         self.log_path = os.path.join(self.dir, "log")
         env = dict(os.environ)
@@ -100,7 +100,7 @@ class Weir:
             assert self.process.poll() is None, self.log()
 
     def configure(self, config):
-        head = f"weir {{ log off; {self.program}; control {self.socket}; temp {self.run_dir} }}\n"
+        head = f"weir {{ {self.program}; control {self.socket}; temp {self.run_dir} }}\n"
         with open(self.config, "w") as f:
             f.write((head + config).replace("PORT", str(self.port)).replace("DIR", self.dir))
 

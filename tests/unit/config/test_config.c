@@ -90,6 +90,28 @@ static const struct {
     {"pool a { run ./x $user }", "1:18: $user is not known here: write it out"},
     {"site a { listen http://*:1; root ~/x }", "1:34: ~ is not known here: write the path out"},
     {"site a { listen + }", "1:17: \"+\" is no listener: define it: listener NAME { address http://*:80 }, or write http://*:80"},
+#define P "pool p { php; publish f }\n"
+    {P "listener f { address fastcgi://*:9 }", "2:10: Weir never listens for FastCGI on TCP without an allow list: write allow ADDRESS, such as allow 10.0.0.1 10.0.1.0/24"},
+    {P "listener f { address fastcgi://*:9; allow www-data }", "2:10: Weir never listens for FastCGI on TCP without an allow list: write allow ADDRESS, such as allow 10.0.0.1 10.0.1.0/24"},
+    {P "listener f { address fastcgi+unix:a.sock }", "2:22: \"fastcgi+unix:a.sock\" is no address to listen on: write a whole path of at most 107 bytes: fastcgi+unix:/run/weir/app.sock"},
+    {P "listener f { address fastcgi://10.0.0.1 }", "2:22: \"fastcgi://10.0.0.1\" is no address to listen on: write address and port, such as fastcgi://10.0.0.2:9000"},
+    {P "listener f { address fastcgi+unix:/a; mode 0777 }", "2:44: \"0777\" is no mode of a socket: write 0660: read and write, for owner, group and others"},
+    {P "listener f { address fastcgi+unix:/a; allow 10.0.0.0/33 }", "2:45: \"10.0.0.0/33\" is neither an address nor a user: write 10.0.0.1, 10.0.0.0/24, fd00::/8, or a user such as www-data"},
+    {P "listener f { address fastcgi+unix:/a; time { silent 5s } }", "2:46: \"silent\" has no meaning for a listener: write it in the pool"},
+    {P "listener f { address fastcgi+unix:/a http://*:1 }", "2:10: http and FastCGI need listeners of their own: write two listeners"},
+    {P "listener f { address http://*:1 }", "1:23: the listener \"f\" is for http: pools are published on fastcgi+unix: or fastcgi:// addresses; http:// needs a site"},
+    {"listener f { address http://*:1; group g }", "1:34: \"group\" is for listeners of FastCGI: remove it, or write a FastCGI address"},
+    {P, "1:23: no listener is named \"f\": define it: listener NAME { address fastcgi+unix:/path }"},
+    {P "pool q { php; publish f }\nlistener f { address fastcgi+unix:/a }", "2:23: pool p is published on \"f\" already: give each pool a listener of its own"},
+    {"listener f { address fastcgi+unix:/a }", "1:14: nothing is behind the listener \"f\": write publish NAME in a pool"},
+    {P "listener f { address fastcgi+unix:/a }\nlistener g { address fastcgi+unix:/a }", "3:22: \"fastcgi+unix:/a\" is defined twice: it was defined in w.conf:2:14; choose another name"},
+    {P "listener f { address fastcgi+unix:/a }\nsite a { listen f; root /r }", "3:17: \"f\" is a listener for FastCGI: a pool takes it: publish NAME; a site needs http://"},
+    {"site a { listen fastcgi+unix:/a; root /r }", "1:17: \"fastcgi+unix:/a\" is for FastCGI: write it in a listener, and publish a pool there; a site needs http://"},
+#define MANY "pool p { php; user a; publish f }\npool q { php; user b }\n"
+#define LOOPBACK "Weir does not listen for FastCGI on loopback while pools have several users: each could call the others' apps: use fastcgi+unix:, whose group and mode tell who may"
+    {MANY "listener f { address fastcgi://127.0.0.1:9; allow 127.0.0.1 }", "3:14: " LOOPBACK},
+    {MANY "listener f { address fastcgi://*:9; allow 0.0.0.0/0 }", "3:14: " LOOPBACK},
+    {MANY "listener f { address fastcgi://*:9; allow 10.0.0.1 ::1 }", "3:14: " LOOPBACK},
     {"weir { threads 0 }", "1:16: \"0\" is no count from 1 to 64: write digits only"},
 };
 
@@ -161,6 +183,41 @@ static void layers_lists_and_maps_follow_their_rules(void **state)
     assert_int_equal(s->routes[1].silent_ms, 2000);
     assert_int_equal(s->routes[2].silent_ms, 9000);
     assert_int_equal(c->listeners[s->listeners[0]].address.scheme, WEIR_SCHEME_HTTP);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
+static void a_front_has_who_may_connect_and_the_pool_behind_it(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "pool p { php; publish f }\npool q { run ./q; user x; publish g }\n"
+        "listener f { address fastcgi+unix:/run/weir/p.sock; group www-data; mode 0666; allow www-data 10.1.0.0/16; body 1G; time { head 1s; body 2s; idle 3s; send 4s } }\n"
+        "listener g { address fastcgi://10.0.0.2:9000 fastcgi://[fd00::2]:9000; allow 10.0.0.0/24 fd00::/8 }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    assert_int_equal(c->listener_count, 3);
+    const struct weir_conf_listener *f = &c->listeners[0], *g = &c->listeners[2];
+    assert_string_equal(f->address.socket, "unix:/run/weir/p.sock");
+    assert_string_equal(f->group, "www-data");
+    assert_int_equal(f->mode, 0666);
+    assert_int_equal(f->allow_count, 2);
+    assert_string_equal(f->allow[0].user, "www-data");
+    assert_null(f->allow[1].user);
+    assert_int_equal(f->allow[1].bits, 16);
+    assert_int_equal(f->body_max, UINT64_C(1) << 30);
+    assert_int_equal(f->header_ms, 1000);
+    assert_int_equal(f->body_ms, 2000);
+    assert_int_equal(f->idle_ms, 3000);
+    assert_int_equal(f->send_ms, 4000);
+    assert_int_equal(f->pool, 0);
+    assert_string_equal(g->address.socket, "[fd00::2]:9000");
+    assert_int_equal(g->pool, 1);
+    assert_int_equal(g->mode, 0660);
+    assert_true(g->allow[1].v6);
     weir_config_drop(c);
     weir_config_report_fini(&r);
 }
@@ -285,8 +342,8 @@ static const struct {
     {"04-c-app.conf", "tls limits memory files write network https"},
     {"05-cgit.conf", "tls read https"},
     {"06-existing-fpm.conf", ""},
-    {"07-behind-nginx.conf", "group mode publish fastcgi+unix"},
-    {"08-farm-app.conf", "peer-tls ca certificate name allow root publish fastcgis"},
+    {"07-behind-nginx.conf", ""},
+    {"08-farm-app.conf", "peer-tls ca certificate name root fastcgis"},
     {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name retry fastcgis fastcgis https"},
     {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
@@ -594,6 +651,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
         cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
+        cmocka_unit_test(a_front_has_who_may_connect_and_the_pool_behind_it),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(a_tenants_file_is_his_alone),
         cmocka_unit_test(sources_survive_packing), cmocka_unit_test(an_included_file_is_read_again_only_when_it_changed),
