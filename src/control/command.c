@@ -194,8 +194,7 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
     if (strcmp(name, "restart") == 0) return restart(c, json_string_value(json_object_get(order, "name")));
     if (strcmp(name, "reload") == 0) {
         k->waits = true;
-        if (c->o.dir) reload_begin(c, -1, false, false);
-        else root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+        root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
         return NULL;
     }
     const char *what = json_string_value(json_object_get(order, "name"));

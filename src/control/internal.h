@@ -241,4 +241,5 @@ int reload_listener_fd(struct control *c, const struct weir_conf_listener *l);
 
 /* control.c */
 void gateway_restart(struct control *c);
+void tell_ready(struct control *c, const char *trouble); /* the root part: all is up, or a reload ended; trouble: "" or what to add */
 #endif

@@ -131,6 +131,7 @@ static void fail(struct control *c, const char *why)
         c->ending = true;
         root_send(c, &(struct root_msg){.kind = ROOT_STOP, .code = 1}, NULL, 0);
     }
+    tell_ready(c, "; the last reload failed: the old configuration stays in use");
     c->reload_by_signal = false;
 }
 
@@ -167,6 +168,7 @@ static void take(struct control *c)
     if (first) command_listen(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;
+    tell_ready(c, "");
     command_reloaded(c, NULL);
 }
 

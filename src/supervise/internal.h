@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* supervise: what the files of the root part share. libc only; one thread; no configuration, no JSON, no network bytes, no
- * output of apps. root.c: the loop; unit.c: starting what runs; keeper.c: the process above each unit. */
+ * output of apps. root.c: the loop; unit.c: starting what runs; keeper.c: the process above each unit; systemd.c: the service
+ * manager; container.c: being the first process of a container. */
 #ifndef WEIR_SUPERVISE_INTERNAL_H
 #define WEIR_SUPERVISE_INTERNAL_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -27,6 +29,41 @@ struct unit {
     bool ending, told;
     char name[72], tag[ROOT_TAG_MAX], path[108];
 };
+
+struct held { /* a listening socket for HTTP */
+    int fd;
+    uint32_t len;
+    bool given;  /* by the service manager, and no listener has asked for it yet */
+    bool kept;   /* given, and once opened by us: nobody else needs it */
+    bool stored; /* the service manager has a copy, or there is none */
+    unsigned char address[128];
+};
+
+/* ---- root.c ---- */
+void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of ours: lost where nobody reads */
+
+/* ---- systemd.c ---- */
+void systemd_begin(void); /* as the process that it started, before anything is opened */
+/* The TCP sockets that it gave, into list: how many. Anything else is closed. The environment says nothing of them any more. */
+size_t systemd_take(struct held *list, size_t room);
+void systemd_store(struct held *h); /* it keeps a copy over our death */
+void systemd_unstore(const struct held *h);
+/* Closes what it gave and nobody asked for, on this port (as the network has it) or, with 0, on all: true if there was any. */
+bool systemd_drop_given(struct held *list, size_t *count, uint16_t port);
+void systemd_ready(const char *status);
+void systemd_reloading(void);
+void systemd_stopping(void);
+void systemd_alive(void);       /* if it watches us */
+int64_t systemd_beat_ms(void);  /* how often it has to hear that */
+/* What it could not take before is sent; true: there is still something. */
+bool systemd_again(struct held *list, size_t count);
+
+/* ---- container.c ---- */
+/* As pid 1 the caller goes on in a child; we pass on the signals of set, reap, and exit as it does. False: no fork. */
+bool container_begin(const sigset_t *set);
+bool container_proc(void); /* /proc shows our own pid namespace; false: it was told */
+/* Has this root what it takes to become these? False: it was told what is missing. */
+bool container_rights(const struct identity *control, const struct identity *gateway);
 
 /* ---- unit.c ---- */
 int identity_of(const char *user, const char *group, struct identity *out); /* 0, or an errno */

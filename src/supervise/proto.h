@@ -41,7 +41,11 @@ enum root_kind {
     ROOT_GATEWAY_UP, /* pid; fd: control's end of the link */
     ROOT_GATEWAY_DOWN,
     ROOT_READ_AGAIN, /* flags: 1: by SIGHUP; fd: the configuration file, opened again */
-    ROOT_ENDING      /* everything ends now */
+    ROOT_ENDING,     /* everything ends now */
+    /* both ways */
+    ROOT_PING = 100, /* root -> control: are you there? control answers the same at once */
+    /* control -> root */
+    ROOT_READY       /* all is up, or a reload ended; text: a line for people, told to the service manager */
 };
 
 struct root_msg {

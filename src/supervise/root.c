@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -31,12 +32,8 @@
 #define LAST_WORDS     1000  /* orders of a control that ended */
 #define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
 #define WAITING_MAX    20000 /* messages that control has not taken */
-
-struct held { /* a listening socket for HTTP */
-    int fd;
-    uint32_t len;
-    unsigned char address[128];
-};
+#define START_TRIES    6     /* of a control that never had a configuration: then it is of no use */
+#define AGAIN_MS       100   /* between tries to tell the service manager */
 
 struct waiting { /* a message that control has not taken yet */
     struct waiting *next;
@@ -60,9 +57,10 @@ struct root {
     struct held listeners[ROOT_LISTENERS_MAX];
     size_t listener_count;
     int64_t control_started_ms, control_due_ms, end_at_ms, keepers_at_ms;
-    unsigned control_failures, interrupts;
+    int64_t beat_at_ms;
+    unsigned control_failures, interrupts, silent; /* silent: beats without an answer of control */
     int exit_code;
-    bool is_root, ending, gateway_killed, control_stopped;
+    bool is_root, ending, gateway_killed, control_stopped, answered, ready, manager_behind;
 };
 
 static int64_t now_ms(void)
@@ -156,9 +154,7 @@ static void failed(struct root *r, uint64_t unit, int code, const char *what)
     tell(r, m, -1);
 }
 
-/* A line of ours: lost rather than waited for where nobody reads. */
-static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void complain(const char *fmt, ...)
+void complain(const char *fmt, ...)
 {
     char line[400];
     va_list ap;
@@ -246,6 +242,7 @@ static void start_control(struct root *r)
         snprintf(m.text, sizeof m.text, "%s", u->path);
         tell(r, m, u->log);
     }
+    tell(r, (struct root_msg){.kind = ROOT_PING}, -1);
 }
 
 /* A new link between control and the gateway that runs. */
@@ -446,34 +443,47 @@ static void from_keeper(struct root *r, struct unit *u)
 
 /* ---- listening sockets ---- */
 
+/* A new one at the address of h: 0, or an errno. */
+static int open_listener(struct held *h)
+{
+    int one = 1, zero = 0, bad = 0;
+    const struct sockaddr *at = (const struct sockaddr *)(const void *)h->address;
+    h->fd = socket(at->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (h->fd < 0) return errno;
+    setsockopt(h->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(h->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (at->sa_family == AF_INET6) setsockopt(h->fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+    if (bind(h->fd, at, h->len) < 0 || listen(h->fd, 4096) < 0) {
+        bad = errno;
+        close(h->fd);
+        h->fd = -1;
+    }
+    return bad;
+}
+
 static void do_listen(struct root *r, const struct root_msg *m)
 {
     struct root_msg answer = {.kind = ROOT_LISTENING, .unit = m->unit};
-    int fd = -1, one = 1, zero = 0;
-    sa_family_t family = ((const struct sockaddr *)(const void *)m->address)->sa_family;
+    struct held new = {.fd = -1, .len = m->address_len}, *h = NULL;
+    const struct sockaddr_in *at = (const void *)m->address; /* an IPv6 address has its port at the same place */
     for (size_t i = 0; i < r->listener_count; i++)
-        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) fd = r->listeners[i].fd;
-    if (fd < 0 && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (family == AF_INET || family == AF_INET6)) {
-        fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (fd >= 0) {
-            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) h = &r->listeners[i];
+    if (!h && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (at->sin_family == AF_INET || at->sin_family == AF_INET6)) {
+        memcpy(new.address, m->address, m->address_len);
+        answer.code = open_listener(&new);
+        if (answer.code == EADDRINUSE && systemd_drop_given(r->listeners, &r->listener_count, at->sin_port)) answer.code = open_listener(&new);
+        if (new.fd >= 0) {
+            h = &r->listeners[r->listener_count++];
+            *h = new;
+            systemd_store(h);
         }
-        if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)m->address, m->address_len) < 0 || listen(fd, 4096) < 0) {
-            answer.code = errno;
-            if (fd >= 0) close(fd);
-            fd = -1;
-        } else {
-            struct held *h = &r->listeners[r->listener_count++];
-            h->fd = fd;
-            h->len = m->address_len;
-            memcpy(h->address, m->address, m->address_len);
-        }
-    } else if (fd < 0) {
+    } else if (!h) {
         answer.code = EINVAL;
+    } else if (h->given) {
+        h->given = false;
+        listen(h->fd, 4096); /* as long a queue as one of ours has */
     }
-    tell(r, answer, fd);
+    tell(r, answer, h ? h->fd : -1);
 }
 
 static void do_control_socket(struct root *r)
@@ -493,6 +503,7 @@ static void do_unlisten(struct root *r, const struct root_msg *m)
     for (size_t i = 0; i < r->listener_count; i++) {
         struct held *h = &r->listeners[i];
         if (h->len != m->address_len || memcmp(h->address, m->address, h->len) != 0) continue;
+        systemd_unstore(h);
         shutdown(h->fd, SHUT_RDWR); /* at once, whoever still holds it */
         close(h->fd);
         *h = r->listeners[--r->listener_count];
@@ -509,6 +520,7 @@ static void begin_end(struct root *r, int code)
     r->exit_code = code;
     r->end_at_ms = now_ms() + GATEWAY_END_MS;
     r->keepers_at_ms = now_ms() + END_MS + KEEPERS_MS;
+    systemd_stopping();
     tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
     if (r->gateway_pid > 0) kill(r->gateway_pid, SIGTERM);
     for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
@@ -533,8 +545,17 @@ static void push_end(struct root *r)
 static void read_again(struct root *r, uint32_t flags)
 {
     int fd = open_config(r);
+    if (r->ready) systemd_reloading();
     tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN, .flags = flags}, fd);
     if (fd >= 0) close(fd);
+}
+
+static void on_ready(struct root *r, const struct root_msg *m)
+{
+    if (r->ending || !valid_text(m->text, sizeof m->text, false)) return;
+    r->ready = true;
+    systemd_drop_given(r->listeners, &r->listener_count, 0);
+    systemd_ready(m->text);
 }
 
 static void from_control(struct root *r)
@@ -596,6 +617,8 @@ static void from_control(struct root *r)
             if (u) memcpy(u->tag, m.tag, sizeof u->tag);
             break;
         case ROOT_STOP: begin_end(r, m.code); break;
+        case ROOT_PING: r->answered = true; break;
+        case ROOT_READY: on_ready(r, &m); break;
         default: complain("weir-supervise: control sent an order that is not known\n"); break;
         }
     }
@@ -622,6 +645,9 @@ static void control_ended(struct root *r, int status)
     bool lived = now_ms() - r->control_started_ms > 5000;
     r->control_failures = lived ? 0 : r->control_failures + 1;
     r->control_due_ms = now_ms() + (r->control_failures ? 100 << (r->control_failures < 6 ? r->control_failures : 6) : 0);
+    if (r->kept >= 0 || r->control_failures < START_TRIES) return;
+    complain("weir-supervise: control cannot start\n");
+    begin_end(r, 1);
 }
 
 static void reap(struct root *r)
@@ -690,11 +716,33 @@ static void on_signals(struct root *r)
     }
 }
 
+/* Control has to answer within two beats, and two seconds, or is replaced. The service manager hears of us as long as that may
+ * still help. `unread`: something of control has not been read yet. */
+static void beat(struct root *r, bool unread)
+{
+    int64_t each = systemd_beat_ms();
+    unsigned enough = each < 1000 ? (unsigned)(2000 / each) : 2;
+    if (now_ms() < r->beat_at_ms || r->ending) return;
+    r->beat_at_ms = now_ms() + each; /* not the time that we were stopped ourselves: nobody could answer then */
+    if (r->answered || unread) r->silent = 0;
+    else r->silent++;
+    r->answered = false;
+    if (r->silent < 2 * enough) systemd_alive();
+    if (r->silent && r->silent % enough == 0 && r->control_pid > 0) {
+        complain("weir-supervise: control does not answer: it is killed\n");
+        kill(r->control_pid, SIGKILL);
+    } else if (r->control_pid > 0) {
+        tell(r, (struct root_msg){.kind = ROOT_PING}, -1);
+    }
+}
+
 static int next_wait(const struct root *r)
 {
     if (r->ending) return 20;
-    if (r->control_pid > 0) return -1;
-    int64_t left = r->control_due_ms - now_ms();
+    int64_t at = r->beat_at_ms, soon = now_ms() + AGAIN_MS;
+    if (r->control_pid <= 0 && r->control_due_ms < at) at = r->control_due_ms;
+    if (r->manager_behind && soon < at) at = soon;
+    int64_t left = at - now_ms();
     return left < 0 ? 0 : (int)left;
 }
 
@@ -719,6 +767,8 @@ static void turn(struct root *r)
         start_control(r);
         relink(r);
     }
+    beat(r, p[1].revents & POLLIN);
+    r->manager_behind = systemd_again(r->listeners, r->listener_count);
     push_end(r);
 }
 
@@ -736,6 +786,7 @@ static bool find_users(struct root *r, const char *control_user, const char *gat
         fprintf(stderr, "weir: there is no user %s: create it with: useradd --system --no-create-home --shell /usr/sbin/nologin %s\n", missing, missing);
         return false;
     }
+    if (!container_rights(&r->control_who, &r->gateway_who)) return false;
     r->gateway_gid = r->gateway_who.gid;
     r->control_who.gid = r->gateway_gid; /* control proves readiness by connecting as the gateway would */
     return true;
@@ -795,6 +846,16 @@ static void remove_run(int base, const char *name)
     unlinkat(base, name, AT_REMOVEDIR);
 }
 
+/* Its owner lives, perhaps in another pid namespace: it holds a lock on the folder. */
+static bool is_locked(int base, const char *name)
+{
+    int fd = open_own(base, name);
+    if (fd < 0) return false;
+    bool locked = flock(fd, LOCK_EX | LOCK_NB) < 0;
+    close(fd);
+    return locked;
+}
+
 /* What a root part that was killed could not remove: folders named by the pid of nobody who lives. */
 static void remove_stale(int base, const char *prefix)
 {
@@ -805,7 +866,8 @@ static void remove_stale(int base, const char *prefix)
         char *end;
         if (strncmp(e->d_name, prefix, len) != 0) continue;
         long pid = strtol(e->d_name + len, &end, 10);
-        if (pid > 0 && !*end && kill((pid_t)pid, 0) < 0 && errno == ESRCH) remove_run(base, e->d_name);
+        bool named = pid > 0 && (!*end || (*end == '.' && strspn(end + 1, "0123456789") == strlen(end + 1)));
+        if (named && kill((pid_t)pid, 0) < 0 && errno == ESRCH && !is_locked(base, e->d_name)) remove_run(base, e->d_name);
     }
     if (d) closedir(d);
     else if (copy >= 0) close(copy);
@@ -816,18 +878,21 @@ static int open_base(struct root *r)
     const char *base = getenv("XDG_RUNTIME_DIR");
     if (r->is_root) {
         base = "/run/weir";
-        mkdir(base, 0755);
-    } else if (!base || base[0] != '/' || strlen(base) > 30) {
+    } else if (!base || base[0] != '/' || strlen(base) > 24) {
         base = "/tmp";
     }
+    const char *prefix = r->is_root ? "" : "weir-";
+    snprintf(r->dir, sizeof r->dir, "%.30s", base);
+    if (r->is_root && mkdir(base, 0755) < 0 && errno != EEXIST) return -1;
     int fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0) return -1;
     if (r->is_root && st.st_uid != 0 && fchown(fd, 0, 0) < 0) return -1; /* of an older version: was control's */
     if (r->is_root) fchmod(fd, 0755);
-    snprintf(r->name, sizeof r->name, "%s%d", r->is_root ? "" : "weir-", (int)getpid());
+    snprintf(r->name, sizeof r->name, "%s%d", prefix, (int)getpid());
+    for (int n = 1; n < 1000 && is_locked(fd, r->name); n++) snprintf(r->name, sizeof r->name, "%s%d.%d", prefix, (int)getpid(), n);
     snprintf(r->dir, sizeof r->dir, "%.30s/%s", base, r->name);
-    remove_stale(fd, r->is_root ? "" : "weir-");
+    remove_stale(fd, prefix);
     remove_run(fd, r->name); /* of an older process with our pid */
     return fd;
 }
@@ -842,7 +907,7 @@ static bool make_dir(struct root *r)
     if (own < 0 || fchmod(own, 0711) < 0) fine = false;
     if (fine && r->is_root && fchown(own, r->control_who.uid, r->control_who.gid) < 0) fine = false;
     if (own >= 0) close(own);
-    if (run >= 0) close(run);
+    if (run >= 0 && (!fine || flock(run, LOCK_EX | LOCK_NB) < 0)) close(run); /* else open, and locked, as long as we live */
     return fine;
 }
 
@@ -850,6 +915,18 @@ static int usage(void)
 {
     fputs("weir-supervise is started by `weir serve` and `weir supervise`.\n", stderr);
     return 2;
+}
+
+static void block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGCHLD);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGQUIT);
+    sigaddset(set, SIGHUP);
+    sigprocmask(SIG_BLOCK, set, NULL);
+    signal(SIGPIPE, SIG_IGN);
 }
 
 int main(int argc, char **argv)
@@ -870,19 +947,18 @@ int main(int argc, char **argv)
         } else return usage();
     }
     if (!r.weir || r.weir[0] != '/') return usage();
+    systemd_begin();
+    block_signals(&set);
+    if (!container_begin(&set)) return 1;
+    r.listener_count = systemd_take(r.listeners, ROOT_LISTENERS_MAX);
     r.is_root = geteuid() == 0;
+    if (!container_proc()) return 1;
     if (!find_users(&r, control_user, gateway_user)) return 1;
     if (!make_dir(&r)) {
-        fprintf(stderr, "weir: cannot make the folder %s: %s\n", r.dir, strerror(errno));
+        fprintf(stderr, "weir: cannot make the folder %s: %s: it has to be on a file system that can be written%s\n", r.dir, strerror(errno),
+                r.is_root ? " (in a read-only container, mount a tmpfs on /run)" : "; XDG_RUNTIME_DIR names another place than /tmp");
         return 1;
     }
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r.signals < 0) return 1;
