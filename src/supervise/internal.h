@@ -36,7 +36,7 @@ struct held { /* a listening socket for HTTP */
     bool given;  /* by the service manager, and no listener has asked for it yet */
     bool kept;   /* given, and once opened by us: nobody else needs it */
     bool stored; /* the service manager has a copy, or there is none */
-    unsigned char address[128];
+    _Alignas(struct sockaddr_storage) unsigned char address[128];
 };
 
 /* ---- root.c ---- */
