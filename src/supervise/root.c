@@ -32,7 +32,7 @@
 #define LAST_WORDS     1000  /* orders of a control that ended */
 #define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
 #define WAITING_MAX    20000 /* messages that control has not taken */
-#define START_TRIES    6     /* of a control that never had a configuration: then it is of no use */
+#define START_TRIES    5     /* of a control that never had a configuration: then it is of no use */
 #define AGAIN_MS       100   /* between tries to tell the service manager */
 
 struct waiting { /* a message that control has not taken yet */

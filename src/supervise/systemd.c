@@ -143,7 +143,7 @@ size_t systemd_take(struct held *list, size_t room)
     long long count = number_of("LISTEN_PID") == manager.pid ? number_of("LISTEN_FDS") : 0;
     const char *names = getenv("LISTEN_FDNAMES");
     size_t taken = 0;
-    for (int fd = FIRST_GIVEN; fd < FIRST_GIVEN + count && fcntl(fd, F_GETFD) >= 0; fd++) {
+    for (int fd = FIRST_GIVEN; fd < FIRST_GIVEN + count && fcntl(fd, F_GETFD) == 0; fd++) { /* one that is closed by exec is ours */
         size_t len = names ? strcspn(names, ":") : 0;
         char name[200];
         snprintf(name, sizeof name, "%.*s", len < sizeof name ? (int)len : 0, names ? names : "");

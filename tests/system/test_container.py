@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 import pytest
-from weirlib import IS_ROOT, SLOW, USER, WEIR, Weir, alive, children, descendants, wait_for
+from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, children, descendants, wait_for
 
 pytestmark = pytest.mark.skipif(subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], capture_output=True).returncode != 0,
                                 reason="namespaces cannot be made here")
@@ -137,6 +137,15 @@ def site():
     os.chmod(folder, 0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@needs_root
+def test_a_control_that_cannot_be_started_ends_it(site):
+    os.chmod(site, 0o700)  # its user cannot come to the program
+    for program in (WEIR, SUPERVISE):
+        shutil.copy(program, site)
+    said, status = run(":", os.path.join(site, "weir"), "serve", site)
+    assert status == 1 and "cannot start weir: Permission denied" in said and "control cannot start" in said
 
 
 @needs_root
