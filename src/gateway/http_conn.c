@@ -358,6 +358,7 @@ void http_next(struct http_conn *h)
 {
     h->ex = NULL;
     h->state = HTTP_IDLE;
+    h->served = true;
     http_dirty(h);
     if (h->worker->draining) h->close_after = true;
     if (h->close_after) return; /* the flush ends it */

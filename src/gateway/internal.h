@@ -119,6 +119,7 @@ struct http_conn {
     uint32_t lingered;           /* bytes of this step */
     uint8_t state;
     bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen;
+    bool served; /* a request before: it may be closed while it is idle */
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
@@ -250,6 +251,7 @@ struct worker {
     pthread_mutex_t inbox_lock;
     struct accepted inbox[256];
     uint32_t inbox_count;
+    bool inbox_closed;                /* under the lock, too: this thread ends */
     bool accepting, draining, done;
     struct weir_buf log_buf, err_buf;
     struct weir_timer log_timer, tick_timer;

@@ -119,11 +119,11 @@ static struct worker *choose_worker(struct worker *w)
     return to;
 }
 
-/* False: it has enough to do. */
+/* False: it has enough to do, or ends. */
 static bool hand_over(struct worker *to, int fd, const struct sockaddr_storage *peer, uint32_t peer_len, uint64_t listener)
 {
     pthread_mutex_lock(&to->inbox_lock);
-    bool room = to->inbox_count < WEIR_COUNT(to->inbox);
+    bool room = !to->inbox_closed && to->inbox_count < WEIR_COUNT(to->inbox);
     if (room) {
         to->inbox[to->inbox_count++] =
             (struct accepted){.fd = fd, .peer_len = peer_len, .peer = *peer, .listener = listener};
@@ -161,6 +161,15 @@ static void accept_some(struct worker *w, const struct weir_event *ev)
     }
 }
 
+/* Nobody hands it anything any more; false: there is something. */
+static bool close_inbox(struct worker *w)
+{
+    pthread_mutex_lock(&w->inbox_lock);
+    w->inbox_closed = w->inbox_count == 0;
+    pthread_mutex_unlock(&w->inbox_lock);
+    return w->inbox_closed;
+}
+
 static void take_inbox(struct worker *w)
 {
     for (;;) {
@@ -193,6 +202,7 @@ static void take_snapshot(struct worker *w)
     set_accepting(w, !w->draining);
 }
 
+/* Who was accepted and has not asked yet is served: its request may be on its way, and a client does not send a first one again. */
 static void begin_drain(struct worker *w)
 {
     if (w->draining) return;
@@ -200,7 +210,7 @@ static void begin_drain(struct worker *w)
     set_accepting(w, false);
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
-        if (h->in_use && h->state == HTTP_IDLE && weir_buf_len(&h->out) == 0) http_close(h);
+        if (h->in_use && h->state == HTTP_IDLE && h->served && weir_buf_len(&h->out) == 0) http_close(h);
     }
 }
 
@@ -300,7 +310,7 @@ void worker_turn(struct worker *w)
     }
     end_turn(w);
     if (w->index == 0) gateway_main_turn(w->gw);
-    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = true;
+    if (w->draining && atomic_load(&w->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = close_inbox(w);
 }
 
 void worker_run(struct worker *w)

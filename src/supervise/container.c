@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -37,6 +38,11 @@ bool container_begin(const sigset_t *set)
     if (child > 0) be_init(child, set);
     if (child < 0) return false;
     setpgid(0, 0);
+    if (getenv("WATCHDOG_PID")) { /* that is us now, also behind an exec */
+        char pid[16];
+        snprintf(pid, sizeof pid, "%d", (int)getpid());
+        setenv("WATCHDOG_PID", pid, 1);
+    }
     return true;
 }
 

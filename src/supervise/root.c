@@ -60,7 +60,7 @@ struct root {
     int64_t beat_at_ms;
     unsigned control_failures, interrupts, silent; /* silent: beats without an answer of control */
     int exit_code;
-    bool is_root, ending, gateway_killed, control_stopped, answered, ready, manager_behind;
+    bool is_root, ending, gateway_killed, control_stopped, answered, ready, manager_behind, units_told;
 };
 
 static int64_t now_ms(void)
@@ -513,6 +513,14 @@ static void do_unlisten(struct root *r, const struct root_msg *m)
 
 /* ---- the end ---- */
 
+/* Apps end behind the gateway: what it has taken is answered, as far as its time goes. */
+static void end_units(struct root *r)
+{
+    if (r->units_told || r->gateway_pid > 0) return;
+    r->units_told = true;
+    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
+}
+
 static void begin_end(struct root *r, int code)
 {
     if (r->ending) return;
@@ -523,12 +531,13 @@ static void begin_end(struct root *r, int code)
     systemd_stopping();
     tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
     if (r->gateway_pid > 0) kill(r->gateway_pid, SIGTERM);
-    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
+    end_units(r);
 }
 
 static void push_end(struct root *r)
 {
     if (!r->ending) return;
+    end_units(r);
     if (r->gateway_pid > 0 && now_ms() >= r->end_at_ms) kill(r->gateway_pid, SIGKILL);
     if (now_ms() >= r->keepers_at_ms) /* what they kept comes to us, and is killed with the rest */
         for (size_t i = 0; i < r->unit_count; i++) kill(r->units[i]->keeper, SIGKILL);

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 
 import pytest
@@ -258,6 +259,41 @@ def test_a_killed_root_part_comes_back_and_refuses_nobody(manager):
         assert sum("FDSTORE" in m for m in manager.seen) == 1  # it is still kept
         for c in clients:
             c.close()
+
+
+@pytest.mark.nosan
+def test_restarts_under_load_lose_nothing(manager):
+    counts, stop = {}, threading.Event()
+
+    def client(port):
+        while not stop.is_set():
+            try:
+                c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                c.request("GET", "/app/hello", headers={"Connection": "close"})
+                what = c.getresponse().status
+                c.close()
+            except OSError as e:
+                what = repr(e)
+            counts[what] = counts.get(what, 0) + 1
+    w = Weir(CONFIG, env=manager.env(), wait=False)
+    manager.next("READY", 60)
+    clients = [threading.Thread(target=client, args=(w.port,)) for _ in range(4)]
+    for c in clients:
+        c.start()
+    try:
+        for _ in range(5):
+            w.process.terminate()
+            assert w.process.wait(20) == 0
+            w.start(wait=False, env=manager.env(), **manager.giving(**manager.kept))
+            manager.next("READY", 60)
+            seen = counts.get(200, 0)
+            wait_for(lambda: counts.get(200, 0) > seen + 20)
+    finally:
+        stop.set()
+        for c in clients:
+            c.join()
+    with w:
+        assert set(counts) == {200}, counts
 
 
 def test_a_kept_socket_does_not_stand_in_the_way_of_a_new_configuration(manager):
