@@ -103,7 +103,7 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
         http_close(h);
         return;
     }
-    http_arm(h, first_limits(h)->header_ms);
+    http_arm(h, w->draining ? FIRST_MS : first_limits(h)->header_ms);
 }
 
 void http_close(struct http_conn *h)

@@ -202,7 +202,8 @@ static void take_snapshot(struct worker *w)
     set_accepting(w, !w->draining);
 }
 
-/* Who was accepted and has not asked yet is served: its request may be on its way, and a client does not send a first one again. */
+/* Who was accepted and has not asked yet has a moment for it: the request may be on its way, and a client does not send a first
+ * one again. */
 static void begin_drain(struct worker *w)
 {
     if (w->draining) return;
@@ -210,7 +211,9 @@ static void begin_drain(struct worker *w)
     set_accepting(w, false);
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
-        if (h->in_use && h->state == HTTP_IDLE && h->served && weir_buf_len(&h->out) == 0) http_close(h);
+        if (!h->in_use || h->state != HTTP_IDLE || weir_buf_len(&h->out)) continue;
+        if (h->served) http_close(h);
+        else http_arm(h, FIRST_MS);
     }
 }
 
