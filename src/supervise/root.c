@@ -978,6 +978,7 @@ int main(int argc, char **argv)
     }
     r.last_waiting = &r.first_waiting;
     r.control_socket = r.kept = -1;
+    r.beat_at_ms = now_ms() + systemd_beat_ms();
     start_control(&r);
     while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_pid > 0) turn(&r);
     kill_descendants(SIGKILL, 100);
