@@ -26,7 +26,8 @@
 #include "supervise/internal.h"
 
 #define END_MS         1000 /* what apps have after TERM when everything ends */
-#define GATEWAY_END_MS 600
+#define GATEWAY_END_MS 600  /* what requests have that run, where somebody waits at a terminal (SIGINT) */
+#define SERVICE_END_MS 5000 /* ... and where a service manager does (SIGTERM, SIGQUIT) */
 #define MAX_MSG_FDS    5
 #define CONTROL_SOCKET "/run/weir/control.sock"
 #define LAST_WORDS     1000  /* orders of a control that ended */
@@ -521,13 +522,13 @@ static void end_units(struct root *r)
     for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
 }
 
-static void begin_end(struct root *r, int code)
+static void begin_end(struct root *r, int code, int64_t gateway_ms)
 {
     if (r->ending) return;
     r->ending = true;
     r->exit_code = code;
-    r->end_at_ms = now_ms() + GATEWAY_END_MS;
-    r->keepers_at_ms = now_ms() + END_MS + KEEPERS_MS;
+    r->end_at_ms = now_ms() + gateway_ms;
+    r->keepers_at_ms = r->end_at_ms + END_MS + KEEPERS_MS;
     systemd_stopping();
     tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
     if (r->gateway_pid > 0) kill(r->gateway_pid, SIGTERM);
@@ -625,7 +626,7 @@ static void from_control(struct root *r)
         case ROOT_TAG:
             if (u) memcpy(u->tag, m.tag, sizeof u->tag);
             break;
-        case ROOT_STOP: begin_end(r, m.code); break;
+        case ROOT_STOP: begin_end(r, m.code, GATEWAY_END_MS); break;
         case ROOT_PING: r->answered = true; break;
         case ROOT_READY: on_ready(r, &m); break;
         default: complain("weir-supervise: control sent an order that is not known\n"); break;
@@ -656,7 +657,7 @@ static void control_ended(struct root *r, int status)
     r->control_due_ms = now_ms() + (r->control_failures ? 100 << (r->control_failures < 6 ? r->control_failures : 6) : 0);
     if (r->kept >= 0 || r->control_failures < START_TRIES) return;
     complain("weir-supervise: control cannot start\n");
-    begin_end(r, 1);
+    begin_end(r, 1, GATEWAY_END_MS);
 }
 
 static void reap(struct root *r)
@@ -720,7 +721,7 @@ static void on_signals(struct root *r)
                 r->end_at_ms = 0;
                 r->keepers_at_ms = now_ms() + 500;
             }
-            begin_end(r, 0);
+            begin_end(r, 0, si.ssi_signo == SIGINT ? GATEWAY_END_MS : SERVICE_END_MS);
         }
     }
 }

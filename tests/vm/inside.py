@@ -163,13 +163,16 @@ def test_a_control_that_hangs_is_replaced_alone():
 
 
 def test_twenty_restarts_under_load():
-    counts, stop, lock = {}, threading.Event(), threading.Lock()
+    counts, cut, stop, lock = {}, [], threading.Event(), threading.Lock()
 
     def client():
         while not stop.is_set():
             try:
                 with socket.create_connection(("127.0.0.1", 8080), timeout=60) as s:
+                    begin = time.monotonic()
                     status = ask(s)
+                    if status == 0:
+                        cut.append(round(time.monotonic() - begin, 3))
             except ConnectionRefusedError:
                 status = "refused"
             except OSError as e:
@@ -190,7 +193,7 @@ def test_twenty_restarts_under_load():
     stop.set()
     for c in clients:
         c.join()
-    print(f"     20 restarts in {took:.1f} s: {counts}", flush=True)
+    print(f"     20 restarts in {took:.1f} s: {counts}; cut after so many seconds: {cut}", flush=True)
     assert counts.get(200, 0) > 20 and set(counts) == {200}, counts
 
 
@@ -239,8 +242,11 @@ def test_a_socket_unit_holds_the_port():
 
 
 def main():
-    for name, test in list(globals().items()):
-        if not name.startswith("test_"):
+    with open("/srv/test/only") as f:
+        only = f.read().split()
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    for i, (name, test) in enumerate(tests):
+        if i > 1 and only and not any(name[5:].startswith(o) for o in only):
             continue
         begin = time.monotonic()
         try:
