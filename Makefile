@@ -29,6 +29,10 @@ test:
 	tools/users
 	tools/test $(TESTS)
 
+test-vm: all
+	tools/setup vm
+	tests/vm/run $(BUILD)
+
 bench:
 	tools/setup test
 	tools/users
@@ -54,4 +58,4 @@ stress:
 clean:
 	rm -rf build build-*
 
-.PHONY: all stage install serve test bench fuzz stress clean
+.PHONY: all stage install serve test test-vm bench fuzz stress clean

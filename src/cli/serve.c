@@ -81,7 +81,11 @@ static int become_root_part(const struct serve *o)
 {
     char self[PATH_MAX], config[PATH_MAX], dir[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n < 0 ? 0 : n] = 0;
+    if (n < 0) {
+        fprintf(stderr, "weir: cannot read /proc/self/exe: %s: /proc has to be mounted\n", strerror(errno));
+        return 1;
+    }
+    self[n] = 0;
     char supervise[PATH_MAX];
     if (!weir_config_own_program("weir-supervise", supervise, sizeof supervise)) {
         fprintf(stderr, "weir: weir-supervise is not installed beside %s\n", self);

@@ -243,8 +243,7 @@ static json_t *scale(struct control *c, const char *what, json_t *order)
 static json_t *reload(struct control *c, struct client *k)
 {
     k->waits = true;
-    if (c->o.dir) reload_begin(c, -1, false, false);
-    else root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+    root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
     return NULL;
 }
 
@@ -359,6 +358,7 @@ void command_upgraded(struct control *c, int error, const char *what)
     if (error) {
         snprintf(why, sizeof why, "cannot %.128s: %s; all goes on as before", what, strerror(error));
         say("no upgrade: %s", why);
+        tell_ready(c, "");
     }
     for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
         struct watch *w = WEIR_CONTAINER(l, struct watch, link);

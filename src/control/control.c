@@ -158,7 +158,17 @@ void logs_reopen(struct control *c)
     for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) c->gateways[i].reopen = c->gateways[i].pid != 0;
 }
 
-/* ---- what the terminal says when all is up ---- */
+/* ---- what the terminal, and the service manager, are told when all is up ---- */
+
+void tell_ready(struct control *c, const char *trouble)
+{
+    struct root_msg m = {.kind = ROOT_READY};
+    size_t pools = 0;
+    if (!c->announced) return; /* the first time by announce() */
+    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) pools += WEIR_CONTAINER(l, struct pool, link)->conf != NULL;
+    snprintf(m.text, sizeof m.text, "sites: %zu, pools: %zu%s", c->conf->site_count, pools, trouble);
+    root_send(c, &m, NULL, 0);
+}
 
 static void announce(struct control *c)
 {
@@ -181,6 +191,7 @@ static void announce(struct control *c)
     }
     if (c->control_path[0]) say("weir status, reload, restart: by %s", c->control_path);
     say("ready. Ctrl-C ends everything");
+    tell_ready(c, "");
 }
 
 /* ---- from the root part ---- */
@@ -258,6 +269,7 @@ static void from_root(struct control *c)
         orders_kept(c, fd);
         break;
     case ROOT_REOPEN: logs_reopen(c); break;
+    case ROOT_PING: root_send(c, &(struct root_msg){.kind = ROOT_PING}, NULL, 0); break;
     default: break;
     }
     if (fd >= 0) close(fd);

@@ -372,4 +372,7 @@ bool gateway_is_needed(const struct weir_config *conf); /* sites, or pools behin
 const char *gateway_replace(struct control *c); /* a new one takes over, and nothing is lost; NULL, or why not */
 void gateways_turn(struct control *c);
 int64_t gateways_next_ms(struct control *c);
+
+/* control.c */
+void tell_ready(struct control *c, const char *trouble); /* the root part: all is up, or a reload ended; trouble: "" or what to add */
 #endif

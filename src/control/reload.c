@@ -174,6 +174,7 @@ static void fail(struct control *c, const char *why)
         c->ending = true;
         root_send(c, &(struct root_msg){.kind = ROOT_STOP, .code = 1}, NULL, 0);
     }
+    tell_ready(c, "; the last reload failed: the old configuration stays in use");
     c->reload_by_signal = false;
 }
 
@@ -218,6 +219,7 @@ static void take(struct control *c)
     else command_mode(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;
+    tell_ready(c, "");
     command_reloaded(c, NULL);
 }
 

@@ -97,7 +97,7 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
         http_close(h);
         return;
     }
-    http_arm(h, first_limits(h)->header_ms);
+    http_arm(h, w->hurries ? FIRST_MS : first_limits(h)->header_ms);
 }
 
 void http_close(struct http_conn *h)
@@ -352,6 +352,7 @@ void http_next(struct http_conn *h)
 {
     h->ex = NULL;
     h->state = HTTP_IDLE;
+    h->served = true;
     http_dirty(h);
     if (h->worker->hurries) h->close_after = true; /* else it was told that it may ask again: the next answer ends it */
     if (h->close_after) return; /* the flush ends it */

@@ -29,6 +29,7 @@
 #define MAX_REDIRECTS  5            /* local redirects of one request */
 #define ACCEPT_BATCH   8
 #define DRAIN_MS       30000
+#define FIRST_MS       500   /* for the first request of who was accepted as we began to end */
 #define LINGER_MS      30000 /* after the last answer input is dropped, lest a reset takes the answer from the client [RFC 9112 9.6] */
 #define LINGER_IDLE_MS 5000  /* ... but no longer than this without a byte */
 #define LINGER_STEP    (1u << 20) /* ... and so many bytes a millisecond, so that others have their turn */
@@ -130,6 +131,7 @@ struct http_conn {
     uint32_t lingered;           /* bytes of this step */
     uint8_t state;
     bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen;
+    bool served; /* a request before: it may be closed while it is idle */
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);

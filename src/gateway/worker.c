@@ -237,6 +237,8 @@ static void take_snapshot(struct worker *w)
     set_accepting(w, !w->draining);
 }
 
+/* Who was accepted and has not asked yet has a moment for it: the request may be on its way, and a client does not send a first
+ * one again. */
 static void begin_drain(struct worker *w)
 {
     if (w->hurries || (w->draining && atomic_load(&w->gw->leaves))) return;
@@ -250,7 +252,9 @@ static void begin_drain(struct worker *w)
     }
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
-        if (h->in_use && h->state == HTTP_IDLE && weir_buf_len(&h->out) == 0) http_close(h);
+        if (!h->in_use || h->state != HTTP_IDLE || weir_buf_len(&h->out)) continue;
+        if (h->served) http_close(h);
+        else http_arm(h, FIRST_MS);
     }
 }
 

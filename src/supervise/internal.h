@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* supervise: what the files of the root part share. libc only; one thread; no configuration, no JSON, no network bytes, no
- * output of apps. root.c: the loop; unit.c: starting what runs; public.c: sockets for web
- * servers; keeper.c: the process above each unit. */
+ * output of apps. root.c: the loop; unit.c: starting what runs; public.c: sockets for web servers; keeper.c: the process above
+ * each unit; upgrade.c: the next version; systemd.c: the service manager; container.c: being the first process of a container. */
 #ifndef WEIR_SUPERVISE_INTERNAL_H
 #define WEIR_SUPERVISE_INTERNAL_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -35,7 +36,10 @@ struct unit {
 struct held { /* a listening socket for HTTP */
     int fd;
     uint32_t len;
-    unsigned char address[128];
+    bool given;  /* by the service manager, and no listener has asked for it yet */
+    bool kept;   /* given, and once opened by us: nobody else needs it */
+    bool stored; /* the service manager has a copy, or there is none */
+    _Alignas(struct sockaddr_storage) unsigned char address[128];
 };
 
 struct gateway { /* one serves; older ones finish what they have */
@@ -66,18 +70,42 @@ struct root {
     size_t unit_count;
     struct held listeners[ROOT_LISTENERS_MAX];
     size_t listener_count;
-    int64_t control_started_ms, control_due_ms, end_at_ms, keepers_at_ms;
-    unsigned control_failures, interrupts;
+    int64_t control_started_ms, control_due_ms, end_at_ms, keepers_at_ms, beat_at_ms;
+    unsigned control_failures, interrupts, silent; /* silent: beats without an answer of control */
     int exit_code;
     char **argv;        /* of this process */
     char self[4096];    /* its program, as a path: what an upgrade starts */
     bool upgraded;      /* control and gateway are to follow */
-    bool is_root, ending, control_stopped;
+    int lock;           /* of our folder, as long as we live; -1 */
+    bool is_root, ending, control_stopped, answered, ready, manager_behind, units_told;
 };
 int64_t now_ms(void);
 /* A message to control: sent, or kept until it takes it; fd stays the caller's. */
 void tell(struct root *r, struct root_msg m, int fd);
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* a line of ours: lost where nobody reads */
+
+/* ---- systemd.c ---- */
+void systemd_begin(void); /* as the process that it started, before anything is opened */
+/* The TCP sockets that it gave, into list: how many. Anything else is closed. The environment says nothing of them any more. */
+size_t systemd_take(struct held *list, size_t room);
+void systemd_store(struct held *h); /* it keeps a copy over our death */
+void systemd_unstore(const struct held *h);
+/* Closes what it gave and nobody asked for, on this port (as the network has it) or, with 0, on all: true if there was any. */
+bool systemd_drop_given(struct held *list, size_t *count, uint16_t port);
+void systemd_ready(const char *status);
+void systemd_reloading(void);
+void systemd_stopping(void);
+void systemd_alive(void);       /* if it watches us */
+int64_t systemd_beat_ms(void);  /* how often it has to hear that */
+/* What it could not take before is sent; true: there is still something. */
+bool systemd_again(struct held *list, size_t count);
+
+/* ---- container.c ---- */
+/* As pid 1 the caller goes on in a child; we pass on the signals of set, reap, and exit as it does. False: no fork. */
+bool container_begin(const sigset_t *set);
+bool container_proc(void); /* /proc shows our own pid namespace; false: it was told */
+/* Has this root what it takes to become these? False: it was told what is missing. */
+bool container_rights(const struct identity *control, const struct identity *gateway);
 
 /* ---- upgrade.c ---- */
 /* Becomes the program that lies at r->self now, with all that this process holds. It returns only if that cannot be: told to

@@ -58,7 +58,11 @@ enum root_kind {
     /* root -> control */
     ROOT_ORDERS,     /* fd: what KEEP_ORDERS gave */
     ROOT_UNIT_ERRORS, /* behind each ROOT_UNIT: unit; fd: its stderr */
-    ROOT_REOPEN      /* SIGUSR1: open log files anew */
+    ROOT_REOPEN,     /* SIGUSR1: open log files anew */
+    /* both ways */
+    ROOT_PING = 100, /* root -> control: are you there? control answers the same at once */
+    /* control -> root */
+    ROOT_READY       /* all is up, or a reload ended; text: a line for people, told to the service manager */
 };
 
 struct root_msg {

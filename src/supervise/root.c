@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -26,12 +27,15 @@
 #include "supervise/internal.h"
 
 #define END_MS         1000 /* what apps have after TERM when everything ends */
-#define GATEWAY_END_MS 600
+#define GATEWAY_END_MS 600  /* what requests have that run, where somebody waits at a terminal (SIGINT) */
+#define SERVICE_END_MS 5000 /* ... and where a service manager does (SIGTERM, SIGQUIT) */
 #define CONTROL_SOCKET "/run/weir/control.sock"
 #define LAST_WORDS     1000  /* orders of a control that ended */
 #define CONTROL_LIVED_MS 1000 /* one that ended sooner failed to start: the next one waits */
 #define KEEPERS_MS     3000  /* what keepers have beyond that: then they are killed, too */
 #define WAITING_MAX    20000 /* messages that control has not taken */
+#define START_TRIES    5     /* of a control that never had a configuration: then it is of no use */
+#define AGAIN_MS       100   /* between tries to tell the service manager */
 
 int64_t now_ms(void)
 {
@@ -217,6 +221,7 @@ static void start_control(struct root *r)
         tell(r, (struct root_msg){.kind = ROOT_UNIT_ERRORS, .unit = u->id}, u->log_errors);
     }
     if (r->kept_orders >= 0) tell(r, (struct root_msg){.kind = ROOT_ORDERS}, r->kept_orders);
+    tell(r, (struct root_msg){.kind = ROOT_PING}, -1);
 }
 
 /* A new link between control and a gateway that runs. Without descriptors there is none yet: control asks again. */
@@ -444,12 +449,12 @@ static const char *unix_path(const unsigned char *address, uint32_t len)
     return memchr(u->sun_path, 0, len - offsetof(struct sockaddr_un, sun_path)) ? u->sun_path : NULL;
 }
 
-static void hold(struct root *r, const struct root_msg *m, int fd)
+static struct held *hold(struct root *r, const struct root_msg *m, int fd)
 {
     struct held *h = &r->listeners[r->listener_count++];
-    h->fd = fd;
-    h->len = m->address_len;
+    *h = (struct held){.fd = fd, .len = m->address_len, .stored = true}; /* of a unix socket nobody keeps a copy: its path is ours */
     memcpy(h->address, m->address, m->address_len);
+    return h;
 }
 
 /* A front's: made, or its rights are set anew. Made anew if somebody removed its name. */
@@ -471,34 +476,51 @@ static void listen_unix(struct root *r, const struct root_msg *m, const char *pa
     h->fd = made;
 }
 
+/* A new one at the address of h: 0, or an errno. */
+static int open_listener(struct held *h)
+{
+    int one = 1, zero = 0, bad = 0;
+    const struct sockaddr *at = (const struct sockaddr *)(const void *)h->address;
+    h->fd = socket(at->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (h->fd < 0) return errno;
+    setsockopt(h->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(h->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (at->sa_family == AF_INET6) setsockopt(h->fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+    if (bind(h->fd, at, h->len) < 0 || listen(h->fd, 4096) < 0) {
+        bad = errno;
+        close(h->fd);
+        h->fd = -1;
+    }
+    return bad;
+}
+
 static void do_listen(struct root *r, const struct root_msg *m)
 {
     struct root_msg answer = {.kind = ROOT_LISTENING, .unit = m->unit};
-    int fd = -1, one = 1, zero = 0;
-    sa_family_t family = ((const struct sockaddr *)(const void *)m->address)->sa_family;
-    struct held *have = NULL;
-    for (size_t i = 0; i < r->listener_count; i++)
-        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) have = &r->listeners[i];
-    if (have) fd = have->fd;
+    struct held new = {.fd = -1, .len = m->address_len}, *h = NULL;
+    const struct sockaddr_in *at = (const void *)m->address; /* an IPv6 address has its port at the same place */
     const char *path = unix_path(m->address, m->address_len);
+    int fd = -1;
+    for (size_t i = 0; i < r->listener_count; i++)
+        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) h = &r->listeners[i];
+    if (h) fd = h->fd;
     if (path) {
-        listen_unix(r, m, path, have, &fd, &answer.code);
-    } else if (fd < 0 && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (family == AF_INET || family == AF_INET6)) {
-        fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (fd >= 0) {
-            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+        listen_unix(r, m, path, h, &fd, &answer.code);
+    } else if (!h && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (at->sin_family == AF_INET || at->sin_family == AF_INET6)) {
+        memcpy(new.address, m->address, m->address_len);
+        answer.code = open_listener(&new);
+        if (answer.code == EADDRINUSE && systemd_drop_given(r->listeners, &r->listener_count, at->sin_port)) answer.code = open_listener(&new);
+        if (new.fd >= 0) {
+            h = &r->listeners[r->listener_count++];
+            *h = new;
+            systemd_store(h);
+            fd = h->fd;
         }
-        if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)m->address, m->address_len) < 0 || listen(fd, 4096) < 0) {
-            answer.code = errno;
-            if (fd >= 0) close(fd);
-            fd = -1;
-        } else {
-            hold(r, m, fd);
-        }
-    } else if (fd < 0) {
+    } else if (!h) {
         answer.code = EINVAL;
+    } else if (h->given) {
+        h->given = false;
+        listen(h->fd, 4096); /* as long a queue as one of ours has */
     }
     tell(r, answer, fd);
 }
@@ -529,6 +551,7 @@ static void do_unlisten(struct root *r, const struct root_msg *m)
     for (size_t i = 0; i < r->listener_count; i++) {
         struct held *h = &r->listeners[i];
         if (h->len != m->address_len || memcmp(h->address, m->address, h->len) != 0) continue;
+        systemd_unstore(h);
         end_listener(r, h);
         return;
     }
@@ -536,21 +559,31 @@ static void do_unlisten(struct root *r, const struct root_msg *m)
 
 /* ---- the end ---- */
 
-static void begin_end(struct root *r, int code)
+/* Apps end behind the gateway: what it has taken is answered, as far as its time goes. */
+static void end_units(struct root *r)
+{
+    if (r->units_told || r->gateway_count) return;
+    r->units_told = true;
+    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
+}
+
+static void begin_end(struct root *r, int code, int64_t gateway_ms)
 {
     if (r->ending) return;
     r->ending = true;
     r->exit_code = code;
-    r->end_at_ms = now_ms() + GATEWAY_END_MS;
-    r->keepers_at_ms = now_ms() + END_MS + KEEPERS_MS;
+    r->end_at_ms = now_ms() + gateway_ms;
+    r->keepers_at_ms = r->end_at_ms + END_MS + KEEPERS_MS;
+    systemd_stopping();
     tell(r, (struct root_msg){.kind = ROOT_ENDING}, -1);
     signal_gateways(r, SIGTERM);
-    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
+    end_units(r);
 }
 
 static void push_end(struct root *r)
 {
     if (!r->ending) return;
+    end_units(r);
     if (now_ms() >= r->end_at_ms) signal_gateways(r, SIGKILL);
     if (now_ms() >= r->keepers_at_ms) /* what they kept comes to us, and is killed with the rest */
         for (size_t i = 0; i < r->unit_count; i++) kill(r->units[i]->keeper, SIGKILL);
@@ -567,6 +600,7 @@ static void push_end(struct root *r)
 static void read_again(struct root *r, uint32_t flags)
 {
     int fd = open_config(r);
+    if (r->ready) systemd_reloading();
     tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN, .flags = flags}, fd);
     if (fd >= 0) close(fd);
 }
@@ -578,6 +612,14 @@ static void keep(int *kept, int *fds, int count)
     if (*kept >= 0) close(*kept);
     *kept = fds[0];
     fds[0] = -1;
+}
+
+static void on_ready(struct root *r, const struct root_msg *m)
+{
+    if (r->ending || !valid_text(m->text, sizeof m->text, false)) return;
+    r->ready = true;
+    systemd_drop_given(r->listeners, &r->listener_count, 0);
+    systemd_ready(m->text);
 }
 
 static void from_control(struct root *r)
@@ -640,7 +682,9 @@ static void from_control(struct root *r)
         case ROOT_TAG:
             if (u) memcpy(u->tag, m.tag, sizeof u->tag);
             break;
-        case ROOT_STOP: begin_end(r, m.code); break;
+        case ROOT_STOP: begin_end(r, m.code, GATEWAY_END_MS); break;
+        case ROOT_PING: r->answered = true; break;
+        case ROOT_READY: on_ready(r, &m); break;
         default: complain("weir-supervise: control sent an order that is not known\n"); break;
         }
     }
@@ -667,6 +711,9 @@ static void control_ended(struct root *r, int status)
     bool lived = now_ms() - r->control_started_ms > CONTROL_LIVED_MS;
     r->control_failures = lived ? 0 : r->control_failures + 1;
     r->control_due_ms = now_ms() + (r->control_failures ? 100 << (r->control_failures < 6 ? r->control_failures : 6) : 0);
+    if (r->kept >= 0 || r->control_failures < START_TRIES) return;
+    complain("weir-supervise: control cannot start\n");
+    begin_end(r, 1, GATEWAY_END_MS);
 }
 
 static void reap(struct root *r)
@@ -733,16 +780,38 @@ static void on_signals(struct root *r)
                 r->end_at_ms = 0;
                 r->keepers_at_ms = now_ms() + 500;
             }
-            begin_end(r, 0);
+            begin_end(r, 0, si.ssi_signo == SIGINT ? GATEWAY_END_MS : SERVICE_END_MS);
         }
+    }
+}
+
+/* Control has to answer within two beats, and two seconds, or is replaced. The service manager hears of us as long as that may
+ * still help. `unread`: something of control has not been read yet. */
+static void beat(struct root *r, bool unread)
+{
+    int64_t each = systemd_beat_ms();
+    unsigned enough = each < 1000 ? (unsigned)(2000 / each) : 2;
+    if (now_ms() < r->beat_at_ms || r->ending) return;
+    r->beat_at_ms = now_ms() + each; /* not the time that we were stopped ourselves: nobody could answer then */
+    if (r->answered || unread) r->silent = 0;
+    else r->silent++;
+    r->answered = false;
+    if (r->silent < 2 * enough) systemd_alive();
+    if (r->silent && r->silent % enough == 0 && r->control_pid > 0) {
+        complain("weir-supervise: control does not answer: it is killed\n");
+        kill(r->control_pid, SIGKILL);
+    } else if (r->control_pid > 0) {
+        tell(r, (struct root_msg){.kind = ROOT_PING}, -1);
     }
 }
 
 static int next_wait(const struct root *r)
 {
     if (r->ending) return 20;
-    if (r->control_pid > 0) return -1;
-    int64_t left = r->control_due_ms - now_ms();
+    int64_t at = r->beat_at_ms, soon = now_ms() + AGAIN_MS;
+    if (r->control_pid <= 0 && r->control_due_ms < at) at = r->control_due_ms;
+    if (r->manager_behind && soon < at) at = soon;
+    int64_t left = at - now_ms();
     return left < 0 ? 0 : (int)left;
 }
 
@@ -767,6 +836,8 @@ static void turn(struct root *r)
         start_control(r);
         for (size_t i = 0; i < r->gateway_count && r->control >= 0; i++) relink(r, &r->gateways[i]);
     }
+    beat(r, p[1].revents & POLLIN);
+    r->manager_behind = systemd_again(r->listeners, r->listener_count);
     push_end(r);
 }
 
@@ -784,6 +855,7 @@ static bool find_users(struct root *r, const char *control_user, const char *gat
         fprintf(stderr, "weir: there is no user %s: create it with: useradd --system --no-create-home --shell /usr/sbin/nologin %s\n", missing, missing);
         return false;
     }
+    if (!container_rights(&r->control_who, &r->gateway_who)) return false;
     r->gateway_gid = r->gateway_who.gid;
     r->control_who.gid = r->gateway_gid; /* control proves readiness by connecting as the gateway would */
     return true;
@@ -843,6 +915,16 @@ static void remove_run(int base, const char *name)
     unlinkat(base, name, AT_REMOVEDIR);
 }
 
+/* Its owner lives, perhaps in another pid namespace: it holds a lock on the folder. */
+static bool is_locked(int base, const char *name)
+{
+    int fd = open_own(base, name);
+    if (fd < 0) return false;
+    bool locked = flock(fd, LOCK_EX | LOCK_NB) < 0;
+    close(fd);
+    return locked;
+}
+
 /* What a root part that was killed could not remove: folders named by the pid of nobody who lives. */
 static void remove_stale(int base, const char *prefix)
 {
@@ -853,7 +935,8 @@ static void remove_stale(int base, const char *prefix)
         char *end;
         if (strncmp(e->d_name, prefix, len) != 0) continue;
         long pid = strtol(e->d_name + len, &end, 10);
-        if (pid > 0 && !*end && kill((pid_t)pid, 0) < 0 && errno == ESRCH) remove_run(base, e->d_name);
+        bool named = pid > 0 && (!*end || (*end == '.' && strspn(end + 1, "0123456789") == strlen(end + 1)));
+        if (named && kill((pid_t)pid, 0) < 0 && errno == ESRCH && !is_locked(base, e->d_name)) remove_run(base, e->d_name);
     }
     if (d) closedir(d);
     else if (copy >= 0) close(copy);
@@ -864,18 +947,21 @@ static int open_base(struct root *r)
     const char *base = getenv("XDG_RUNTIME_DIR");
     if (r->is_root) {
         base = "/run/weir";
-        mkdir(base, 0755);
-    } else if (!base || base[0] != '/' || strlen(base) > 30) {
+    } else if (!base || base[0] != '/' || strlen(base) > 24) {
         base = "/tmp";
     }
+    const char *prefix = r->is_root ? "" : "weir-";
+    snprintf(r->dir, sizeof r->dir, "%.30s", base);
+    if (r->is_root && mkdir(base, 0755) < 0 && errno != EEXIST) return -1;
     int fd = open(base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0) return -1;
     if (r->is_root && st.st_uid != 0 && fchown(fd, 0, 0) < 0) return -1; /* of an older version: was control's */
     if (r->is_root) fchmod(fd, 0755);
-    snprintf(r->name, sizeof r->name, "%s%d", r->is_root ? "" : "weir-", (int)getpid());
+    snprintf(r->name, sizeof r->name, "%s%d", prefix, (int)getpid());
+    for (int n = 1; n < 1000 && is_locked(fd, r->name); n++) snprintf(r->name, sizeof r->name, "%s%d.%d", prefix, (int)getpid(), n);
     snprintf(r->dir, sizeof r->dir, "%.30s/%s", base, r->name);
-    remove_stale(fd, r->is_root ? "" : "weir-");
+    remove_stale(fd, prefix);
     remove_run(fd, r->name); /* of an older process with our pid */
     return fd;
 }
@@ -890,7 +976,8 @@ static bool make_dir(struct root *r)
     if (own < 0 || fchmod(own, 0711) < 0) fine = false;
     if (fine && r->is_root && fchown(own, r->control_who.uid, r->control_who.gid) < 0) fine = false;
     if (own >= 0) close(own);
-    if (run >= 0) close(run);
+    if (run >= 0 && (!fine || flock(run, LOCK_EX | LOCK_NB) < 0)) close(run);
+    else r->lock = run; /* as long as we live */
     return fine;
 }
 
@@ -908,6 +995,20 @@ static int usage(void)
 {
     fputs("weir-supervise is started by `weir serve` and `weir supervise`.\n", stderr);
     return 2;
+}
+
+static void block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGCHLD);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGQUIT);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGUSR1);
+    sigaddset(set, SIGUSR2);
+    sigprocmask(SIG_BLOCK, set, NULL);
+    signal(SIGPIPE, SIG_IGN);
 }
 
 int main(int argc, char **argv)
@@ -935,11 +1036,16 @@ int main(int argc, char **argv)
         } else return usage();
     }
     if (!r.weir || r.weir[0] != '/') return usage();
+    systemd_begin();
+    block_signals(&set);
+    if (!container_begin(&set)) return 1;
+    r.listener_count = systemd_take(r.listeners, ROOT_LISTENERS_MAX);
     r.is_root = geteuid() == 0;
     r.argv = argv;
     r.last_waiting = &r.first_waiting;
-    r.control_socket = r.kept = r.kept_orders = r.base = -1;
+    r.control_socket = r.kept = r.kept_orders = r.base = r.lock = -1;
     if (!r.self[0] && readlink("/proc/self/exe", r.self, sizeof r.self - 1) == (ssize_t)sizeof r.self - 1) r.self[0] = 0; /* a longer one */
+    if (resume < 0 && !container_proc()) return 1;
     bool known = find_users(&r, control_user, gateway_user);
     if (resume >= 0 && (!known || !upgrade_resume(&r, resume))) {
         upgrade_back(&r, resume, back);
@@ -948,18 +1054,10 @@ int main(int argc, char **argv)
     if (back >= 0) close(back);
     if (!known) return 1;
     if (resume < 0 && !make_dir(&r)) {
-        fprintf(stderr, "weir: cannot make the folder %s: %s\n", r.dir, strerror(errno));
+        fprintf(stderr, "weir: cannot make the folder %s: %s: it has to be on a file system that can be written%s\n", r.dir, strerror(errno),
+                r.is_root ? " (in a read-only container, mount a tmpfs on /run)" : "; XDG_RUNTIME_DIR names another place than /tmp");
         return 1;
     }
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGUSR1);
-    sigaddset(&set, SIGUSR2);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     r.signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     if (r.signals < 0) return 1;
@@ -968,12 +1066,16 @@ int main(int argc, char **argv)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    r.beat_at_ms = now_ms() + systemd_beat_ms();
     if (resume >= 0) upgraded(&r, !returned);
     else start_control(&r);
     while (!r.ending || r.unit_count || r.control_pid > 0 || r.gateway_count) turn(&r);
     kill_descendants(SIGKILL, 100);
     if (r.control_socket >= 0) unlink(CONTROL_SOCKET);
-    while (r.listener_count) end_listener(&r, &r.listeners[0]);
+    for (size_t i = 0; i < r.listener_count;) { /* others may be the service manager's, too: they go with us, or stay */
+        if (unix_path(r.listeners[i].address, r.listeners[i].len)) end_listener(&r, &r.listeners[i]);
+        else i++;
+    }
     remove_run(r.base, r.name);
     return r.exit_code;
 }

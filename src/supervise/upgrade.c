@@ -16,7 +16,7 @@
 
 #include "supervise/internal.h"
 
-#define STATE_VERSION 2
+#define STATE_VERSION 3
 #define ASK_MS        2000 /* what the new program has to answer */
 #define ARGS_MAX      96
 
@@ -24,7 +24,7 @@ struct state { /* then units, then listening sockets */
     char magic[8];
     uint32_t version, proto, state_size, unit_size, held_size, keeper_size;
     uint32_t unit_count, listener_count, gateway_count;
-    int32_t control, control_socket, kept, kept_orders, base;
+    int32_t control, control_socket, kept, kept_orders, base, lock;
     pid_t control_pid;
     int64_t control_started_ms;
     struct gateway gateways[ROOT_GATEWAYS_MAX];
@@ -44,7 +44,7 @@ static int write_state(const struct root *r)
     struct state s = {.version = STATE_VERSION, .proto = ROOT_PROTO_VERSION, .state_size = sizeof s, .unit_size = sizeof(struct unit),
                       .held_size = sizeof(struct held), .keeper_size = sizeof(struct keeper_msg), .unit_count = (uint32_t)r->unit_count,
                       .listener_count = (uint32_t)r->listener_count, .gateway_count = (uint32_t)r->gateway_count, .control = r->control,
-                      .control_socket = r->control_socket, .kept = r->kept, .kept_orders = r->kept_orders, .base = r->base, .control_pid = r->control_pid,
+                      .control_socket = r->control_socket, .kept = r->kept, .kept_orders = r->kept_orders, .base = r->base, .lock = r->lock, .control_pid = r->control_pid,
                       .control_started_ms = r->control_started_ms};
     memcpy(s.magic, magic, sizeof magic);
     memcpy(s.gateways, r->gateways, sizeof s.gateways);
@@ -107,6 +107,7 @@ static void each_fd(struct root *r, void (*f)(int fd))
     f(r->kept);
     f(r->kept_orders);
     f(r->base);
+    f(r->lock);
     for (size_t i = 0; i < r->gateway_count; i++) f(r->gateways[i].channel);
     for (size_t i = 0; i < r->unit_count; i++) {
         f(r->units[i]->channel);
@@ -138,6 +139,7 @@ bool upgrade_resume(struct root *r, int memfd)
     r->kept = s.kept;
     r->kept_orders = s.kept_orders;
     r->base = s.base;
+    r->lock = s.lock;
     r->control_pid = s.control_pid;
     r->control_started_ms = s.control_started_ms;
     memcpy(r->dir, s.dir, sizeof r->dir);
@@ -204,6 +206,7 @@ void upgrade(struct root *r)
 {
     struct root_msg m = {.kind = ROOT_UPGRADED};
     int memfd = -1, old = -1;
+    systemd_reloading();
     const char *what = "end and start a new one at the same time";
     if (r->ending || r->first_waiting) {
         m.code = EBUSY; /* control is behind: its messages would be lost */

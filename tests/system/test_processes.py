@@ -334,3 +334,21 @@ def test_without_root_everything_runs_under_one_user():
         finally:
             p.send_signal(signal.SIGINT)
             assert p.wait(10 * SLOW) == 0
+
+
+@pytest.mark.parametrize("number,answered", [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_what_runs_may_end_where_nobody_waits_at_a_terminal(number, answered):
+    files = {**FILES, "public/late.php": "<?php touch('DIR/run/keep'); usleep(1500000); echo 'late';"}
+    with Weir(CONFIG, {}) as w:
+        for name, text in files.items():
+            w.write(name, text.replace("DIR", w.dir))
+        c = http.client.HTTPConnection("127.0.0.1", w.port, timeout=20 * SLOW)
+        c.request("GET", "/late.php")
+        wait_for(lambda: os.path.exists(f"{w.run_dir}/keep"))
+        w.process.send_signal(number)
+        try:
+            text = c.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            text = b""
+        assert (text == b"late") == answered
+        assert w.process.wait(20 * SLOW) == 0

@@ -72,7 +72,7 @@ def descendants(pid):
 class Weir:
     """A running `weir serve` on a configuration of its own, in a folder that every user can read."""
 
-    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None, prepare=None, log="off"):
+    def __init__(self, config, files=None, args=None, wait=True, program="threads 2", log_to=None, prepare=None, log="off", wrap=None, env=None, pass_fds=()):
         self.dir = tempfile.mkdtemp(prefix="weir-test-", dir="/tmp")
         os.chmod(self.dir, 0o755)
         self.port = free_port()
@@ -92,9 +92,12 @@ class Weir:
         self.program = f"log {log}; {program}"
         self.configure(config)
         self.log_path = os.path.join(self.dir, "log")
-        env = dict(os.environ)
-        self.process = subprocess.Popen([WEIR, "serve", "-c", self.config] + (args or []), stdout=log_to or open(self.log_path, "wb"),
-                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
+        self.start(args, wait, log_to, wrap, env, pass_fds)
+
+    def start(self, args=None, wait=True, log_to=None, wrap=None, env=None, pass_fds=()):
+        self.process = subprocess.Popen((wrap or []) + [WEIR, "serve", "-c", self.config] + (args or []),
+                                        stdout=log_to or open(self.log_path, "wb"), stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                        env={**os.environ, **(env or {})}, pass_fds=pass_fds, start_new_session=True)
         if wait:
             wait_for(lambda: "ready. Ctrl-C" in self.log() or self.process.poll() is not None, 60)
             assert self.process.poll() is None, self.log()

@@ -10,6 +10,10 @@ void tell(struct root *r, struct root_msg m, int fd)
     (void)r, (void)m, (void)fd;
 }
 
+void systemd_reloading(void)
+{
+}
+
 int main(int argc, char **argv)
 {
     static struct root r;
