@@ -210,6 +210,8 @@ static void accept_some(struct weir_app *a, int most)
     }
 }
 
+#define FIRST_MS 500 /* for the first request of a connection that was accepted just before the end */
+
 static void begin_drain(struct weir_app *a)
 {
     a->drain_told = true;
@@ -229,16 +231,18 @@ static void begin_drain(struct weir_app *a)
     }
 }
 
-/* While it drains: connections without a request close; an agreed one is the server's to close, who was told. */
+/* While it drains: connections without a request close, but for those that have not asked yet: a request may be on its way, and its
+ * server could not know. An agreed one is the server's to close, who was told. */
 static void push_drain(struct weir_app *a)
 {
-    bool late = weir_loop_now_ms(a->loop) >= a->drain_until_ms;
+    uint64_t now = weir_loop_now_ms(a->loop);
+    bool late = now >= a->drain_until_ms, first = now + a->o.drain_ms < a->drain_until_ms + FIRST_MS;
     for (uint32_t i = 0; i < a->conn_top; i++) {
         struct app_conn *k = a->conns[i];
         const void *out;
         if (!k->in_use) continue;
         bool quiet = weir_wire_app_idle(k->wire) && weir_wire_app_output(k->wire, &out) == 0;
-        if (late || (quiet && !weir_wire_app_agreed(k->wire))) weir_app_conn_close(k);
+        if (late || (quiet && !weir_wire_app_agreed(k->wire) && !(k->fresh && first))) weir_app_conn_close(k);
     }
 }
 

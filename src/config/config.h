@@ -72,6 +72,7 @@ struct weir_conf_listener {
     int pool;                 /* that is published there; -1: http */
     const char *group;        /* of its unix socket; NULL: the gateway's */
     uint32_t mode;            /* of it [0660] */
+    uint32_t backlog;         /* of a pool's socket [511] */
     struct weir_conf_allow *allow;
     size_t allow_count;
     uint64_t body_max;        /* STDIN and DATA of a request, each [64 MiB] */
@@ -170,6 +171,8 @@ struct weir_conf_pool {
     struct weir_conf_endpoint *endpoints; /* CONNECT */
     size_t endpoint_count;
     const char *publish;      /* listener; NULL: none */
+    const struct weir_conf_listener *listen; /* the socket that its processes share with web servers; NULL: private ones */
+    int stop_signal;          /* what a process is told to end by [SIGTERM] */
     struct weir_config_place publish_place;
     const char *broken;       /* not NULL: it cannot run, the reason */
     bool same;                /* all that it is made of is as it was: the machine was looked at then */
@@ -204,6 +207,8 @@ struct weir_config {
     uint32_t connections;     /* connections of clients at once [16384, bounded by RLIMIT_NOFILE] */
     struct weir_conf_listener *listeners;
     size_t listener_count;
+    struct weir_conf_listener *shared; /* sockets of pools with `listen`: not for the gateway */
+    size_t shared_count;
     struct weir_conf_site *sites;
     size_t site_count;
     struct weir_conf_pool *pools;

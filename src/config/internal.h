@@ -157,6 +157,7 @@ void config_tenant_pool(struct parser *p, const struct node *pool); /* php-admin
 void config_tenant_root(struct parser *p, const struct node *n, const char *root); /* it has to lie in his home */
 void config_set_home(struct parser *p); /* of vars.user */
 void config_site_vars(struct parser *p, const struct node *n);
+void config_pool_listen(struct parser *p, struct weir_conf_pool *o, const struct node *n); /* listen unix:/PATH ... */
 void config_read_listener(struct parser *p, const struct node *n);
 /* One address of a listener, or (name NULL) of a site's listen: its index, or -1. */
 int config_add_address(struct parser *p, const struct node *n, size_t word, const char *name);

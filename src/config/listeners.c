@@ -70,6 +70,8 @@ int config_add_address(struct parser *p, const struct node *n, size_t word, cons
         return -1;
     }
     int have = find_listener(c, s.ptr);
+    for (size_t j = 0; j < c->shared_count && k->scheme == WEIR_SCHEME_FASTCGI; j++)
+        if (strcmp(c->shared[j].address.socket, s.ptr + strlen("fastcgi+")) == 0) config_twice(p, n, word, &c->shared[j].place);
     if (have >= 0 && k->scheme == WEIR_SCHEME_FASTCGI) config_twice(p, n, word, &c->listeners[have].place);
     if (have >= 0) return have;
     const char *socket = socket_of(p, n, word, k);
@@ -123,9 +125,9 @@ static void read_allows(struct parser *p, const struct node *n, struct weir_conf
     }
 }
 
-static void read_mode(struct parser *p, const struct node *n, uint32_t *mode)
+static void read_mode(struct parser *p, const struct node *n, size_t word, uint32_t *mode)
 {
-    struct weir_str s = n->words[1].text;
+    struct weir_str s = n->words[word].text;
     uint32_t v = 0;
     bool fine = s.len >= 3 && s.len <= 4;
     for (size_t i = 0; fine && i < s.len; i++) {
@@ -133,7 +135,7 @@ static void read_mode(struct parser *p, const struct node *n, uint32_t *mode)
         v = v * 8 + (uint32_t)(s.ptr[i] - '0');
     }
     if (fine && (v & ~0666u) == 0) *mode = v;
-    else config_bad(p, n, 1, "is no mode of a socket", "write 0660: read and write, for owner, group and others");
+    else config_bad(p, n, word, "is no mode of a socket", "write 0660: read and write, for owner, group and others");
 }
 
 static bool is_unix(const struct weir_conf_listener *l)
@@ -179,7 +181,7 @@ static void read_front(struct parser *p, const struct node *block, size_t first)
         if (n->used) continue;
         if (node_is(n, "allow")) read_allows(p, n, &o);
         else if (node_is(n, "group")) o.group = config_text(p, n, 1).ptr;
-        else if (node_is(n, "mode")) read_mode(p, n, &o.mode);
+        else if (node_is(n, "mode")) read_mode(p, n, 1, &o.mode);
         else if (node_is(n, "body")) config_get_size(p, n, 1, &o.body_max);
         else if (node_is(n, "time")) config_times(p, n, &(struct config_times){.head = &o.header_ms, .body = &o.body_ms, .idle = &o.idle_ms, .send = &o.send_ms});
     }
@@ -216,6 +218,34 @@ void config_read_listener(struct parser *p, const struct node *n)
     for (const struct node *k = n->children; k && http && !fastcgi; k = k->next)
         if (!k->used && !node_is(k, "address"))
             config_say(p->report, WEIR_CONFIG_ERROR, k, 0, "remove it, or write a FastCGI address", "\"%s\" is for listeners of FastCGI", k->words[0].text.ptr);
+}
+
+void config_pool_listen(struct parser *p, struct weir_conf_pool *o, const struct node *n)
+{
+    struct weir_config *c = p->c;
+    struct weir_str path = n->words[1].text;
+    if (!weir_str_prefix(path, WEIR_STR("unix:/")) || path.ptr[path.len - 1] == '/' || path.len > UNIX_PATH_MAX + 5) {
+        config_bad(p, n, 1, "is no address for a pool", "write a whole path of at most 107 bytes: unix:/run/weir/app.sock");
+        return;
+    }
+    for (size_t i = 0; i < c->shared_count; i++)
+        if (weir_str_eq(path, weir_cstr(c->shared[i].address.socket))) {
+            config_twice(p, n, 1, &c->shared[i].place);
+            return;
+        }
+    struct weir_conf_listener *l = &c->shared[c->shared_count++];
+    const char *text = config_keep(p, path);
+    *l = (struct weir_conf_listener){.name = text, .pool = -1, .mode = 0660, .backlog = 511, .place = config_place(p, n),
+                                     .address = {.scheme = WEIR_SCHEME_FASTCGI, .text = text, .socket = text}};
+    for (size_t i = 2; i < n->count; i += 2) {
+        struct weir_str what = n->words[i].text;
+        if (i + 1 == n->count) config_bad(p, n, i, "needs a value", "write group NAME, mode 0660 or backlog 511");
+        else if (weir_str_eq(what, WEIR_STR("group"))) l->group = config_text(p, n, i + 1).ptr;
+        else if (weir_str_eq(what, WEIR_STR("mode"))) read_mode(p, n, i + 1, &l->mode);
+        else if (weir_str_eq(what, WEIR_STR("backlog"))) config_count(p, n, i + 1, 1, 65535, &l->backlog);
+        else config_bad(p, n, i, "is not known here", "write group NAME, mode 0660 or backlog 511");
+    }
+    o->listen = l;
 }
 
 bool config_is_listener(const struct parser *p, struct weir_str name)

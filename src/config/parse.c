@@ -255,8 +255,9 @@ static bool allocate(struct parser *p)
     p->listener_cap = addresses + 1;
     p->c->sites = config_alloc(p, (sites + 1) * sizeof *p->c->sites);
     p->c->pools = config_alloc(p, (pools + 1) * sizeof *p->c->pools);
+    p->c->shared = config_alloc(p, (pools + 1) * sizeof *p->c->shared);
     p->c->listeners = config_alloc(p, p->listener_cap * sizeof *p->c->listeners);
-    return p->c->sites && p->c->pools && p->c->listeners;
+    return p->c->sites && p->c->pools && p->c->shared && p->c->listeners;
 }
 
 static void read_all(struct parser *p)

@@ -2,6 +2,8 @@
 /* Pools: what runs, for whom, how many. Layers: built in, defaults, the block. */
 #include <stdio.h>
 
+#include <signal.h>
+
 #include "config/internal.h"
 
 static bool valid_address(struct weir_str s)
@@ -79,6 +81,29 @@ static void read_php(struct parser *p, struct weir_conf_pool *o, const struct no
         else if (number && !o->php_version) o->php_version = config_keep(p, s);
         else config_bad(p, n, i, "is no PHP version", "write php 8.2, or php alone; fpm or cgi behind it names the program");
     }
+}
+
+static void read_signal(struct parser *p, const struct node *n, int *out)
+{
+    static const struct {
+        const char *name;
+        int number;
+    } known[] = {{"TERM", SIGTERM}, {"QUIT", SIGQUIT}, {"INT", SIGINT}, {"HUP", SIGHUP}, {"USR1", SIGUSR1}, {"USR2", SIGUSR2}};
+    for (size_t i = 0; i < WEIR_COUNT(known); i++)
+        if (weir_str_eq(n->words[1].text, weir_cstr(known[i].name))) *out = known[i].number;
+    if (!*out) config_bad(p, n, 1, "is no signal for the end", "write TERM, QUIT, INT, HUP, USR1 or USR2");
+}
+
+/* Who accepts is the kernel's choice: nobody here knows how many are busy, or whom a request is given to. */
+static void check_listen(struct parser *p, const struct weir_conf_pool *o, const struct node *n)
+{
+    const char *what = o->kind == WEIR_POOL_CONNECT ? "a pool that others own (connect) has no socket of ours"
+                       : o->publish ? "publish and listen exclude each other"
+                       : o->kind == WEIR_POOL_CGI ? "a cgi pool has no socket that web servers share: publish it"
+                       : o->processes_min != o->processes || o->workers_min != o->workers || o->spare ? "processes that share a socket with web servers are a fixed number"
+                       : o->ready_path ? "which process answers a request on a shared socket cannot be told: ready accept or notify"
+                       : NULL;
+    if (o->listen && what) config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "see weir.conf(5), or use a listener and publish", "%s", what);
 }
 
 static void read_ready(struct parser *p, struct weir_conf_pool *o, const struct node *n)
@@ -187,6 +212,10 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
         config_count(p, n, 1, 0, 1000000, &o->log_rate);
     } else if (node_is(n, "watch")) {
         read_watch(p, o, n);
+    } else if (node_is(n, "listen")) {
+        config_pool_listen(p, o, n);
+    } else if (node_is(n, "stop-signal")) {
+        read_signal(p, n, &o->stop_signal);
     } else if (node_is(n, "check")) {
         o->check = config_text(p, n, 1).ptr;
         o->check_ms = 5000;
@@ -290,6 +319,7 @@ void config_read_pool(struct parser *p, const struct node *n)
         if (!later)
             config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, cgi, or connect ADDRESS", "the pool has nothing to run");
     }
+    check_listen(p, o, n);
     if (o->check && o->kind != WEIR_POOL_CONNECT)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready /PATH for its start, time { ping TIME } for later", "check is for servers that others own (connect)");
     if (o->kind == WEIR_POOL_CGI && o->notify)

@@ -28,6 +28,9 @@ static int pool_index(struct parser *p, const struct node *n, size_t word)
 {
     struct weir_config *c = p->c;
     const struct named *have = config_named(&p->pool_names, n->words[word].text);
+    if (have && c->pools[have->index].listen) /* who of its processes is busy with other web servers' requests is not known */
+        config_say(p->report, WEIR_CONFIG_ERROR, n, word, "use a listener and publish, or a pool of its own", "the pool \"%.64s\" shares its socket with other web servers (listen)",
+                   n->words[word].text.ptr);
     if (have) return (int)have->index;
     if (p->any_lost && c->pool_count < p->pool_cap) return missing_pool(p, n, word);
     const char *names[256], *near;

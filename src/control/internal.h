@@ -86,6 +86,7 @@ struct unit {
     int64_t used_ms;                 /* last sign of use */
     uint32_t workers, requests, processes;
     bool flow, prove, pings;         /* pings: it answered GET_VALUES */
+    bool shared;                     /* its socket is the pool's (`listen`): who asks it is not known here */
     uint32_t others[ROOT_GATEWAYS_MAX]; /* what gateways were told that others hold */
     struct use use[ROOT_GATEWAYS_MAX], before; /* as the gateways say; before: of those that ended */
     uint32_t busy, unproven;         /* together */
@@ -313,6 +314,12 @@ void reload_goes_on(struct control *c);
 void reload_listening(struct control *c, const struct root_msg *m, int fd); /* takes fd */
 void reload_drop_listeners(struct control *c);
 int reload_listener_fd(struct control *c, const struct weir_conf_listener *l);
+/* Sockets of pools with `listen`: open now (else it was asked for, and the pool is touched when the answer comes; *code: an errno of
+ * the last try); closed at once, whoever holds it; its address into an order. */
+bool reload_open_socket(struct control *c, const struct weir_conf_listener *l, int *code);
+void reload_close_socket(struct control *c, const struct weir_conf_listener *l);
+bool reload_socket_address(struct control *c, const struct weir_conf_listener *l, struct root_msg *m);
+const char *reload_unix_trouble(int error);
 
 /* orders.c */
 void orders_keep(struct control *c);         /* they changed: the root part keeps them for the next control */

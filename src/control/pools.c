@@ -93,6 +93,7 @@ static uint64_t settings_of(const struct control *c, const struct pool *p, const
     snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u", php || cgi ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
              o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0, cgi ? o->request_ms : 0);
     h = mix(mix(h, numbers), o->ready_path);
+    if (o->listen) h = mix(h, o->listen->address.socket);
     h = mix_pairs(h, o->env, o->env_count);
     h = mix_pairs(h, o->php_values, o->php_value_count);
     struct pool_root at = {0}; /* php-cgi is told the folders for which its admin values hold; weir-cgi where scripts lie */
@@ -319,6 +320,25 @@ static bool may_start(struct control *c, struct pool *p, uint32_t starting)
     return true;
 }
 
+/* Has the pool the socket that it shares with web servers, if it is to have one? */
+static bool has_socket(struct control *c, struct pool *p)
+{
+    const struct weir_conf_listener *l = p->conf ? p->conf->listen : NULL;
+    char why[200];
+    int code;
+    if (!l) return true;
+    if (p->stopped) {
+        reload_close_socket(c, l); /* connect is refused at once */
+        return false;
+    }
+    if (now_ms() < p->due_ms) return false;
+    if (reload_open_socket(c, l, &code)) return true;
+    if (!code) return false;
+    snprintf(why, sizeof why, "cannot listen on %.100s: %s", l->address.text, reload_unix_trouble(code));
+    pool_trouble(c, p, why);
+    return false;
+}
+
 static void start_some(struct control *c, struct pool *p, struct count *n, uint32_t want)
 {
     /* As many at a time as run already: a burst doubles, it does not explode. A fixed number is started at once. */
@@ -497,7 +517,7 @@ static void pool_turn(struct control *c, struct pool *p)
         look_at_unit(c, p, WEIR_CONTAINER(l, struct unit, link), complete, now);
     }
     if (n.current > want) shrink(c, p, &n, want, now);
-    if (n.current < want) start_some(c, p, &n, want);
+    if (has_socket(c, p) && n.current < want) start_some(c, p, &n, want);
     set_refuses(c, p);
     int64_t at = next_look(p, &n, want, now);
     if (at == INT64_MAX) weir_timer_clear(&p->timer);

@@ -18,6 +18,7 @@
 #define CLOSED_MS 100  /* it closed and still lives then: it does not like GET_VALUES */
 #define SILENT_MS 1000 /* accepted, and no answer to GET_VALUES: it does not know it */
 #define AGAIN_MS  200  /* between two check requests */
+#define LIVED_MS  500  /* of a process whose socket others share */
 
 void probe_end(struct control *c, struct unit *u)
 {
@@ -68,6 +69,7 @@ void probe_start(struct control *c, struct unit *u)
 {
     const struct weir_conf_pool *o = u->pool->conf;
     if (o && o->notify && !u->notified) return; /* it says when */
+    if (u->shared) return;
     struct probe *p = connect_to(c, u);
     if (p && (weir_wire_server_ask(p->wire) < 0 || !flush(p))) probe_end(c, u);
 }
@@ -167,6 +169,10 @@ void probe_clock(struct control *c, struct unit *u)
 {
     static int diag = -2;
     struct probe *p = u->probe;
+    if (u->shared) { /* whoever would accept us there need not be this one: it lives, or it says so */
+        if (u->pool->conf && u->pool->conf->notify ? u->notified : now_ms() - u->started_ms >= LIVED_MS) unit_ready(c, u, false, 0);
+        return;
+    }
     if (diag == -2) diag = weir_open_unix_diag();
     if (!p && u->accepted) {
         if (now_ms() >= u->check_ms) check_start(c, u);

@@ -27,6 +27,17 @@ static struct listener_fd *listener_for(struct control *c, const struct weir_con
     return f;
 }
 
+/* All that a configuration opens: for the gateway, and sockets of pools. */
+static size_t count_of(const struct weir_config *conf)
+{
+    return conf->listener_count + conf->shared_count;
+}
+
+static const struct weir_conf_listener *listener_of(const struct weir_config *conf, size_t i)
+{
+    return i < conf->listener_count ? &conf->listeners[i] : &conf->shared[i - conf->listener_count];
+}
+
 int reload_listener_fd(struct control *c, const struct weir_conf_listener *l)
 {
     struct listener_fd *f = listener_for(c, l);
@@ -43,8 +54,8 @@ static bool address_of(const struct listener_fd *f, struct root_msg *m)
 
 static bool named(const struct weir_config *conf, const struct listener_fd *f)
 {
-    for (size_t i = 0; conf && i < conf->listener_count; i++)
-        if (strcmp(conf->listeners[i].address.socket, f->socket) == 0) return true;
+    for (size_t i = 0; conf && i < count_of(conf); i++)
+        if (strcmp(listener_of(conf, i)->address.socket, f->socket) == 0) return true;
     return false;
 }
 
@@ -69,7 +80,7 @@ void reload_drop_listeners(struct control *c)
 /* A unix socket is asked for again each time: its rights are to be others, or somebody removed its name. */
 static void ask_for(struct control *c, struct listener_fd *f, const struct weir_conf_listener *l)
 {
-    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id, .flags = l->mode};
+    struct root_msg m = {.kind = ROOT_LISTEN, .unit = f->id, .flags = l->mode, .ms = l->backlog};
     const char *group = l->group ? l->group : "";
     if ((f->fd >= 0 && !l->mode) || (f->asked && !f->answered && f->mode == l->mode && strcmp(f->group, group) == 0)) return;
     snprintf(f->group, sizeof f->group, "%s", group);
@@ -83,6 +94,42 @@ static void ask_for(struct control *c, struct listener_fd *f, const struct weir_
     }
     f->answered = true;
     f->code = EINVAL;
+}
+
+/* A pool that waits for its socket. */
+static void touch_those_on(struct control *c, const struct listener_fd *f)
+{
+    for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
+        struct pool *p = WEIR_CONTAINER(l, struct pool, link);
+        if (p->conf && p->conf->listen && strcmp(p->conf->listen->address.socket, f->socket) == 0) pool_touch(c, p);
+    }
+}
+
+/* It was stopped: nobody is accepted until it starts again. */
+void reload_close_socket(struct control *c, const struct weir_conf_listener *l)
+{
+    struct listener_fd *f = listener_for(c, l);
+    struct root_msg m = {.kind = ROOT_UNLISTEN};
+    if (!f || f->fd < 0) return;
+    close(f->fd);
+    f->fd = -1;
+    f->asked = false;
+    if (address_of(f, &m)) root_send(c, &m, NULL, 0);
+}
+
+bool reload_open_socket(struct control *c, const struct weir_conf_listener *l, int *code)
+{
+    struct listener_fd *f = listener_for(c, l);
+    *code = f && f->answered ? f->code : 0;
+    if (!f || f->fd >= 0) return f != NULL;
+    if (!f->asked || f->answered) ask_for(c, f, l);
+    return false;
+}
+
+bool reload_socket_address(struct control *c, const struct weir_conf_listener *l, struct root_msg *m)
+{
+    const struct listener_fd *f = listener_for(c, l);
+    return f && f->fd >= 0 && address_of(f, m);
 }
 
 static bool same_socket(int a, int b)
@@ -101,6 +148,7 @@ void reload_listening(struct control *c, const struct root_msg *m, int fd)
         f->code = m->code;
         if (fd >= 0 && f->fd >= 0) close(f->fd);
         if (fd >= 0) f->fd = fd;
+        touch_those_on(c, f);
         reload_goes_on(c);
         return;
     }
@@ -210,6 +258,7 @@ static void take(struct control *c)
     weir_config_drop(old);
     malloc_trim(0); /* two configurations were there at once */
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
+    if (gateways_count(c) == 0) reload_drop_listeners(c); /* else when the gateway does not need them any more */
     if (first) orders_begin(c);
     else orders_keep(c); /* how pools are driven lasts until here */
     output_apps(c->conf->app_log, c->conf->app_log_json);
@@ -223,7 +272,7 @@ static void take(struct control *c)
     command_reloaded(c, NULL);
 }
 
-static const char *unix_trouble(int code)
+const char *reload_unix_trouble(int code)
 {
     switch (code) {
     case EADDRINUSE: return "another program answers there: stop it, or choose another path";
@@ -240,8 +289,8 @@ static const char *unix_trouble(int code)
 void reload_goes_on(struct control *c)
 {
     if (!c->reloading) return;
-    for (size_t i = 0; i < c->next->listener_count; i++) {
-        const struct listener_fd *f = listener_for(c, &c->next->listeners[i]);
+    for (size_t i = 0; i < count_of(c->next); i++) {
+        const struct listener_fd *f = listener_for(c, listener_of(c->next, i));
         if (f && !f->answered) return;
     }
     for (size_t i = 0; i < c->next->listener_count; i++) {
@@ -251,7 +300,7 @@ void reload_goes_on(struct control *c)
         if (f && f->fd >= 0 && (!f->code || !c->conf)) continue; /* a control that was started anew takes what is there */
         snprintf(why, sizeof why, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column, l->address.text,
                  !f                        ? "there are too many listeners"
-                 : strncmp(f->socket, "unix:", 5) == 0 ? unix_trouble(f->code)
+                 : strncmp(f->socket, "unix:", 5) == 0 ? reload_unix_trouble(f->code)
                  : f->code == EADDRINUSE   ? "the port is in use: stop the other program, or choose another port"
                  : f->code == EACCES       ? "only root may use this port: choose one above 1023"
                  : f->code == EADDRNOTAVAIL ? "this machine does not have that address"
@@ -378,9 +427,9 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
         if (c->next->listeners[i].pool >= 0) say("listener %s is not open: that needs weir serve", c->next->listeners[i].name);
     if (c->o.no_sites) c->next->site_count = c->next->listener_count = 0;
     c->reloading = true;
-    for (size_t i = 0; i < c->next->listener_count; i++) {
-        struct listener_fd *f = listener_for(c, &c->next->listeners[i]);
-        if (f) ask_for(c, f, &c->next->listeners[i]);
+    for (size_t i = 0; i < count_of(c->next); i++) {
+        struct listener_fd *f = listener_for(c, listener_of(c->next, i));
+        if (f) ask_for(c, f, listener_of(c->next, i));
     }
     reload_goes_on(c);
 }

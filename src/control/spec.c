@@ -94,7 +94,9 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket)
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
     if (!f) return -1;
-    fprintf(f, "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = 8192\ndaemonize = no\n[%s]\nlisten = %s\n", o->name, socket);
+    fprintf(f, "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = 8192\ndaemonize = no\n");
+    if (o->listen) fprintf(f, "process_control_timeout = %us\n", seconds(o->drain_ms));
+    fprintf(f, "[%s]\nlisten = %s\n", o->name, socket);
     if (o->workers_min == o->workers) fprintf(f, "pm = static\n");
     else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", seconds(o->idle_ms));
     fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", o->workers);
@@ -181,7 +183,7 @@ static bool make_run(struct control *c, const struct pool *p, struct unit_spec *
     struct environment e = {.count = 0};
     char notify[160];
     base_environment(&e, o);
-    set(&e, "WEIR_LISTEN", "private");
+    if (!o->listen) set(&e, "WEIR_LISTEN", "private");
     if (o->notify) {
         if (notify_listen(c) < 0) return false;
         snprintf(notify, sizeof notify, "%.64s/control/notify", c->o.run_dir);

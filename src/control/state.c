@@ -199,7 +199,7 @@ static void tell_pool(struct told *t, const struct pool *p)
 {
     for (const struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
         struct unit *u = WEIR_CONTAINER(k, struct unit, link);
-        if (u->state == UNIT_READY || u->state == UNIT_DRAINING) tell_unit(t, p, u);
+        if (!u->shared && (u->state == UNIT_READY || u->state == UNIT_DRAINING)) tell_unit(t, p, u);
     }
     if (!p->refuses) return;
     void *list = room_for(t->refusals, t->refusal_count, &t->refusal_room, sizeof *t->refusals);

@@ -2,6 +2,7 @@
 /* One unit, from the order to start it to its end; and what the root part tells of units. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -103,8 +104,8 @@ void unit_drop(struct control *c, struct unit *u)
 /* What a later control has to know of a unit; the root part keeps it for us. */
 static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
 {
-    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
-             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->requests, u->workers, u->processes);
+    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
+             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->shared, u->requests, u->workers, u->processes);
 }
 
 /* For its stdout and its stderr: -1 in all where one cannot be made. */
@@ -151,7 +152,9 @@ bool unit_start(struct control *c, struct pool *p)
     c->process_count += u->processes;
     if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
     if (c->o.privileged && o->group) snprintf(m.group, sizeof m.group, "%s", o->group);
+    u->shared = o->listen != NULL;
     write_tag(m.tag, u);
+    if (u->shared && !reload_socket_address(c, o->listen, &m)) m.address_len = sizeof m.address; /* it is gone: the root part says so */
     const int fds[] = {spec.memfd, out[1], err[1], out[0], err[0], spec.config};
     root_send(c, &m, fds, spec.config >= 0 ? 6 : 5);
     weir_link_close((int[]){spec.memfd, spec.config, out[1], err[1]}, 4);
@@ -163,7 +166,10 @@ bool unit_start(struct control *c, struct pool *p)
 
 void unit_end(struct control *c, struct unit *u, uint32_t ms)
 {
-    struct root_msg m = {.kind = ROOT_END, .unit = u->id, .ms = ms};
+    const struct weir_conf_pool *o = u->pool->conf;
+    int sig = o ? o->stop_signal : 0;
+    if (!sig && u->shared && u->pool->php == WEIR_PHP_FPM) sig = SIGQUIT; /* its workers finish what they have */
+    struct root_msg m = {.kind = ROOT_END, .unit = u->id, .ms = ms, .code = sig};
     if (u->state == UNIT_ENDING) return;
     probe_end(c, u);
     unit_set(c, u, UNIT_ENDING);
@@ -177,7 +183,12 @@ void unit_drain(struct control *c, struct unit *u)
         unit_end(c, u, 500);
         return;
     }
-    u->deadline_ms = now_ms() + (u->pool->conf ? u->pool->conf->drain_ms : 30000);
+    uint32_t ms = u->pool->conf ? u->pool->conf->drain_ms : 30000;
+    if (u->shared) { /* it alone knows what it has */
+        unit_end(c, u, ms);
+        return;
+    }
+    u->deadline_ms = now_ms() + ms;
     unit_set(c, u, UNIT_DRAINING);
     state_draining(c, u);
 }
@@ -283,9 +294,9 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
 {
     char name[ROOT_TAG_MAX];
     unsigned long long generation, settings;
-    int ready, flow, prove, pings;
+    int ready, flow, prove, pings, shared;
     unsigned requests, workers, processes;
-    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &pings, &requests, &workers, &processes) == 10;
+    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &pings, &shared, &requests, &workers, &processes) == 11;
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
     struct pool *p = fine ? pool_find(c, name) : NULL;
     if (fine && !p) p = pool_new(c, name);
@@ -302,6 +313,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     u->flow = flow != 0;
     u->prove = prove != 0;
     u->pings = pings != 0;
+    u->shared = shared != 0;
     u->requests = requests;
     u->workers = workers;
     u->processes = processes;

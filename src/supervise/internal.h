@@ -163,6 +163,7 @@ enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK
 struct keeper_start {
     int channel, listener, out, err;
     int file; /* -1: none */
+    bool shared; /* web servers accept clients for the listener, too: it is not ours to end */
     struct spec spec;
     struct identity who;
 };

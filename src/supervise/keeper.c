@@ -264,6 +264,8 @@ static bool reap_watched(pid_t pid, int *status, bool *gone)
     }
 }
 
+static int end_signal = SIGTERM; /* or what the pool's programs like better */
+
 /* Until it ends or has to: the grace time (ms) if it was told, -1: the root part is gone, -2: it ended by itself. */
 static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int signals)
 {
@@ -279,7 +281,7 @@ static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int s
             if (gone && (!left || !(s->spec.flags & ROOT_SPEC_GROUP))) return -2;
             if (gone && !lost) { /* its workers have requests: they finish them, and the root part orders the end */
                 lost = true;
-                shutdown(s->listener, SHUT_RDWR);
+                if (!s->shared) shutdown(s->listener, SHUT_RDWR);
                 say(s->channel, (struct keeper_msg){.kind = KEEPER_LOST, .pid = pid, .code = *status});
             }
         }
@@ -288,7 +290,10 @@ static int64_t watch(const struct keeper_start *s, pid_t pid, int *status, int s
             ssize_t n = recv(s->channel, &m, sizeof m, MSG_DONTWAIT);
             if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
             if (n != (ssize_t)sizeof m) return -1;
-            if (m.kind == KEEPER_END) return m.ms;
+            if (m.kind == KEEPER_END) {
+                if (m.code > 0) end_signal = m.code;
+                return m.ms;
+            }
             if (m.kind == KEEPER_LOOK || m.kind == KEEPER_KILL) look(s, &m, pid);
         }
     }
@@ -315,8 +320,8 @@ _Noreturn void keeper_run(const struct keeper_start *s)
     if (pid < 0) _exit(1);
     int64_t grace = watch(s, pid, &status, signals);
     /* Nobody is served any more: connect is refused at once, whoever still holds the socket. */
-    shutdown(s->listener, SHUT_RDWR);
-    end_all(SIGTERM, grace >= 0 ? (unsigned)grace : 500, pid, &status);
+    if (!s->shared) shutdown(s->listener, SHUT_RDWR);
+    end_all(end_signal, grace >= 0 ? (unsigned)grace : 500, pid, &status);
     say(s->channel, (struct keeper_msg){.kind = KEEPER_EXITED, .pid = pid, .code = status});
     _exit(0);
 }

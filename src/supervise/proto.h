@@ -18,10 +18,10 @@ enum root_kind {
     /* control -> root */
     ROOT_LISTEN = 1, /* address: bind it, or give the one that is held already; answer LISTENING with its descriptor. A unix socket
                         (front): group (empty: the gateway's) and, in flags, mode; set anew on one that is held; made anew
-                        if its name is gone */
+                        if its name is gone; ms: its backlog (0: a long one) */
     ROOT_START,      /* unit, name, user, group, tag; fds: memfd, stdout, stderr to write, both to read, a file for the program
                         (ROOT_SPEC_FPM); answer STARTED or FAILED */
-    ROOT_END,        /* unit, ms: end it, kill what is left after ms; answer EXITED */
+    ROOT_END,        /* unit, ms, code: end it by this signal (0: TERM), kill what is left after ms; answer EXITED */
     ROOT_GATEWAY,    /* start one more gateway; answer GATEWAY_UP with its link, or FAILED, unit 0 */
     ROOT_GATEWAY_END, /* pid; flags: 1: at once, else it finishes what it has */
     ROOT_RELINK,     /* pid: a new link to this gateway; answer GATEWAY_UP, if it runs */

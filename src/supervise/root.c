@@ -319,6 +319,22 @@ static _Noreturn void fork_keeper(const struct keeper_start *k)
     keeper_run(&s);
 }
 
+static struct held *find_held(struct root *r, const struct root_msg *m)
+{
+    for (size_t i = 0; i < r->listener_count; i++)
+        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) return &r->listeners[i];
+    return NULL;
+}
+
+/* The socket at the message's address, if it is one in the file system that we hold. */
+static int copy_of(struct root *r, const struct root_msg *m)
+{
+    const struct held *h = m->address_len <= sizeof m->address ? find_held(r, m) : NULL;
+    if (!h || ((const struct sockaddr *)(const void *)h->address)->sa_family != AF_UNIX) return -ENOENT;
+    int fd = fcntl(h->fd, F_DUPFD_CLOEXEC, 3);
+    return fd < 0 ? -errno : fd;
+}
+
 /* fds: memfd, stdout, stderr, both to read, and perhaps a file. All are the caller's to close. */
 static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
 {
@@ -345,12 +361,13 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
         return;
     }
     if (snprintf(u->path, sizeof u->path, "%.40s/pool/%.56s.sock", r->dir, m->name) >= (int)sizeof u->path) u->path[0] = 0;
-    k.listener = private_socket(u->path, &k.who, r->gateway_gid);
+    k.shared = m->address_len > 0;
+    k.listener = k.shared ? copy_of(r, m) : private_socket(u->path, &k.who, r->gateway_gid);
     if (k.listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         bad = k.listener < 0 ? -k.listener : errno;
         if (k.listener >= 0) close(k.listener);
         spec_free(&k.spec);
-        failed(r, m->unit, bad, "make the private socket");
+        failed(r, m->unit, bad, k.shared ? "take the pool's socket" : "make the private socket");
         free(u);
         return;
     }
@@ -390,9 +407,9 @@ static void drop_unit(struct root *r, size_t i)
     r->units[i] = r->units[--r->unit_count];
 }
 
-static void end_unit(struct unit *u, uint32_t ms)
+static void end_unit(struct unit *u, uint32_t ms, int sig)
 {
-    struct keeper_msg m = {.kind = KEEPER_END, .ms = ms};
+    struct keeper_msg m = {.kind = KEEPER_END, .ms = ms, .code = sig};
     u->ending = true;
     if (u->channel < 0 || send(u->channel, &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return;
     if (errno == EAGAIN || errno == ENOBUFS) shutdown(u->channel, SHUT_WR); /* it reads the end behind what it has to do */
@@ -466,6 +483,7 @@ static void listen_unix(struct root *r, const struct root_msg *m, const char *pa
     int made = h || r->listener_count < ROOT_LISTENERS_MAX ? public_socket(path, &r->gateway_who, m->group, mode) : -EMFILE;
     *code = made < 0 ? -made : 0;
     if (made < 0) return;
+    if (m->ms) listen(made, m->ms > 65535 ? 65535 : (int)m->ms);
     *fd = made;
     if (!h) {
         hold(r, m, made);
@@ -501,8 +519,7 @@ static void do_listen(struct root *r, const struct root_msg *m)
     const struct sockaddr_in *at = (const void *)m->address; /* an IPv6 address has its port at the same place */
     const char *path = unix_path(m->address, m->address_len);
     int fd = -1;
-    for (size_t i = 0; i < r->listener_count; i++)
-        if (r->listeners[i].len == m->address_len && memcmp(r->listeners[i].address, m->address, m->address_len) == 0) h = &r->listeners[i];
+    h = find_held(r, m);
     if (h) fd = h->fd;
     if (path) {
         listen_unix(r, m, path, h, &fd, &answer.code);
@@ -564,7 +581,7 @@ static void end_units(struct root *r)
 {
     if (r->units_told || r->gateway_count) return;
     r->units_told = true;
-    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS);
+    for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], END_MS, 0);
 }
 
 static void begin_end(struct root *r, int code, int64_t gateway_ms)
@@ -622,6 +639,11 @@ static void on_ready(struct root *r, const struct root_msg *m)
     systemd_ready(m->text);
 }
 
+static bool may_end_by(int sig)
+{
+    return sig == SIGTERM || sig == SIGQUIT || sig == SIGINT || sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2;
+}
+
 static void from_control(struct root *r)
 {
     struct root_msg m;
@@ -662,7 +684,7 @@ static void from_control(struct root *r)
             else failed(r, m.unit, EINVAL, "understand the order");
             break;
         case ROOT_END:
-            if (u) end_unit(u, m.ms > 3600000 ? 3600000 : m.ms);
+            if (u) end_unit(u, m.ms > 3600000 ? 3600000 : m.ms, may_end_by(m.code) ? m.code : 0);
             break;
         case ROOT_LOOK:
         case ROOT_KILL:
@@ -776,7 +798,7 @@ static void on_signals(struct root *r)
         case SIGUSR2: break;
         default:
             if (r->interrupts++) { /* asked again: at once */
-                for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0);
+                for (size_t i = 0; i < r->unit_count; i++) end_unit(r->units[i], 0, 0);
                 r->end_at_ms = 0;
                 r->keepers_at_ms = now_ms() + 500;
             }

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from weirlib import IS_ROOT, USER, WEIR, Weir
 
+pytestmark = pytest.mark.notsan
+
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
 pool php {{ php; {USER} workers 2 }}

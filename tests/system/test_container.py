@@ -10,8 +10,8 @@ import tempfile
 import pytest
 from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, children, descendants, wait_for
 
-pytestmark = pytest.mark.skipif(subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], capture_output=True).returncode != 0,
-                                reason="namespaces cannot be made here")
+pytestmark = [pytest.mark.notsan, pytest.mark.skipif(subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], capture_output=True).returncode != 0,
+                                reason="namespaces cannot be made here")]
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

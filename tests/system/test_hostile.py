@@ -172,6 +172,7 @@ def test_no_queue_still_means_that_free_workers_serve():
 
 
 @pytest.mark.nosan
+@pytest.mark.alone
 def test_hundreds_of_processes_start_and_restart_without_a_lost_request():
     config = f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./bench_app; processes 300; {USER} }}"
     with Weir(config, program="threads 2; starting 1000") as w:
@@ -251,7 +252,7 @@ def test_a_root_that_somebody_made_a_link_to_another_ones_folder_is_not_served()
 def test_the_gateway_alone_refuses_what_it_cannot_do(tmp_path):
     conf = tmp_path / "weir.conf"
     for text, word in ((f"site a {{ listen http://127.0.0.1:{free_port()}; pool p }} pool p {{ run /bin/true }}", "runs no processes"),
-                       (f"listener l {{ address http://127.0.0.1:{free_port()}; allow 10.0.0.0/8 }}", "not in this version")):
+                       (f"listener l {{ address http://127.0.0.1:{free_port()}; proxy-protocol yes }}", "not in this version")):
         conf.write_text(text)
         r = subprocess.run([WEIR, "gateway", "-c", conf], capture_output=True, text=True, timeout=20 * SLOW)
         assert r.returncode == 1 and word in r.stderr, r.stderr

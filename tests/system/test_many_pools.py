@@ -11,6 +11,8 @@ import time
 import pytest
 from weirlib import IS_ROOT, SLOW, USER, WEIR, Weir, wait_for
 
+pytestmark = pytest.mark.alone
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "stress"))
 import pools as many
 

@@ -16,6 +16,8 @@ from plot import draw
 from test_bad_apps import record
 from weirlib import EXAMPLES, SLOW, USER, Weir, wait_for
 
+pytestmark = pytest.mark.alone
+
 SCRIPT = "<?php usleep(20000); echo 'ok';"
 STEPS = ((1, 0.8), (4, 1.2), (8, 1.4), (3, 1.8), (0, 0.8))  # clients, seconds
 IDLE = 0.4

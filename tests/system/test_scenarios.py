@@ -39,6 +39,8 @@ from test_bad_apps import END, HEAD, record
 from test_deadlines import TalkingApp
 from weirlib import IS_ROOT, SLOW, USER, Weir, alive, children, descendants, wait_for
 
+pytestmark = pytest.mark.notsan
+
 BOTH = ("fpm", "cgi")
 ECHO = "<?php echo json_encode([$_SERVER, getcwd(), getenv(), $_GET, $_POST, $_FILES]);"
 FILES = {

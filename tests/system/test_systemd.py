@@ -15,6 +15,8 @@ import time
 import pytest
 from weirlib import SLOW, SUPERVISE, USER, WEIR, Weir, alive, descendants, wait_for
 
+pytestmark = pytest.mark.notsan
+
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

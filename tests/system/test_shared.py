@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Pools with `listen`: one socket on which their processes accept web servers' connections themselves."""
+import grp
+import os
+import signal
+import socket
+import stat
+import threading
+
+import pytest
+from test_front import get, nginx
+from weirlib import IS_ROOT, SLOW, USER, Weir, alive, can_connect, wait_for
+
+PERL = """#!/usr/bin/perl
+use FCGI;
+my $r = FCGI::Request();
+while ($r->Accept() >= 0) { select(undef, undef, undef, 0.01); print "Content-Type: text/plain\\r\\n\\r\\nperl $$\\n"; }
+"""
+KINDS = {"php": "php; workers 3;", "libfcgi": "run ./one.pl; processes 3; stop-signal USR1;", "libweir": "run ./threads_app; processes 2;"}
+
+
+def config(kind, more=""):
+    return f"pool app {{ {KINDS[kind]} {USER} listen unix:DIR/run/keep-app.sock mode 0666; {more} }}\n"
+
+
+def start(kind, more=""):
+    import shutil
+    from weirlib import BUILD
+
+    def prepare(w):
+        shutil.copy(os.path.join(BUILD, "tests/system/apps/threads_app"), w.dir)
+        if IS_ROOT:
+            os.chown(w.run_dir, 0, 0)
+        os.chmod(w.run_dir, 0o1777)
+    return Weir(config(kind, more), {"one.pl": PERL, "x.php": "<?php usleep(10000); echo 'php ', getmypid();"}, prepare=prepare)
+
+
+def front(w, tmp_path):
+    return nginx(str(tmp_path), w.run_dir + "/keep-app.sock", keep=False, more=f"fastcgi_param SCRIPT_FILENAME {w.dir}/x.php;")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nginx_reaches_a_pool_that_restarts_under_load_without_a_loss(kind, tmp_path):
+    with start(kind) as w, front(w, tmp_path) as port:
+        wait_for(lambda: get(port, "/x").status == 200)
+        counts, stop = {"ok": 0, "bad": []}, threading.Event()
+
+        def client():
+            while not stop.is_set():
+                try:
+                    r = get(port, "/x")
+                    if r.status == 200:
+                        counts["ok"] += 1
+                    else:
+                        counts["bad"].append(r.status)
+                except OSError as e:
+                    counts["bad"].append(repr(e))
+        threads = [threading.Thread(target=client) for _ in range(3)]
+        for t in threads:
+            t.start()
+        try:
+            for _ in range(2 if SLOW > 1 else 5):
+                before, asked = set(w.pids("app")), counts["ok"]
+                assert w.command("restart", "app").returncode == 0
+                wait_for(lambda: w.pids("app") and not set(w.pids("app")) & before)
+                wait_for(lambda: counts["ok"] > asked + 10)
+                wait_for(lambda: not any(alive(p) for p in before))
+        finally:
+            stop.set()
+            for t in threads:
+                t.join()
+        assert not counts["bad"], counts["bad"][:5]
+
+
+def test_the_socket_has_its_rights_and_outlives_control_and_goes_with_the_pool(tmp_path):
+    with start("libfcgi") as w:
+        path = w.run_dir + "/keep-app.sock"
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
+        w.configure(config("libfcgi").replace("mode 0666", "group www-data mode 0660 backlog 7") if IS_ROOT else config("libfcgi").replace("0666", "0600"))
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: stat.S_IMODE(os.stat(path).st_mode) == (0o660 if IS_ROOT else 0o600))
+        if IS_ROOT:
+            assert grp.getgrgid(os.stat(path).st_gid).gr_name == "www-data"
+        before, inode = w.pids("app"), os.stat(path).st_ino
+        os.kill(w.status()["control_pid"], signal.SIGKILL)
+        wait_for(lambda: w.status())
+        assert w.pids("app") == before and os.stat(path).st_ino == inode
+        assert w.command("stop", "app").returncode == 0
+        wait_for(lambda: not any(alive(p) for p in before))
+        assert not can_connect(path)() and not os.path.exists(path)
+        assert w.command("restart", "app").returncode == 0
+        wait_for(lambda: len(w.pids("app")) == 3 and can_connect(path)())
+        w.configure("")
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: not os.path.exists(path))
+
+
+def test_a_path_that_is_taken_stops_the_pool_alone():
+    with start("libfcgi") as w:
+        other = w.run_dir + "/keep-other.sock"
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(other)
+            s.listen(1)
+            w.configure(config("libfcgi") + f"pool other {{ run ./one.pl; {USER} listen unix:{other} }}\n")
+            assert w.command("reload").returncode == 0
+            wait_for(lambda: "another program answers there" in (w.pool("other") or {}).get("problem", ""))
+            assert len(w.pids("app")) == 3
+        os.unlink(other)
+        wait_for(lambda: len(w.pids("other")) == 1)
+
+
+@pytest.mark.parametrize("text,expected", [
+    ("pool a { run ./x; processes 1..3; listen unix:/run/a }", "are a fixed number"),
+    ("pool a { connect unix:/x; listen unix:/run/a }", "has no socket of ours"),
+    ("pool a { run ./x; listen unix:/run/a owner root }", "is not known here"),
+    ("pool a { run ./x; listen tcp:1 }", "is no address for a pool"),
+    ("pool a { run ./x; listen unix:/run/a }\npool b { run ./x; listen unix:/run/a }", "is defined twice"),
+    ("pool a { run ./x; listen unix:/run/a }\nsite s { listen http://*:1; pool a }", "shares its socket with other web servers"),
+    ("pool a { run ./x; stop-signal KILL }", "is no signal for the end"),
+    ("pool a { run ./x; ready /y; listen unix:/run/a }", "cannot be told"),
+])
+def test_what_it_cannot_be_is_told(text, expected, tmp_path):
+    import subprocess
+    from weirlib import WEIR
+    path = tmp_path / "weir.conf"
+    path.write_text(text)
+    r = subprocess.run([WEIR, "check", str(path)], capture_output=True, text=True)
+    assert r.returncode != 0 and expected in r.stdout + r.stderr, r.stdout + r.stderr
