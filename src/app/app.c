@@ -45,7 +45,14 @@ static int copy_options(struct weir_app_options *to, const struct weir_app_optio
 static int listen_start(struct weir_app *a)
 {
     const char *how = getenv("WEIR_LISTEN");
+    int listens = 0;
+    socklen_t len = sizeof listens;
     if (a->o.listen_fd < 0) return WEIR_OK;
+    if (getsockopt(a->o.listen_fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) return WEIR_SYSTEM;
+    if (!listens) {
+        errno = EINVAL;
+        return WEIR_SYSTEM;
+    }
     a->private_listen = (a->o.flags & WEIR_APP_PRIVATE_LISTEN) || (how && strcmp(how, "private") == 0);
     if (!a->private_listen) return weir_app_acceptor_start(a);
     int flags = fcntl(a->o.listen_fd, F_GETFL);

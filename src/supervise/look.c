@@ -2,6 +2,7 @@
 /* What /proc tells of the processes below us: who they are, who holds a socket, what one does. */
 #include <ctype.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,48 @@
 #include <unistd.h>
 
 #include "supervise/internal.h"
+
+/* The kernel's own list of whom a thread started, or was given; -1: there is none. */
+static int read_children(pid_t pid, const char *task, struct process **list, size_t *n, size_t *cap)
+{
+    char path[340], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/task/%.200s/children", (int)pid, task);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t len;
+    long child = 0;
+    if (fd < 0) return errno == ENOENT && access("/proc/thread-self/children", F_OK) < 0 ? -1 : 0;
+    while ((len = read(fd, text, sizeof text)) > 0)
+        for (ssize_t i = 0; i < len; i++) { /* numbers, a space behind each */
+            if (text[i] >= '0' && text[i] <= '9') {
+                child = child * 10 + (text[i] - '0');
+                continue;
+            }
+            if (child && *n == *cap) {
+                size_t room = *cap ? *cap * 2 : 64;
+                struct process *grown = realloc(*list, room * sizeof *grown);
+                if (!grown) break;
+                *list = grown;
+                *cap = room;
+            }
+            if (child) (*list)[(*n)++] = (struct process){.pid = (pid_t)child, .parent = pid};
+            child = 0;
+        }
+    close(fd);
+    return 0;
+}
+
+static int add_children(pid_t pid, struct process **list, size_t *n, size_t *cap)
+{
+    char path[64];
+    int bad = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *d = opendir(path);
+    if (!d) return 0; /* it has ended */
+    for (struct dirent *e; !bad && (e = readdir(d));)
+        if (e->d_name[0] != '.') bad = read_children(pid, e->d_name, list, n, cap);
+    closedir(d);
+    return bad;
+}
 
 static size_t read_processes(struct process **out)
 {
@@ -47,7 +90,8 @@ static int by_pid(const void *a, const void *b)
     return x->pid < y->pid ? -1 : x->pid > y->pid;
 }
 
-size_t read_below(pid_t top, struct process **out)
+/* Where the kernel keeps no such list: of all processes those that descend from it. */
+static size_t search_below(pid_t top, struct process **out)
 {
     struct process *list = NULL;
     size_t n = read_processes(&list), kept = 0;
@@ -65,6 +109,21 @@ size_t read_below(pid_t top, struct process **out)
         if (list[i].below) list[kept++] = list[i];
     *out = list;
     return kept;
+}
+
+/* Costs as much as there is below, not as there is on the machine: many keepers may look at the same time. */
+size_t read_below(pid_t top, struct process **out)
+{
+    struct process *list = NULL;
+    size_t n = 0, cap = 0;
+    int bad = add_children(top, &list, &n, &cap);
+    for (size_t i = 0; !bad && i < n; i++) bad = add_children(list[i].pid, &list, &n, &cap);
+    if (!bad) {
+        *out = list;
+        return n;
+    }
+    free(list);
+    return search_below(top, out);
 }
 
 static bool holds(pid_t pid, const char *name)

@@ -550,3 +550,8 @@ def test_the_runner_lets_running_requests_finish(tmp_path):
         t.join()
         assert "finished" in got[0].stdout, got
         p.wait(20 * SLOW)
+
+
+def test_without_a_listening_socket_it_says_so_and_ends():
+    r = subprocess.run([os.path.join(BUILD, "src/runner/weir-cgi"), "/bin/true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20 * SLOW)
+    assert r.returncode == 1 and "descriptor 0 is no listening socket" in r.stderr, r
