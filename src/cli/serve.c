@@ -137,7 +137,7 @@ int weir_cmd_serve(int argc, char **argv)
     static const struct argp argp = {options, parse, "[DIR]",
                                      "Runs everything in the foreground: the web server, the FastCGI server and its "
                                      "application processes.\vA folder needs no configuration: its files, *.php if "
-                                     "php-cgi is installed, executable *.fcgi as persistent apps. Ctrl-C ends it all.",
+                                     "php-fpm or php-cgi is installed, executable *.fcgi as persistent apps. Ctrl-C ends it all.",
                                      NULL, NULL, NULL};
     struct serve o = {0};
     argp_err_exit_status = 2;

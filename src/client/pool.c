@@ -242,6 +242,9 @@ void weir_client_group_leave(struct weir_client_group *g)
     free_all(&gone);
 }
 
+/* Locked: endpoints came, went, or were marked as down. */
+static void look_for_down(struct weir_pool *p);
+
 int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count)
 {
     int result = WEIR_OK;
@@ -274,6 +277,7 @@ int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list,
         if (!ep->drain) continue;
         endpoint_try_free(ep);
     }
+    if (!p->owned) look_for_down(p);
     pthread_mutex_unlock(&p->lock);
     free_all(&gone);
     for (unsigned i = 0; i < p->group->threads; i++) { /* their shared connections, and those who wait */
@@ -636,7 +640,6 @@ const char *weir_pool_refusal(struct weir_pool *p)
     return why;
 }
 
-/* Locked: endpoints came, went, or were marked. */
 static void look_for_down(struct weir_pool *p)
 {
     bool all = !weir_list_empty(&p->endpoints);

@@ -28,6 +28,10 @@ static int pool_index(struct parser *p, const struct node *n, size_t word)
 {
     struct weir_config *c = p->c;
     const struct named *have = config_named(&p->pool_names, n->words[word].text);
+    if (have && p->tenant && (!have->at->tenant || strcmp(have->at->tenant, p->tenant) != 0)) {
+        config_say(p->report, WEIR_CONFIG_ERROR, n, word, "name one of this file", "the pool \"%.64s\" is not %s's", n->words[word].text.ptr, p->tenant);
+        return -1;
+    }
     if (have && c->pools[have->index].listen) /* who of its processes is busy with other web servers' requests is not known */
         config_say(p->report, WEIR_CONFIG_ERROR, n, word, "use a listener and publish, or a pool of its own", "the pool \"%.64s\" shares its socket with other web servers (listen)",
                    n->words[word].text.ptr);

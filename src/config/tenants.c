@@ -25,6 +25,15 @@ static bool is_his(struct weir_str name, const char *user)
     return weir_str_prefix(name, weir_cstr(user)) && (name.len == n || name.ptr[n] == '-');
 }
 
+/* Is there a file of another user whose name stands longer at its beginning? bob-x's pools are not bob's. */
+static bool is_others(const struct parser *p, struct weir_str name, const char *user)
+{
+    char other[CONFIG_TENANT_MAX];
+    for (size_t i = 1; i < p->sources->count; i++)
+        if (config_tenant_of(p->sources->list[i].name, other, sizeof other) && strlen(other) > strlen(user) && is_his(name, other)) return true;
+    return false;
+}
+
 static void not_for_tenants(struct parser *p, struct node *n, const char *advice)
 {
     config_say(p->report, WEIR_CONFIG_ERROR, n, 0, advice, "\"%.64s\" is not for a tenant's file", n->words[0].text.ptr);
@@ -38,6 +47,8 @@ static void check_pool(struct parser *p, struct node *pool, const char *user)
     } denied[] = {{"user", "it is the file's own"}, {"group", "it is the user's own"}, {"connect", "a tenant's pools run their own processes"},
                   {"publish", "write it in the main file"}, {"listen", "write it in the main file"},
                   {"watch", "folders that are watched are few, and for all"}, {"log-rate", "defaults pool of the main file tells it"}};
+    if (pool->count > 1 && is_others(p, pool->words[1].text, user))
+        config_say(p->report, WEIR_CONFIG_ERROR, pool, 1, "choose another name", "the pool \"%.64s\" has another tenant's name", pool->words[1].text.ptr);
     if (pool->count > 1 && !is_his(pool->words[1].text, user)) {
         char advice[128];
         snprintf(advice, sizeof advice, "name it %s, or %s-something", user, user);

@@ -189,7 +189,7 @@ static void announce(struct control *c)
         if (strncmp(s, "http://*", 8) == 0) say("serving http://%s%s", host, s + 8);
         else say("serving %s", s);
     }
-    if (c->control_path[0]) say("weir status, reload, restart: by %s", c->control_path);
+    if (c->control_path[0]) say("orders, such as weir status: -s %s", c->control_path);
     say("ready. Ctrl-C ends everything");
     tell_ready(c, "");
 }

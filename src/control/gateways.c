@@ -55,7 +55,9 @@ static void send_config(struct control *c, struct gateway *g)
     if (g->link.fd < 0 || g->leaves || g->config_sent == c->config_version) return;
     fds[n++] = c->config_memfd;
     for (size_t i = 0; i < c->conf->listener_count && n < WEIR_COUNT(fds); i++) fds[n++] = reload_listener_fd(c, &c->conf->listeners[i]);
-    if (weir_link_send(g->link.fd, &m, fds, n) == WEIR_OK) g->config_sent = c->config_version;
+    if (weir_link_send(g->link.fd, &m, fds, n) != WEIR_OK) return;
+    g->config_sent = c->config_version;
+    if (!g->threads_asked) g->threads_asked = c->conf->threads; /* their number is fixed for its life */
 }
 
 static void lose_link(struct control *c, struct gateway *g)
@@ -69,6 +71,10 @@ static void lose_link(struct control *c, struct gateway *g)
 static void on_ready(struct control *c, struct gateway *g, const struct weir_link_message *m)
 {
     if (m->text[0]) say("gateway: %s", m->text);
+    if (m->text[0] && g != c->serving && !g->leaves) { /* it cannot serve: whoever does goes on */
+        root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY_END, .pid = g->pid, .flags = 1}, NULL, 0);
+        return;
+    }
     g->ready = true;
     g->unknown = false;
     g->told = m->flags & WEIR_LINK_LEAVES;
@@ -206,6 +212,7 @@ void gateways_turn(struct control *c)
     int64_t now = now_ms();
     if (c->ending) return;
     if (next && next->ready && next->endpoints_sent) change(c, next);
+    if (c->serving && c->serving->threads_asked && c->serving->threads_asked != c->conf->threads) (void)gateway_replace(c); /* as soon as there is a place */
     bool wanted = gateway_is_needed(c->conf) && (!c->serving || c->replacing) && !coming(c) && !any_unknown(c) && !c->gateway_ordered;
     if (wanted && now >= c->gateway_due_ms) {
         c->gateway_ordered = true;

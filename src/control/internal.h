@@ -178,6 +178,7 @@ struct gateway {
     pid_t pid;              /* 0: this place is free */
     unsigned place;         /* in control->gateways, and of its numbers in units and pools */
     uint64_t config_sent, endpoints_sent, orders_sent; /* versions; 0: none */
+    uint32_t threads_asked; /* with its first configuration from this control; 0: none was sent */
     int64_t orders_ms;                    /* they were told */
     int64_t relink_due_ms, end_due_ms;    /* end: it leaves, and has so long */
     uint64_t threads[64], connections;    /* as it says */
@@ -205,7 +206,7 @@ struct control {
     struct weir_list pools, touched;
     struct weir_table pool_names, unit_ids;
     uint32_t starting_count, process_count;
-    struct listener_fd listeners[240];
+    struct listener_fd listeners[ROOT_LISTENERS_MAX];
     size_t listener_count;
     uint64_t next_listener;
     struct gateway gateways[ROOT_GATEWAYS_MAX], *serving; /* serving: NULL: none */

@@ -194,6 +194,8 @@ static void check_users(const struct control *c, const struct weir_config *conf)
     const struct passwd *pw = c->o.privileged ? getpwuid(geteuid()) : NULL;
     if (pw && !c->o.dir && strcmp(pw->pw_name, conf->user) != 0)
         say("control runs as %s, the configuration says %s: it holds from the next start on", pw->pw_name, conf->user);
+    if (conf->control_path && c->control_path[0] && strcmp(conf->control_path, c->control_path) != 0)
+        say("the control socket is %s, the configuration says %s: it holds from the next start on", c->control_path, conf->control_path);
 }
 
 /* ---- the end of it ---- */
@@ -254,7 +256,6 @@ static void take(struct control *c)
     c->config_version++;
     check_users(c, c->conf);
     pools_plan(c);
-    if (old && old->threads != c->conf->threads && gateway_is_needed(c->conf)) gateway_replace(c); /* their number is fixed for its life */
     weir_config_drop(old);
     malloc_trim(0); /* two configurations were there at once */
     root_send(c, &(struct root_msg){.kind = ROOT_KEEP}, &memfd, 1); /* for the next control: what is in use */
@@ -264,7 +265,7 @@ static void take(struct control *c)
     output_apps(c->conf->app_log, c->conf->app_log_json);
     denied_file_begin(c);
     files_begin(c);
-    if (first) command_listen(c);
+    if (first || !c->control_path[0]) command_listen(c); /* what was in its way may be gone */
     else command_mode(c);
     if (c->reload_by_signal) say("the configuration was read again");
     c->reload_by_signal = false;

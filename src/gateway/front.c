@@ -182,7 +182,10 @@ static bool is_over(const struct front *f)
     if (weir_wire_app_closing(f->wire)) return true; /* [FastCGI 1.0 3.5]: ours to close; the web server has all of it */
     if (!weir_wire_app_idle(f->wire)) return false;
     if (f->close_after) return true;
-    return f->worker->draining && !weir_wire_app_agreed(f->wire); /* an agreed one is the web server's to close: it was told */
+    const struct worker *w = f->worker;
+    if (!w->draining || weir_wire_app_agreed(f->wire)) return false; /* an agreed one is the web server's to close: it was told */
+    if (!w->hurries) return f->last; /* it may ask once more, as it could not know */
+    return f->asked || weir_loop_now_ms(w->loop) >= w->hurries_ms + FIRST_MS; /* its first request may be on its way */
 }
 
 void front_flush(struct front *f)

@@ -317,6 +317,8 @@ void front_req_begins(struct front *f, const struct weir_wire_event *ev)
     struct front_req *r = req_new(f, ev);
     f->phase = FRONT_BUSY;
     f->due_ms = 0;
+    f->asked = true;
+    f->last = w->draining;
     if (!r) {
         if (weir_wire_app_end(f->wire, ev->id, 0, WEIR_WIRE_OVERLOADED) < 0) f->broken = true;
         return;

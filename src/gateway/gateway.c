@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The gateway's process: threads, the swap of snapshots, pools that outlive them, signals, the end. What control tells is
- * link.c's of this room. */
+ * control_link.c's of this room. */
 #include "gateway/gateway.h"
 
 #include <errno.h>

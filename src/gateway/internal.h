@@ -264,6 +264,7 @@ struct front {
     int fd;
     uint8_t phase;
     bool in_use, want_write, readable, peer_closed, broken, wants_room, close_after;
+    bool asked, last;             /* a request came; one came while this gateway drains: the last one here */
 };
 struct front_req {
     struct app_caller caller;
@@ -368,6 +369,7 @@ struct worker {
     struct accepted inbox[256];
     uint32_t inbox_count;
     bool inbox_closed;                /* under the lock, too: this thread ends */
+    uint64_t hurries_ms;              /* since then */
     bool accepting, draining, hurries, done; /* hurries: it drains, and closes what is idle */
     struct weir_buf log_buf, err_buf, app_buf;
     struct weir_timer log_timer, tick_timer;

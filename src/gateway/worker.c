@@ -245,6 +245,7 @@ static void begin_drain(struct worker *w)
     w->draining = true;
     set_accepting(w, false);
     w->hurries = !atomic_load(&w->gw->leaves);
+    w->hurries_ms = weir_loop_now_ms(w->loop);
     for (uint32_t i = 0; i < w->front_top; i++) front_drain(w->fronts[i]);
     if (!w->hurries) {
         accept_last(w);
@@ -283,6 +284,8 @@ static void tick(struct worker *w)
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
         for (uint32_t i = 0; i < w->front_top; i++) front_close(w->fronts[i]);
     }
+    for (uint32_t i = 0; w->hurries && i < w->front_top; i++) /* their time for a first request may be over */
+        if (w->fronts[i]->in_use) front_dirty(w->fronts[i]);
     uint32_t ms = w->hurries || (!w->accepting && !w->draining) ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
     weir_timer_set(w->loop, &w->tick_timer, id, weir_loop_now_ms(w->loop) + ms);
 }

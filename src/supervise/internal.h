@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* supervise: what the files of the root part share. libc only; one thread; no configuration, no JSON, no network bytes, no
- * output of apps. root.c: the loop; unit.c: starting what runs; public.c: sockets for web servers; keeper.c: the process above
+ * output of apps. root.c: the loop; unit.c: starting what runs; look.c: what /proc tells; public.c: sockets for web servers; keeper.c: the process above
  * each unit; upgrade.c: the next version; systemd.c: the service manager; container.c: being the first process of a container. */
 #ifndef WEIR_SUPERVISE_INTERNAL_H
 #define WEIR_SUPERVISE_INTERNAL_H
@@ -33,9 +33,13 @@ struct unit {
 
 
 /* ---- root.c ---- */
-struct held { /* a listening socket for HTTP */
+struct held_name { /* which file a socket's name is */
+    uint64_t device, inode;
+};
+struct held { /* a listening socket for others than apps */
     int fd;
     uint32_t len;
+    struct held_name made; /* of one in the file system */
     bool given;  /* by the service manager, and no listener has asked for it yet */
     bool kept;   /* given, and once opened by us: nobody else needs it */
     bool stored; /* the service manager has a copy, or there is none */
@@ -145,9 +149,9 @@ void spec_free(struct spec *s);
 /* A listening socket for others at an absolute path, owned by `owner` and this group (empty: owner's): a descriptor, or -errno:
  * EADDRINUSE: somebody answers there; ENOTSOCK: something that is no socket is there; ELOOP: a name on the way is a link, or no
  * folder; EPERM: somebody else may change a folder on the way; ESRCH: no such group. */
-int public_socket(const char *path, const struct identity *owner, const char *group, mode_t mode);
+int public_socket(const char *path, const struct identity *owner, const char *group, mode_t mode, struct held_name *made);
 /* Of one that listens: 0, or an errno. */
-int public_socket_rights(const char *path, const struct identity *owner, const char *group, mode_t mode);
+int public_socket_rights(const char *path, const struct identity *owner, const char *group, mode_t mode, const struct held_name *made);
 /* Removes its name, when nobody listens on it any more (it was shut down). */
 void public_socket_end(const char *path);
 

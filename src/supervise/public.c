@@ -73,15 +73,16 @@ static int remove_dead(int dir, const char *name, const struct sockaddr_un *at)
     return unlinkat(dir, name, 0) < 0 && errno != ENOENT ? errno : 0;
 }
 
-/* Owner, group and mode of the socket of this name, if it is one of ours. */
-static int set_rights(int dir, const char *name, const struct identity *owner, gid_t gid, mode_t mode)
+/* Owner, group and mode of the socket of this name, if it is the one that we made: somebody else may have put his there since. */
+static int set_rights(int dir, const char *name, const struct identity *owner, gid_t gid, mode_t mode, const struct held_name *made)
 {
     char path[40];
     struct stat st;
     int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), bad = 0;
     if (fd < 0) return errno;
     if (fstat(fd, &st) < 0) bad = errno;
-    else if (!S_ISSOCK(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != owner->uid)) bad = EPERM;
+    else if (!S_ISSOCK(st.st_mode)) bad = ENOTSOCK;
+    else if (st.st_dev != made->device || st.st_ino != made->inode) bad = EADDRINUSE;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (!bad && fchownat(fd, "", geteuid() == 0 ? owner->uid : (uid_t)-1, gid, AT_EMPTY_PATH) < 0) bad = errno == EPERM ? EACCES : errno; /* not our group */
     if (!bad && chmod(path, mode) < 0) bad = errno;
@@ -100,8 +101,9 @@ static int group_of(const char *group, gid_t usual, gid_t *out)
     return 0;
 }
 
-int public_socket(const char *path, const struct identity *owner, const char *group, mode_t mode)
+int public_socket(const char *path, const struct identity *owner, const char *group, mode_t mode, struct held_name *made)
 {
+    struct stat st;
     char name[108];
     struct sockaddr_un at;
     gid_t gid;
@@ -116,7 +118,10 @@ int public_socket(const char *path, const struct identity *owner, const char *gr
     if (!bad && fchmod(fd, 0600) < 0) bad = errno; /* nobody connects before its owner is set */
     bool bound = !bad && bind(fd, (const struct sockaddr *)&at, sizeof at) == 0;
     if (!bad && !bound) bad = errno;
-    if (!bad) bad = set_rights(dir, name, owner, gid, mode);
+    if (!bad && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0) bad = errno; /* only we change the folder, or what is ours in it */
+    if (!bad && (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid())) bad = EADDRINUSE;
+    if (!bad) *made = (struct held_name){st.st_dev, st.st_ino};
+    if (!bad) bad = set_rights(dir, name, owner, gid, mode, made);
     if (!bad && listen(fd, 4096) < 0) bad = errno;
     if (bad && bound) unlinkat(dir, name, 0);
     if (bad && fd >= 0) close(fd);
@@ -124,14 +129,14 @@ int public_socket(const char *path, const struct identity *owner, const char *gr
     return bad ? -bad : fd;
 }
 
-int public_socket_rights(const char *path, const struct identity *owner, const char *group, mode_t mode)
+int public_socket_rights(const char *path, const struct identity *owner, const char *group, mode_t mode, const struct held_name *made)
 {
     char name[108];
     gid_t gid;
     int bad = group_of(group, owner->gid, &gid);
     int dir = bad ? -1 : open_folder(path, name, sizeof name);
     if (!bad && dir < 0) return -dir;
-    if (!bad) bad = set_rights(dir, name, owner, gid, mode);
+    if (!bad) bad = set_rights(dir, name, owner, gid, mode, made);
     if (dir >= 0) close(dir);
     return bad;
 }

@@ -478,20 +478,22 @@ static struct held *hold(struct root *r, const struct root_msg *m, int fd)
 static void listen_unix(struct root *r, const struct root_msg *m, const char *path, struct held *h, int *fd, int *code)
 {
     mode_t mode = m->flags & 0666;
-    *code = h ? public_socket_rights(path, &r->gateway_who, m->group, mode) : 0;
+    *code = h ? public_socket_rights(path, &r->gateway_who, m->group, mode, &h->made) : 0;
     if (h && *code != ENOENT) return; /* it is given with the trouble: it listens all the same */
-    int made = h || r->listener_count < ROOT_LISTENERS_MAX ? public_socket(path, &r->gateway_who, m->group, mode) : -EMFILE;
+    struct held_name name = {0};
+    int made = h || r->listener_count < ROOT_LISTENERS_MAX ? public_socket(path, &r->gateway_who, m->group, mode, &name) : -EMFILE;
     *code = made < 0 ? -made : 0;
     if (made < 0) return;
     if (m->ms) listen(made, m->ms > 65535 ? 65535 : (int)m->ms);
     *fd = made;
     if (!h) {
-        hold(r, m, made);
+        hold(r, m, made)->made = name;
         return;
     }
     shutdown(h->fd, SHUT_RDWR);
     close(h->fd);
     h->fd = made;
+    h->made = name;
 }
 
 /* A new one at the address of h: 0, or an errno. */

@@ -16,7 +16,7 @@
 
 #include "supervise/internal.h"
 
-#define STATE_VERSION 3
+#define STATE_VERSION 4
 #define ASK_MS        2000 /* what the new program has to answer */
 #define ARGS_MAX      96
 

@@ -80,3 +80,13 @@ def test_the_ping_path_of_php_fpm(tmp_path):
         finally:
             fpm.terminate()
             fpm.wait()
+
+
+def test_a_server_that_is_added_while_all_are_down_is_asked():
+    with Weir(CONFIG) as w:
+        wait_for(lambda: w.log().count("fails its check /hello") == 2)
+        assert w.get("/hello").status == 503
+        with app(w, "three"):
+            w.configure(CONFIG.replace("check /hello", "connect unix:DIR/run/keep-three.sock { workers 4 }; check /hello"))
+            assert w.command("reload").returncode == 0
+            wait_for(lambda: w.get("/hello").status == 200)

@@ -509,6 +509,9 @@ def test_a_gateway_that_ends_finishes_what_runs():
         wait_for(lambda: os.path.exists(started))
         gateway = w.gateway()
         assert w.command("restart", "gateway").returncode == 0
+        wait_for(lambda: w.gateway() not in (0, gateway))
+        wait_for(lambda: [g["state"] for g in w.status()["gateway"]["others"]] == ["leaving"])
+        assert heard(idle.ask(2)[0])["role"] == 1  # it could not know: once more
         assert idle.closed()
         assert heard(busy.end_of(1)[0])["role"] == 1
         assert busy.closed()
@@ -663,3 +666,31 @@ def test_only_users_and_addresses_of_the_allow_list_are_let_in():
         s.settimeout(20 * SLOW)
         s.sendall(record(BEGIN, 1, struct.pack("!HB5x", 1, 0)) + record(PARAMS, 1, pair(b"PATH_INFO", b"/hello")) + record(PARAMS, 1) + record(STDIN, 1))
         assert recorder.read_record(s)[0] == STDOUT
+
+
+def test_a_connection_that_has_not_asked_yet_is_served_while_the_gateway_is_replaced():
+    with Weir(conf(RECORD), RECORDER) as w:
+        fresh = Fcgi(w.dir + "/front.sock")
+        wait_for(lambda: w.status()["gateway"]["connections"] == 1)
+        old = w.gateway()
+        assert w.command("restart", "gateway").returncode == 0
+        wait_for(lambda: w.gateway() not in (0, old))
+        assert heard(fresh.ask(1)[0])["role"] == 1
+        assert fresh.closed()
+        wait_for(lambda: w.status()["gateway"]["others"] == [])
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="root's rights")
+def test_a_reload_never_touches_somebody_elses_socket_at_the_path():
+    with Weir(conf(DEMO)) as w:
+        path = w.dir + "/front.sock"
+        os.unlink(path)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+            os.chmod(path, 0o600)
+            s.listen(1)
+            before = os.stat(path)
+            r = w.command("reload")
+            assert r.returncode == 1 and "another program answers there" in r.stderr, r.stderr
+            after = os.stat(path)
+            assert (before.st_mode, before.st_uid, before.st_gid, before.st_ino) == (after.st_mode, after.st_uid, after.st_gid, after.st_ino)
