@@ -15,6 +15,8 @@ import time
 import pytest
 from weirlib import BUILD, IS_ROOT, SLOW, USER, WEIR, Weir, alive, children, descendants, wait_for
 
+pytestmark = pytest.mark.notsan
+
 RUNNER = os.path.join(BUILD, "src/runner/weir-cgi")
 
 CONFIG = f"""

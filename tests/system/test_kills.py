@@ -13,6 +13,8 @@ import time
 import pytest
 from weirlib import SLOW, USER, Weir, alive, children, descendants, wait_for
 
+pytestmark = pytest.mark.nosan
+
 KILLS = 20 if SLOW == 1 else 5
 PATHS = {"app": "/sleep/15", "fpm": "/fpm/s.php", "cgi": "/cgi/s.php"}
 CLIENTS = 3  # for each pool

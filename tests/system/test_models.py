@@ -10,6 +10,8 @@ import time
 import pytest
 from weirlib import SLOW, USER, Weir, alive, descendants, wait_for
 
+pytestmark = pytest.mark.notsan
+
 SLEEP = {"public/s.php": "<?php usleep(1000 * (int)($_GET['ms'] ?? 100)); echo getmypid();", "public/sapi.php": "<?php echo PHP_SAPI;"}
 
 

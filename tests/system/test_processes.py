@@ -13,6 +13,8 @@ import time
 import pytest
 from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, can_connect, descendants, free_port, status_of, wait_for
 
+pytestmark = pytest.mark.notsan
+
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

@@ -39,7 +39,7 @@ from test_bad_apps import END, HEAD, record
 from test_deadlines import TalkingApp
 from weirlib import IS_ROOT, SLOW, USER, Weir, alive, children, descendants, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan
 
 BOTH = ("fpm", "cgi")
 ECHO = "<?php echo json_encode([$_SERVER, getcwd(), getenv(), $_GET, $_POST, $_FILES]);"

@@ -11,6 +11,8 @@ import pytest
 from test_front import get, nginx
 from weirlib import IS_ROOT, SLOW, USER, Weir, alive, can_connect, wait_for
 
+pytestmark = pytest.mark.notsan
+
 PERL = """#!/usr/bin/perl
 use FCGI;
 my $r = FCGI::Request();

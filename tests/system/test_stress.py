@@ -6,6 +6,8 @@ import subprocess
 import pytest
 from weirlib import BUILD
 
+pytestmark = pytest.mark.notsan
+
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stress")
 
 

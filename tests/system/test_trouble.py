@@ -8,6 +8,8 @@ import threading
 import pytest
 from weirlib import IS_ROOT, USER, WEIR, Weir, alive, children, wait_for
 
+pytestmark = pytest.mark.notsan
+
 BROKEN = "#!/bin/sh\nexit 3\n"
 
 
