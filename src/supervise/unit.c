@@ -131,9 +131,14 @@ void close_from(int first)
 
 void reset_signals(void)
 {
-    struct sigaction dfl = {.sa_handler = SIG_DFL};
+    const struct { /* the kernel's own: libc refuses to reset those that it uses itself, and whoever started us may ignore them */
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        unsigned long mask[2];
+    } dfl = {0};
     sigset_t none;
-    for (int s = 1; s < NSIG; s++) sigaction(s, &dfl, NULL);
+    for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, &dfl, NULL, 8);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

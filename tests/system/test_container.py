@@ -10,7 +10,7 @@ import tempfile
 import pytest
 from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, children, descendants, wait_for
 
-pytestmark = [pytest.mark.notsan, pytest.mark.skipif(subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], capture_output=True).returncode != 0,
+pytestmark = [pytest.mark.nosan, pytest.mark.skipif(subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], capture_output=True).returncode != 0,
                                 reason="namespaces cannot be made here")]
 CONFIG = f"""
 site a.test {{

@@ -66,13 +66,13 @@ def test_a_thousand_requests_wait_for_four_php_workers_and_none_fails():
 
 def test_a_full_queue_answers_503_at_once_and_a_client_that_leaves_is_taken_out():
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }}\npool p {{ php; workers 1; queue 5 20s; {USER} }}",
-              {"public/s.php": "<?php usleep(500000); echo 1;"}) as w:
-        results = ask(w.port, "/s.php", 30)
+              {"public/s.php": "<?php usleep((int)$_GET['ms'] * 1000); echo 1;"}) as w:
+        results = ask(w.port, "/s.php?ms=500", 30)
         assert results.count(b"503") >= 20 and results.count(b"200") >= 1
         with w.connect() as busy, w.connect() as waiting:
-            busy.sendall(b"GET /s.php HTTP/1.1\r\nHost: a\r\n\r\n")
+            busy.sendall(b"GET /s.php?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n" % (1000 * SLOW))
             wait_for(lambda: w.pool("p")["processes"][0]["busy"] == 1)
-            waiting.sendall(b"GET /s.php HTTP/1.1\r\nHost: a\r\n\r\n")
+            waiting.sendall(b"GET /s.php?ms=500 HTTP/1.1\r\nHost: a\r\n\r\n")
             wait_for(lambda: w.pool("p")["queued"] == 1)
             waiting.close()
             wait_for(lambda: w.pool("p")["queued"] == 0)

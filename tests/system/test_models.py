@@ -10,7 +10,7 @@ import time
 import pytest
 from weirlib import SLOW, USER, Weir, alive, descendants, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan
 
 SLEEP = {"public/s.php": "<?php usleep(1000 * (int)($_GET['ms'] ?? 100)); echo getmypid();", "public/sapi.php": "<?php echo PHP_SAPI;"}
 

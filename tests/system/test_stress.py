@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from weirlib import BUILD
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stress")
 

@@ -15,7 +15,7 @@ import time
 import pytest
 from weirlib import SLOW, SUPERVISE, USER, WEIR, Weir, alive, descendants, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan
 
 CONFIG = f"""
 site a.test {{
