@@ -140,7 +140,7 @@ def test_a_php_pool_recycles_its_workers_without_a_lost_request():
 
 
 def test_a_process_that_grows_is_replaced():
-    grow = "<?php $x = str_repeat('x', 150 << 20); echo getmypid();"
+    grow = "<?php $x = str_repeat('x', 150 << 20); usleep(200000); echo getmypid();"
     with Weir(site("php cgi; workers 1; php-admin-value memory_limit 500M; recycle { memory 100M }"), {"public/g.php": grow, **SLEEP}) as w:
         before = w.pids("p")
         w.get("/g.php")
