@@ -131,14 +131,17 @@ void close_from(int first)
 
 void reset_signals(void)
 {
-    const struct { /* the kernel's own: libc refuses to reset those that it uses itself, and whoever started us may ignore them */
+    struct { /* the kernel's own: libc refuses to touch those that it uses itself, and whoever started us may ignore them */
         void *handler;
         unsigned long flags;
         void *restorer;
         unsigned long mask[2];
-    } dfl = {0};
+    } is, dfl = {0};
     sigset_t none;
-    for (int s = 1; s <= 64; s++) syscall(SYS_rt_sigaction, s, &dfl, NULL, 8);
+    for (int s = 1; s <= 64; s++) {
+        bool libc_uses = s > SIGSYS && s < SIGRTMIN; /* where it handles them they are its own, until the exec */
+        if (syscall(SYS_rt_sigaction, s, NULL, &is, 8) == 0 && (!libc_uses || is.handler == (void *)SIG_IGN)) syscall(SYS_rt_sigaction, s, &dfl, NULL, 8);
+    }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
