@@ -132,7 +132,7 @@ void close_from(int first)
 void reset_signals(void)
 {
     struct { /* the kernel's own: libc refuses to touch those that it uses itself, and whoever started us may ignore them */
-        void *handler;
+        uintptr_t handler;
         unsigned long flags;
         void *restorer;
         unsigned long mask[2];
@@ -140,7 +140,7 @@ void reset_signals(void)
     sigset_t none;
     for (int s = 1; s <= 64; s++) {
         bool libc_uses = s > SIGSYS && s < SIGRTMIN; /* where it handles them they are its own, until the exec */
-        if (syscall(SYS_rt_sigaction, s, NULL, &is, 8) == 0 && (!libc_uses || is.handler == (void *)SIG_IGN)) syscall(SYS_rt_sigaction, s, &dfl, NULL, 8);
+        if (syscall(SYS_rt_sigaction, s, NULL, &is, 8) == 0 && (!libc_uses || is.handler == (uintptr_t)SIG_IGN)) syscall(SYS_rt_sigaction, s, &dfl, NULL, 8);
     }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
