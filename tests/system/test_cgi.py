@@ -15,7 +15,7 @@ import time
 import pytest
 from weirlib import BUILD, IS_ROOT, SLOW, USER, WEIR, Weir, alive, children, descendants, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan
 
 RUNNER = os.path.join(BUILD, "src/runner/weir-cgi")
 

@@ -13,6 +13,8 @@ import tempfile
 import pytest
 from weirlib import EXAMPLES, IS_ROOT, SLOW, USER, WEIR, Weir, alive, free_port, wait_for
 
+pytestmark = pytest.mark.notsan
+
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
 site b.test www.b.test {{ listen http://127.0.0.1:PORT; route /app/ {{ pool demo }}; route / {{ pool more }} }}

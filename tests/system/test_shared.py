@@ -11,7 +11,7 @@ import pytest
 from test_front import get, nginx
 from weirlib import IS_ROOT, SLOW, USER, Weir, alive, can_connect, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan
 
 PERL = """#!/usr/bin/perl
 use FCGI;

@@ -6,7 +6,7 @@ import pwd
 import pytest
 from weirlib import IS_ROOT, Weir, wait_for
 
-pytestmark = [pytest.mark.notsan, pytest.mark.skipif(not IS_ROOT, reason="needs users")]
+pytestmark = [pytest.mark.nosan, pytest.mark.skipif(not IS_ROOT, reason="needs users")]
 MAIN = """
 defaults site { listen http://127.0.0.1:PORT }
 defaults pool { php; workers 1; php-admin-value open_basedir DIR }
