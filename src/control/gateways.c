@@ -141,12 +141,13 @@ void gateway_down(struct control *c, const struct root_msg *m)
 {
     struct gateway *g = find(c, m->pid);
     if (!g) return;
-    bool meant = g->leaves, served = g == c->serving;
+    bool meant = g->leaves, served = g == c->serving, unknown = g->unknown;
     if (g->link.fd >= 0) watch_end(c, &g->link, false);
     state_forget_gateway(c, g->place);
     *g = (struct gateway){.place = g->place, .link.fd = -1};
     if (served) c->serving = NULL;
     if (c->ending || meant) return;
+    if (unknown && (c->serving || any_unknown(c))) return; /* it was leaving, and had no time to say so */
     c->gateway_failures++;
     unsigned n = c->gateway_failures > 1 ? c->gateway_failures - 1 : 0;
     if (!served && c->serving) {
