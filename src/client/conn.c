@@ -212,7 +212,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
 
 /* ---- does its process live? ---- */
 
-void conn_ping(struct conn *k)
+static void conn_ping(struct conn *k)
 {
     struct weir_client *c = k->client;
     pthread_mutex_lock(&k->ep->pool->lock);

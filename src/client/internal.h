@@ -104,7 +104,6 @@ void conn_clock(struct conn *k);                             /* its due_us came 
 bool conn_read(struct conn *k);
 void conn_end_read(struct conn *k);
 void conn_values(struct conn *k, bool agreed, uint32_t threads);
-void conn_ping(struct conn *k);                              /* it is this thread's, and not idle any more */
 void conn_free_now(struct conn *k);
 void conn_retire(struct conn *k);
 void conn_after_end(struct conn *k);                         /* shared: a place is free, or it is time to close */

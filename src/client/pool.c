@@ -216,6 +216,17 @@ static void take_idle(struct weir_endpoint *ep, struct weir_list *out, uint32_t 
     }
 }
 
+/* Each thread at its shared connections, and at those who wait: they may be served now. */
+static void all_look(struct weir_client_group *g)
+{
+    for (unsigned i = 0; i < g->threads; i++) {
+        struct weir_client *c = g->clients[i];
+        if (!c) continue;
+        atomic_store(&c->look, true);
+        weir_loop_wake(c->loop);
+    }
+}
+
 static void free_all(struct weir_list *gone)
 {
     while (!weir_list_empty(gone)) {
@@ -280,12 +291,7 @@ int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list,
     if (!p->owned) look_for_down(p);
     pthread_mutex_unlock(&p->lock);
     free_all(&gone);
-    for (unsigned i = 0; i < p->group->threads; i++) { /* their shared connections, and those who wait */
-        struct weir_client *c = p->group->clients[i];
-        if (!c) continue;
-        atomic_store(&c->look, true);
-        weir_loop_wake(c->loop);
-    }
+    all_look(p->group);
     return result;
 }
 
@@ -660,11 +666,7 @@ void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
     if (ep) ep->down = down;
     look_for_down(p);
     pthread_mutex_unlock(&p->lock);
-    for (unsigned i = 0; !down && i < p->group->threads; i++) /* who waits may be served */
-        if (p->group->clients[i]) {
-            atomic_store(&p->group->clients[i]->look, true);
-            weir_loop_wake(p->group->clients[i]->loop);
-        }
+    if (!down) all_look(p->group);
 }
 
 /* ---- looking ---- */

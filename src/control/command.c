@@ -245,7 +245,7 @@ static json_t *scale(struct control *c, const struct rights *may, const char *wh
 
 static json_t *reload(struct control *c, struct client *k)
 {
-    k->waits = true;
+    k->waits |= WAITS_RELOAD;
     root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
     return NULL;
 }
@@ -309,7 +309,7 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
     case ALLOW: return orders_allow(c, what);
     case REOPEN: logs_reopen(c); return json_pack("{s:s}", "ok", "log files are opened anew");
     case UPGRADE:
-        k->waits_upgrade = true;
+        k->waits |= WAITS_UPGRADE;
         root_send(c, &(struct root_msg){.kind = ROOT_UPGRADE}, NULL, 0);
         return NULL;
     }
@@ -342,17 +342,22 @@ static void reply(struct control *c, struct client *k, json_t *o)
     json_decref(o);
 }
 
-void command_reloaded(struct control *c, const char *why)
+/* Those who wait for this are answered. why: an error; else ok. */
+static void answer_waiting(struct control *c, enum client_waits what, const char *why, const char *ok)
 {
-    const char *ok = c->bad_files ? "the configuration was read again; included files have mistakes: see the log, or weir check"
-                                  : "the configuration was read again";
     for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
         struct watch *w = WEIR_CONTAINER(l, struct watch, link);
         struct client *k = (struct client *)(void *)w;
-        if (w->kind != WATCH_CLIENT || w->dead || !k->waits) continue;
-        k->waits = false;
+        if (w->kind != WATCH_CLIENT || w->dead || !(k->waits & what)) continue;
+        k->waits &= ~(unsigned)what;
         reply(c, k, why ? error_json(why) : json_pack("{s:s}", "ok", ok));
     }
+}
+
+void command_reloaded(struct control *c, const char *why)
+{
+    answer_waiting(c, WAITS_RELOAD, why, c->bad_files ? "the configuration was read again; included files have mistakes: see the log, or weir check"
+                                                      : "the configuration was read again");
 }
 
 void command_upgraded(struct control *c, int error, const char *what)
@@ -363,13 +368,7 @@ void command_upgraded(struct control *c, int error, const char *what)
         say("no upgrade: %s", why);
         tell_ready(c, "");
     }
-    for (struct weir_list *l = c->heap.next; l != &c->heap; l = l->next) {
-        struct watch *w = WEIR_CONTAINER(l, struct watch, link);
-        struct client *k = (struct client *)(void *)w;
-        if (w->kind != WATCH_CLIENT || w->dead || !k->waits_upgrade) continue;
-        k->waits_upgrade = false;
-        reply(c, k, error ? error_json(why) : json_pack("{s:s}", "ok", "the new version runs; the gateway follows"));
-    }
+    answer_waiting(c, WAITS_UPGRADE, error ? why : NULL, "the new version runs; the gateway follows");
 }
 
 static void client_end(struct control *c, struct client *k)
@@ -387,13 +386,13 @@ void command_event(struct control *c, struct client *k)
         return;
     }
     if (k->in_ended) {
-        if (!k->waits && !k->waits_upgrade && weir_buf_len(&k->out) == 0) client_end(c, k);
+        if (!k->waits && weir_buf_len(&k->out) == 0) client_end(c, k);
         return;
     }
     char *to = weir_buf_room(&k->in, 4096);
     ssize_t n = to ? recv(k->w.fd, to, 4096, MSG_DONTWAIT) : 0;
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n == 0 && (k->waits || k->waits_upgrade || weir_buf_len(&k->out))) { /* it only has no more orders */
+    if (n == 0 && (k->waits || weir_buf_len(&k->out))) { /* it only has no more orders */
         k->in_ended = true;
         if (!flush(c, k)) client_end(c, k);
         return;
@@ -409,7 +408,7 @@ void command_event(struct control *c, struct client *k)
         json_error_t err;
         json_t *order = json_loadb(p, (size_t)(nl - p), 0, &err);
         json_t *o = order ? answer(c, k, order) : error_json("this is no JSON");
-        if (o || !(k->waits || k->waits_upgrade)) reply(c, k, o);
+        if (o || !k->waits) reply(c, k, o);
         json_decref(order);
         weir_buf_consume(&k->in, (size_t)(nl - p) + 1);
     }

@@ -128,14 +128,15 @@ struct listener_fd {
     uint64_t id;
     bool asked, answered;
 };
+enum client_waits { WAITS_RELOAD = 1, WAITS_UPGRADE = 2 };
+
 struct client {
     struct watch w;
     struct weir_buf in;
     uid_t uid;
     struct weir_buf out;
-    bool waits;    /* for the end of a reload */
-    bool guest;    /* no admin */
-    bool waits_upgrade;
+    unsigned waits; /* client_waits: ends that it has yet to be told */
+    bool guest;     /* no admin */
     bool in_ended; /* no more orders come */
     bool broken;
 };

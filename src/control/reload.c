@@ -59,20 +59,27 @@ static bool named(const struct weir_config *conf, const struct listener_fd *f)
     return false;
 }
 
+/* Nobody is accepted there any more. */
+static void close_listener(struct control *c, struct listener_fd *f)
+{
+    struct root_msg m = {.kind = ROOT_UNLISTEN};
+    if (f->fd < 0) return;
+    close(f->fd);
+    f->fd = -1;
+    f->asked = false;
+    if (address_of(f, &m)) root_send(c, &m, NULL, 0);
+}
+
 /* What neither the configuration in use nor the coming one names is closed. */
 void reload_drop_listeners(struct control *c)
 {
     for (size_t i = 0; i < c->listener_count;) {
         struct listener_fd *f = &c->listeners[i];
-        struct root_msg m = {.kind = ROOT_UNLISTEN};
         if (!f->answered || named(c->conf, f) || named(c->next, f)) {
             i++;
             continue;
         }
-        if (f->fd >= 0) {
-            close(f->fd);
-            if (address_of(f, &m)) root_send(c, &m, NULL, 0);
-        }
+        close_listener(c, f);
         *f = c->listeners[--c->listener_count];
     }
 }
@@ -109,12 +116,7 @@ static void touch_those_on(struct control *c, const struct listener_fd *f)
 void reload_close_socket(struct control *c, const struct weir_conf_listener *l)
 {
     struct listener_fd *f = listener_for(c, l);
-    struct root_msg m = {.kind = ROOT_UNLISTEN};
-    if (!f || f->fd < 0) return;
-    close(f->fd);
-    f->fd = -1;
-    f->asked = false;
-    if (address_of(f, &m)) root_send(c, &m, NULL, 0);
+    if (f) close_listener(c, f);
 }
 
 bool reload_open_socket(struct control *c, const struct weir_conf_listener *l, int *code)

@@ -130,6 +130,8 @@ int private_socket(const char *path, const struct identity *owner, gid_t gateway
 int control_socket(const char *path, const struct identity *owner);
 /* Becomes this identity for good; 0, or an errno and *step. */
 int become(const struct identity *who, const char **step);
+/* Sends h, with fd (-1: none) beside it; never waits. 0, or an errno. */
+int send_with_fd(int to, struct msghdr *h, int fd);
 void close_from(int first);
 void reset_signals(void);
 uint64_t start_time_of(pid_t pid);

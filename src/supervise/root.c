@@ -46,29 +46,10 @@ int64_t now_ms(void)
 
 /* ---- messages ---- */
 
-/* Never waits: 0, or an errno. */
 static int send_fd(int to, const void *p, size_t len, int fd)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } c;
     struct iovec v = {(void *)(uintptr_t)p, len};
-    struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1};
-    if (fd >= 0) {
-        memset(&c, 0, sizeof c);
-        h.msg_control = c.room;
-        h.msg_controllen = sizeof c.room;
-        CMSG_FIRSTHDR(&h)->cmsg_level = SOL_SOCKET;
-        CMSG_FIRSTHDR(&h)->cmsg_type = SCM_RIGHTS;
-        CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), &fd, sizeof fd);
-    }
-    ssize_t n;
-    do {
-        n = sendmsg(to, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? errno : 0;
+    return send_with_fd(to, &(struct msghdr){.msg_iov = &v, .msg_iovlen = 1}, fd);
 }
 
 static void forget_waiting(struct root *r)
@@ -517,12 +498,10 @@ static int open_listener(struct held *h)
 static void do_listen(struct root *r, const struct root_msg *m)
 {
     struct root_msg answer = {.kind = ROOT_LISTENING, .unit = m->unit};
-    struct held new = {.fd = -1, .len = m->address_len}, *h = NULL;
+    struct held new = {.fd = -1, .len = m->address_len}, *h = find_held(r, m);
     const struct sockaddr_in *at = (const void *)m->address; /* an IPv6 address has its port at the same place */
     const char *path = unix_path(m->address, m->address_len);
-    int fd = -1;
-    h = find_held(r, m);
-    if (h) fd = h->fd;
+    int fd = h ? h->fd : -1;
     if (path) {
         listen_unix(r, m, path, h, &fd, &answer.code);
     } else if (!h && r->listener_count < ROOT_LISTENERS_MAX && m->address_len <= sizeof m->address && (at->sin_family == AF_INET || at->sin_family == AF_INET6)) {
@@ -567,13 +546,10 @@ static void end_listener(struct root *r, struct held *h)
 
 static void do_unlisten(struct root *r, const struct root_msg *m)
 {
-    for (size_t i = 0; i < r->listener_count; i++) {
-        struct held *h = &r->listeners[i];
-        if (h->len != m->address_len || memcmp(h->address, m->address, h->len) != 0) continue;
-        systemd_unstore(h);
-        end_listener(r, h);
-        return;
-    }
+    struct held *h = find_held(r, m);
+    if (!h) return;
+    systemd_unstore(h);
+    end_listener(r, h);
 }
 
 /* ---- the end ---- */
@@ -771,15 +747,14 @@ static void reap(struct root *r)
 }
 
 /* Children that are none of ours by name: orphans of a killed keeper. */
-static void kill_strays(const struct root *r)
+static void kill_strays(struct root *r)
 {
     char path[64];
     int pid;
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
     FILE *f = fopen(path, "re");
     while (f && fscanf(f, "%d", &pid) == 1) {
-        bool known = pid == r->control_pid || pid <= 0;
-        for (size_t i = 0; i < r->gateway_count && !known; i++) known = r->gateways[i].pid == pid;
+        bool known = pid == r->control_pid || pid <= 0 || find_gateway(r, pid);
         for (size_t i = 0; i < r->unit_count && !known; i++) known = r->units[i]->keeper == pid;
         if (!known) kill(pid, SIGKILL);
     }

@@ -34,27 +34,9 @@ static struct {
 /* 0, or an errno. */
 static int send_text(const char *text, int fd)
 {
-    union {
-        struct cmsghdr head;
-        char room[CMSG_SPACE(sizeof(int))];
-    } c;
     struct iovec v = {(void *)(uintptr_t)text, strlen(text)};
     struct msghdr h = {.msg_name = &manager.to, .msg_namelen = manager.to_len, .msg_iov = &v, .msg_iovlen = 1};
-    if (manager.fd < 0) return 0;
-    if (fd >= 0) {
-        memset(&c, 0, sizeof c);
-        h.msg_control = c.room;
-        h.msg_controllen = sizeof c.room;
-        CMSG_FIRSTHDR(&h)->cmsg_level = SOL_SOCKET;
-        CMSG_FIRSTHDR(&h)->cmsg_type = SCM_RIGHTS;
-        CMSG_FIRSTHDR(&h)->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&h)), &fd, sizeof fd);
-    }
-    ssize_t n;
-    do {
-        n = sendmsg(manager.fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? errno : 0;
+    return manager.fd < 0 ? 0 : send_with_fd(manager.fd, &h, fd);
 }
 
 static bool is_busy(int error)

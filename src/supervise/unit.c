@@ -122,6 +122,29 @@ void state_dir(bool is_root, const struct identity *control, char *out, size_t l
     if (strlen(out) + 1 == len) out[0] = 0; /* cut */
 }
 
+int send_with_fd(int to, struct msghdr *h, int fd)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } c;
+    if (fd >= 0) {
+        memset(&c, 0, sizeof c);
+        h->msg_control = c.room;
+        h->msg_controllen = sizeof c.room;
+        CMSG_FIRSTHDR(h)->cmsg_level = SOL_SOCKET;
+        CMSG_FIRSTHDR(h)->cmsg_type = SCM_RIGHTS;
+        CMSG_FIRSTHDR(h)->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(CMSG_FIRSTHDR(h)), &fd, sizeof fd);
+    }
+    ssize_t n;
+    do {
+        n = sendmsg(to, h, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    h->msg_control = NULL; /* it was ours */
+    return n < 0 ? errno : 0;
+}
+
 void close_from(int first)
 {
     if (syscall(SYS_close_range, (unsigned)first, ~0u, 0u) == 0) return;

@@ -8,18 +8,11 @@ import subprocess
 import tempfile
 
 import pytest
+from test_systemd import CONFIG
 from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, children, descendants, wait_for
 
 pytestmark = [pytest.mark.nosan, pytest.mark.skipif(subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], capture_output=True).returncode != 0,
                                 reason="namespaces cannot be made here")]
-CONFIG = f"""
-site a.test {{
-    listen http://127.0.0.1:PORT
-    root public
-    route /app/ {{ pool demo }}
-}}
-pool demo {{ run ./demo; {USER} processes 2 }}
-"""
 CONTAINER = ["unshare", "--fork", "--pid", "--mount", "--kill-child", "sh", "-c", 'mount -t proc none /proc; mount -t tmpfs none /run; exec "$@"', "sh"]
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can make this place")
 

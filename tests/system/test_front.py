@@ -13,13 +13,12 @@ import socket
 import stat
 import struct
 import subprocess
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import recorder
 from recorder import ABORT, BEGIN, DATA, END, GET_VALUES, PARAMS, RESULT, STDERR, STDIN, STDOUT, pair, record
-from weirlib import IS_ROOT, SLOW, TEST_APPS, USER, WEIR, Weir, can_connect, free_port, program, wait_for
+from weirlib import HAPROXY, IS_ROOT, Load, SLOW, USER, WEIR, Weir, can_connect, free_port, program, wait_for
 
 RECORDER = {"recorder.py": open(recorder.__file__).read()}
 FRONT = "listener front { address fastcgi+unix:DIR/front.sock; mode 0666; MORE }\n"
@@ -42,27 +41,6 @@ http {{
         }}
     }}
 }}
-"""
-HAPROXY = """
-global
-    maxconn 1000
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-frontend f
-    bind 127.0.0.1:{port}
-    default_backend b
-backend b
-    use-fcgi-app a
-    server s unix@{d}/front.sock proto fcgi maxconn 100 pool-max-conn 1
-fcgi-app a
-    docroot /
-    option keep-conn
-    option mpxs-conns
-    option get-values
-    option max-reqs 100
 """
 
 
@@ -209,7 +187,7 @@ def test_haproxy_multiplexes_over_the_front(tmp_path):
     port = free_port()
     cfg = tmp_path / "haproxy.cfg"
     with Weir(conf(RECORD.replace("processes 2", "processes 4")), RECORDER) as w:
-        cfg.write_text(HAPROXY.format(d=w.dir, port=port))
+        cfg.write_text(HAPROXY.format(socket=w.dir + "/front.sock", port=port, server="maxconn 100 pool-max-conn 1", more="option get-values\n    option max-reqs 100"))
         with program(["/usr/sbin/haproxy", "-db", "-f", str(cfg)], can_connect(("127.0.0.1", port))):
             with ThreadPoolExecutor(32) as pool:
                 answers = list(pool.map(lambda i: get(port, f"/{i}?sleep=0.02", "POST", b"b" * i), range(160)))
@@ -447,58 +425,27 @@ def test_a_front_outlives_whatever_bytes_come():
 
 # ---- life ----
 
-@contextlib.contextmanager
-def load(port, threads=4):
-    counts = {"ok": 0, "bad": []}
-    stop = threading.Event()
-
-    def client():
-        c = None
-        while not stop.is_set():
-            try:
-                c = c or http.client.HTTPConnection("127.0.0.1", port, timeout=20 * SLOW)
-                c.request("GET", "/hello")
-                r = c.getresponse()
-                r.read()
-                if r.status == 200:
-                    counts["ok"] += 1
-                else:
-                    counts["bad"].append(r.status)
-            except (OSError, http.client.HTTPException) as e:
-                counts["bad"].append(repr(e))
-                c = None
-    all_threads = [threading.Thread(target=client) for _ in range(threads)]
-    for t in all_threads:
-        t.start()
-    try:
-        yield counts
-    finally:
-        stop.set()
-        for t in all_threads:
-            t.join()
-
-
 @pytest.mark.nosan
 @pytest.mark.parametrize("keep", [False, True])
 def test_restarts_of_a_pool_under_load_through_nginx_lose_nothing(keep, tmp_path):
     times = 5 if SLOW > 1 else 50 if keep else 10
-    with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, load(port) as counts:
+    with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, Load(port, "/hello") as load:
         for _ in range(times):
             old = w.pids("demo")
             assert w.command("restart", "demo").returncode == 0
             wait_for(lambda: len(w.pids("demo")) == 2 and not set(old) & set(w.pids("demo")), every=0.05)
-    assert not counts["bad"] and counts["ok"] > times, counts
+    assert not load.bad and load.ok > times, load
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_gateways_are_replaced_and_the_root_part_is_upgraded_under_load_through_nginx(keep, tmp_path):
-    with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, load(port) as counts:
+    with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, Load(port, "/hello") as load:
         for order in ("restart gateway", "upgrade", "restart gateway"):
             gateway = w.gateway()
             r = w.command(*order.split())
             assert r.returncode == 0, r.stdout + r.stderr
             wait_for(lambda: w.gateway() not in (0, gateway), every=0.05)
-    assert not counts["bad"] and counts["ok"] > 10, counts
+    assert not load.bad and load.ok > 10, load
 
 
 def test_a_gateway_that_ends_finishes_what_runs():

@@ -7,7 +7,7 @@ import subprocess
 import urllib.request
 
 import pytest
-from weirlib import EXAMPLES, SLOW, Weir, can_connect, free_port, program, wait_for
+from weirlib import EXAMPLES, HAPROXY, SLOW, Weir, can_connect, free_port, program, wait_for
 
 pytestmark = pytest.mark.notsan
 
@@ -103,27 +103,6 @@ http {{
     server {{ listen 127.0.0.1:{port}; location / {{ include /etc/nginx/fastcgi_params; fastcgi_pass app; {more} }} }}
 }}
 """
-HAPROXY = """
-global
-    maxconn 1000
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-frontend f
-    bind 127.0.0.1:{port}
-    default_backend b
-backend b
-    use-fcgi-app a
-    server s unix@{d}/app.sock proto fcgi
-fcgi-app a
-    docroot /
-    option keep-conn
-    option mpxs-conns
-    option max-reqs 20
-    {more}
-"""
 
 
 def get(port, path, data=None):
@@ -144,7 +123,7 @@ def test_a_foreign_web_server_in_front_of_libweir(front, tmp_path):
         args = ["/usr/sbin/nginx", "-c", str(conf), "-g", "user root;"]
     else:
         conf = tmp_path / "haproxy.cfg"
-        conf.write_text(HAPROXY.format(d=tmp_path, port=port, more="option get-values" if "values" in front else ""))
+        conf.write_text(HAPROXY.format(socket=tmp_path / "app.sock", port=port, server="", more="option max-reqs 20" + ("\n    option get-values" if "values" in front else "")))
         args = ["/usr/sbin/haproxy", "-db", "-f", str(conf)]
     app = subprocess.Popen([os.path.join(EXAMPLES, "bench_app")], stdin=listener.fileno())
     try:

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from clients import Clients
 from weirlib import SLOW, USER, Weir, alive, children, descendants, wait_for
 
 pytestmark = pytest.mark.nosan
@@ -41,12 +42,12 @@ class Request:
         self.pool, self.begin, self.end, self.status = pool, begin, 0, None
 
 
-class Load:
+class Load(Clients):
     """Clients that ask without a pause, each request on a connection of its own."""
 
     def __init__(self, weir):
-        self.weir, self.stop, self.done, self.lock = weir, threading.Event(), [], threading.Lock()
-        self.threads = [threading.Thread(target=self.run, args=(pool,)) for pool in PATHS for _ in range(CLIENTS)]
+        super().__init__(*(lambda pool=pool: self.run(pool) for pool in PATHS for _ in range(CLIENTS)))
+        self.weir, self.done, self.lock = weir, [], threading.Lock()
 
     def run(self, pool):
         while not self.stop.is_set():
@@ -63,16 +64,6 @@ class Load:
             r.end = time.monotonic()
             with self.lock:
                 self.done.append(r)
-
-    def __enter__(self):
-        for t in self.threads:
-            t.start()
-        return self
-
-    def __exit__(self, *why):
-        self.stop.set()
-        for t in self.threads:
-            t.join()
 
     def since(self, at):
         with self.lock:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import stage
-from weirlib import BUILD, SLOW, USER, Weir, alive, wait_for
+from weirlib import BUILD, Load, SLOW, USER, Weir, alive, read_all, wait_for
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stress")
 
@@ -48,18 +48,9 @@ def test_an_idle_client_may_ask_once_more_and_a_stream_goes_on():
         assert w.get("/app/x").status == 200
         assert [g["pid"] for g in w.status()["gateway"]["others"]] == [old]
         idle.sendall(b"GET /app/x HTTP/1.1\r\nHost: a\r\n\r\n")
-        answer = b""
-        while True:
-            piece = idle.recv(65536)
-            if not piece:
-                break
-            answer += piece
+        answer = read_all(idle)
         assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer, answer
-        while True:
-            piece = stream.recv(65536)
-            if not piece:
-                break
-            text += piece
+        text += read_all(stream)
         assert b"data: 99" in text and text.endswith(b"0\r\n\r\n"), text
         wait_for(lambda: not alive(old))
         assert w.status()["gateway"]["others"] == []
@@ -137,7 +128,6 @@ def test_a_new_version_that_fails_behind_the_check_gives_back_to_the_old_one(own
 def test_restarts_of_an_app_on_another_host_lose_nothing():
     """The app's owner is somebody else; only the drain of flow control tells the gateway."""
     import socket
-    import threading
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(511)
@@ -150,35 +140,18 @@ pool app {{ connect fastcgi://127.0.0.1:{listener.getsockname()[1]} {{ flow-cont
     def new():
         return subprocess.Popen([program], stdin=listener.fileno())
     apps = [new(), new()]
-    counts, stop = {"ok": 0, "bad": []}, threading.Event()
-    with Weir(text) as w:
-        def client():
-            while not stop.is_set():
-                try:
-                    r = w.get("/app/sleep/5")
-                    if r.status == 200 and r.text == b"short\n":
-                        counts["ok"] += 1
-                    else:
-                        counts["bad"].append((r.status, r.text[-200:]))
-                except OSError as e:
-                    counts["bad"].append(repr(e))
-        threads = [threading.Thread(target=client) for _ in range(6)]
-        for t in threads:
-            t.start()
-        try:
+    try:
+        with Weir(text) as w, Load(w.port, "/app/sleep/5", 6, keep=False, expect=lambda r: r.status == 200 and r.text == b"short\n") as load:
             for _ in range(5 if SLOW > 1 else 20):
-                before = counts["ok"]
-                wait_for(lambda: counts["ok"] > before + 20 or counts["bad"])
+                before = load.ok
+                wait_for(lambda: load.ok > before + 20 or load.bad)
                 apps.append(new())
                 old = apps.pop(0)
                 old.terminate()
                 assert old.wait(20 * SLOW) == 0
-        finally:
-            stop.set()
-            for t in threads:
-                t.join()
-            for a in apps:
-                a.terminate()
-                a.wait()
-            listener.close()
-    assert not counts["bad"], counts["bad"][:5]
+    finally:
+        for a in apps:
+            a.terminate()
+            a.wait()
+        listener.close()
+    assert not load.bad, load

@@ -4,10 +4,10 @@ breaker; slow requests and those that hang."""
 import http.client
 import os
 import subprocess
-import threading
 import time
 
 import pytest
+from clients import Clients
 from weirlib import SLOW, USER, Weir, alive, descendants, wait_for
 
 pytestmark = pytest.mark.nosan
@@ -19,12 +19,12 @@ def site(pool, more=""):
     return f"site a {{ listen http://127.0.0.1:PORT; root public; php p; debug yes; {more} }}\npool p {{ {pool}; {USER} }}\n"
 
 
-class Load:
+class Load(Clients):
     """Clients that ask for one path without a pause: statuses, and the longest wait."""
 
     def __init__(self, weir, path, clients):
-        self.weir, self.path, self.stop, self.statuses, self.longest = weir, path, threading.Event(), {}, 0
-        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+        super().__init__(*[self.run] * clients)
+        self.weir, self.path, self.statuses, self.longest = weir, path, {}, 0
 
     def run(self):
         c = http.client.HTTPConnection("127.0.0.1", self.weir.port, timeout=60 * SLOW)
@@ -35,16 +35,6 @@ class Load:
             r.read()
             self.statuses[r.status] = self.statuses.get(r.status, 0) + 1
             self.longest = max(self.longest, time.monotonic() - begin)
-
-    def __enter__(self):
-        for t in self.threads:
-            t.start()
-        return self
-
-    def __exit__(self, *why):
-        self.stop.set()
-        for t in self.threads:
-            t.join()
 
 
 def test_php_runs_in_a_master_of_its_own_and_settings_that_scripts_cannot_raise():

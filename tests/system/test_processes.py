@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Processes: who owns them, what they are given, what happens when one of them dies, and that nothing is left."""
-import contextlib
 import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
-from weirlib import IS_ROOT, SLOW, SUPERVISE, USER, WEIR, Weir, alive, can_connect, descendants, free_port, status_of, wait_for
+from weirlib import IS_ROOT, Load, SLOW, SUPERVISE, USER, WEIR, Weir, alive, can_connect, descendants, free_port, status_of, wait_for
 
 pytestmark = pytest.mark.notsan
 
@@ -28,38 +26,6 @@ pool demo {{ run ./demo; {USER} processes 2 }}
 """
 FILES = {"public/pid.php": "<?php echo getmypid();", "public/slow.php": "<?php usleep(300000); echo 'slow';",
          "public/loop.php": "<?php while (1) {}"}
-
-
-@contextlib.contextmanager
-def load(weir, path="/app/hello", threads=4):
-    """Clients that ask without a pause: counts of answers and failures."""
-    counts = {"ok": 0, "bad": 0, "why": ""}
-    stop = threading.Event()
-
-    def client():
-        c = None
-        while not stop.is_set():
-            try:
-                c = c or http.client.HTTPConnection("127.0.0.1", weir.port, timeout=20 * SLOW)
-                c.request("GET", path)
-                r = c.getresponse()
-                r.read()
-                counts["ok" if r.status == 200 else "bad"] += 1
-                if r.status != 200:
-                    counts["why"] = str(r.status)
-            except (OSError, http.client.HTTPException) as e:
-                counts["bad"] += 1
-                counts["why"] = repr(e)
-                c = None
-    all_threads = [threading.Thread(target=client) for _ in range(threads)]
-    for t in all_threads:
-        t.start()
-    try:
-        yield counts
-    finally:
-        stop.set()
-        for t in all_threads:
-            t.join()
 
 
 @pytest.fixture
@@ -111,13 +77,13 @@ def test_restart_gateway_serves_again_and_the_apps_keep_their_pids(weir):
 @pytest.mark.parametrize("pool,path", [("demo", "/app/hello"), ("php", "/pid.php")])
 def test_restart_of_a_pool_under_load_loses_nothing(weir, pool, path):
     gateway, before = weir.gateway(), weir.pids(pool)
-    with load(weir, path) as counts:
+    with Load(weir.port, path) as load:
         for _ in range(3):
             old = weir.pids(pool)
             assert weir.command("restart", pool).returncode == 0
             wait_for(lambda: weir.pids(pool) and not set(old) & set(weir.pids(pool)) and not weir.pids(pool, "draining")
                      and not weir.pids(pool, "ending"))
-    assert counts["bad"] == 0 and counts["ok"] > 10, counts
+    assert not load.bad and load.ok > 10, load
     assert weir.gateway() == gateway and not [p for p in before if alive(p)]
 
 

@@ -5,11 +5,10 @@ import os
 import signal
 import socket
 import stat
-import threading
 
 import pytest
 from test_front import get, nginx
-from weirlib import IS_ROOT, SLOW, USER, Weir, alive, can_connect, wait_for
+from weirlib import IS_ROOT, Load, SLOW, USER, Weir, alive, can_connect, wait_for
 
 pytestmark = pytest.mark.nosan
 
@@ -45,33 +44,14 @@ def front(w, tmp_path):
 def test_nginx_reaches_a_pool_that_restarts_under_load_without_a_loss(kind, tmp_path):
     with start(kind) as w, front(w, tmp_path) as port:
         wait_for(lambda: get(port, "/x").status == 200)
-        counts, stop = {"ok": 0, "bad": []}, threading.Event()
-
-        def client():
-            while not stop.is_set():
-                try:
-                    r = get(port, "/x")
-                    if r.status == 200:
-                        counts["ok"] += 1
-                    else:
-                        counts["bad"].append(r.status)
-                except OSError as e:
-                    counts["bad"].append(repr(e))
-        threads = [threading.Thread(target=client) for _ in range(3)]
-        for t in threads:
-            t.start()
-        try:
+        with Load(port, "/x", 3, keep=False) as load:
             for _ in range(2 if SLOW > 1 else 5):
-                before, asked = set(w.pids("app")), counts["ok"]
+                before, asked = set(w.pids("app")), load.ok
                 assert w.command("restart", "app").returncode == 0
                 wait_for(lambda: w.pids("app") and not set(w.pids("app")) & before)
-                wait_for(lambda: counts["ok"] > asked + 10)
+                wait_for(lambda: load.ok > asked + 10)
                 wait_for(lambda: not any(alive(p) for p in before))
-        finally:
-            stop.set()
-            for t in threads:
-                t.join()
-        assert not counts["bad"], counts["bad"][:5]
+        assert not load.bad, load
 
 
 def test_the_socket_has_its_rights_and_outlives_control_and_goes_with_the_pool(tmp_path):

@@ -6,7 +6,7 @@ import socket
 import zlib
 
 import pytest
-from weirlib import USER, Weir, status_of, wait_for
+from weirlib import USER, Weir, read_all, status_of, wait_for
 
 CONFIG = f"""
 site a.test {{
@@ -168,12 +168,7 @@ def test_expect_100_continue_is_answered_before_the_body(weir):
         s.sendall(b"POST /echo.php HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
         assert s.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
         s.sendall(b"hello")
-        out = b""
-        while True:
-            piece = s.recv(1000)
-            if not piece:
-                break
-            out += piece
+        out = read_all(s)
         assert status_of(out) == 200 and b"5 aaf4c61d" in out
 
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 
+from clients import Clients
 from stage import staged
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -67,6 +68,73 @@ def descendants(pid):
     for c in children(pid):
         found += [c] + descendants(c)
     return found
+
+HAPROXY = """
+global
+    maxconn 1000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend f
+    bind 127.0.0.1:{port}
+    default_backend b
+backend b
+    use-fcgi-app a
+    server s unix@{socket} proto fcgi {server}
+fcgi-app a
+    docroot /
+    option keep-conn
+    option mpxs-conns
+    {more}
+"""
+
+
+def read_all(s, reset_ends=False):
+    """All that comes until the other end closes; a reset is an error, or an end as well."""
+    out = b""
+    while True:
+        try:
+            piece = s.recv(65536)
+        except ConnectionResetError:
+            if reset_ends:
+                return out
+            raise
+        if not piece:
+            return out
+        out += piece
+
+
+class Load(Clients):
+    """Clients that ask for one path without a pause, on connections that they keep or on new ones: ok counts answers, bad lists what
+    was none."""
+
+    def __init__(self, port, path, count=4, keep=True, expect=lambda r: r.status == 200):
+        super().__init__(*[self.run] * count)
+        self.port, self.path, self.keep, self.expect, self.ok, self.bad = port, path, keep, expect, 0, []
+
+    def run(self):
+        c = None
+        while not self.stop.is_set():
+            try:
+                c = c or http.client.HTTPConnection("127.0.0.1", self.port, timeout=20 * SLOW)
+                c.request("GET", self.path)
+                r = c.getresponse()
+                r.text = r.read()
+                if self.expect(r):
+                    self.ok += 1
+                else:
+                    self.bad.append((r.status, r.text[-200:]))
+                if not self.keep:
+                    c.close()
+                    c = None
+            except (OSError, http.client.HTTPException) as e:
+                self.bad.append(repr(e))
+                c = None
+
+    def __repr__(self):
+        return f"{self.ok} answered, {len(self.bad)} not: {self.bad[:5]}"
 
 
 class Weir:
@@ -161,16 +229,7 @@ class Weir:
         """Sends bytes; all that comes until the server closes."""
         with self.connect(timeout) as s:
             s.sendall(data)
-            out = b""
-            while True:
-                try:
-                    piece = s.recv(65536)
-                except ConnectionResetError:
-                    break
-                if not piece:
-                    break
-                out += piece
-            return out
+            return read_all(s, reset_ends=True)
 
     def stop(self):
         """Ends it as Ctrl-C does; asserts that nothing is left. The log."""

@@ -7,10 +7,10 @@ import argparse
 import http.client
 import os
 import sys
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from clients import Clients
 
 
 PHP = "php\n    workers 0..2\n    php-admin-value memory_limit 64M"
@@ -61,12 +61,12 @@ def ticks(pid):
     return int(fields[11]) + int(fields[12])
 
 
-class Latency:
+class Latency(Clients):
     """Clients on kept connections: how long each request took."""
 
     def __init__(self, weir, clients=4):
-        self.weir, self.stop, self.times, self.bad = weir, threading.Event(), [], []
-        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+        super().__init__(*[self.run] * clients)
+        self.weir, self.times, self.bad = weir, [], []
 
     def run(self):
         c = http.client.HTTPConnection("127.0.0.1", self.weir.port, timeout=60)
@@ -79,16 +79,6 @@ class Latency:
             if r.status != 200:
                 self.bad.append(r.status)
             time.sleep(0.002)
-
-    def __enter__(self):
-        for t in self.threads:
-            t.start()
-        return self
-
-    def __exit__(self, *why):
-        self.stop.set()
-        for t in self.threads:
-            t.join()
 
     def percentile(self, share):
         times = sorted(self.times)
