@@ -52,7 +52,8 @@ WEIR_API WEIR_CHECK int weir_app_adopt(struct weir_app *app, int fd);
 WEIR_API WEIR_CHECK int weir_app_run(struct weir_app *app);
 /* The signal drains; its former action comes back in weir_app_free(). At most 4 signals. */
 WEIR_API WEIR_CHECK int weir_app_drain_on(struct weir_app *app, int signal_number);
-/* Any thread, also a signal handler: accept nothing new, tell the servers, finish, then WEIR_APP_DRAINED. */
+/* Any thread, also a signal handler: accept nothing new, tell the servers, finish, then WEIR_APP_DRAINED. On a listening socket that
+ * other processes share, SIGURG wakes the thread that accepts; the program's own action for it comes back at once. */
 WEIR_API void weir_app_drain(struct weir_app *app);
 /* Any thread: step() returns. */
 WEIR_API void weir_app_wake(struct weir_app *app);

@@ -2,9 +2,11 @@
 /* Threads: handlers that may block, and the acceptor for a listening socket that others share (it must stay blocking). */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "app/internal.h"
@@ -55,15 +57,15 @@ void weir_app_threads_stop(struct weir_app *a)
 
 /* ---- acceptor ---- */
 
+#define WAKE_SIGNAL SIGURG /* programs have to expect it at any time, and it does nothing to those that do not ask for it */
+#define WAKE_AGAIN_NS 1000000
+
 /* Takes a connection only while there is room for it: what we leave in the backlog another process may take, or we later. */
 static void take_one(struct weir_app *a)
 {
     struct sockaddr_storage peer = {0};
     socklen_t len = sizeof peer;
-    int off;
-    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &off);
     int fd = accept4(a->o.listen_fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC); /* may wait: another was faster */
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &off);
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE) usleep(10000);
         return;
@@ -83,8 +85,10 @@ static void take_one(struct weir_app *a)
 static void *acceptor_main(void *arg)
 {
     struct weir_app *a = arg;
-    int old;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+    sigset_t others;
+    sigfillset(&others); /* the program's signals are its own threads' */
+    sigdelset(&others, WAKE_SIGNAL);
+    pthread_sigmask(SIG_SETMASK, &others, NULL);
     while (!atomic_load(&a->acceptor_stops)) {
         struct pollfd p[2] = {{.fd = a->accept_event, .events = POLLIN},
                               {.fd = atomic_load(&a->accept_room) > 0 ? a->o.listen_fd : -1, .events = POLLIN}};
@@ -129,13 +133,36 @@ int weir_app_acceptor_start(struct weir_app *a)
     return WEIR_OK;
 }
 
+static void nothing(int sig)
+{
+    (void)sig;
+}
+
+/* An accept that waits is interrupted by a signal to its thread, again until the thread has seen it. Not cancelled: a cancelled
+ * accept may have taken a connection already, which is lost then. */
+static void join_acceptor(struct weir_app *a)
+{
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER; /* the handler is the process's */
+    struct sigaction sa = {.sa_handler = nothing}, former;
+    struct timespec until;
+    pthread_mutex_lock(&one_at_a_time);
+    sigaction(WAKE_SIGNAL, &sa, &former);
+    do {
+        pthread_kill(a->acceptor, WAKE_SIGNAL);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += WAKE_AGAIN_NS;
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    } while (pthread_timedjoin_np(a->acceptor, NULL, &until) != 0);
+    sigaction(WAKE_SIGNAL, &former, NULL);
+    pthread_mutex_unlock(&one_at_a_time);
+}
+
 void weir_app_acceptor_stop(struct weir_app *a)
 {
     if (!a->has_acceptor) return;
     atomic_store(&a->acceptor_stops, true);
     wake_acceptor(a);
-    pthread_cancel(a->acceptor); /* out of an accept that waits */
-    pthread_join(a->acceptor, NULL);
+    join_acceptor(a);
     close(a->accept_event);
     a->has_acceptor = false;
 }

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Pools with `listen`: one socket on which their processes accept web servers' connections themselves."""
+import contextlib
 import grp
 import os
 import signal
 import socket
 import stat
+import struct
+import subprocess
 
 import pytest
-from test_front import get, nginx
-from weirlib import IS_ROOT, Load, SLOW, USER, Weir, alive, can_connect, wait_for
+from clients import Clients
+from recorder import BEGIN, PARAMS, STDIN, pair, record
+from test_front import Fcgi, get, nginx
+from weirlib import BUILD, IS_ROOT, Load, SLOW, USER, Weir, alive, can_connect, wait_for
 
 pytestmark = pytest.mark.nosan
 
@@ -26,7 +31,6 @@ def config(kind, more=""):
 
 def start(kind, more=""):
     import shutil
-    from weirlib import BUILD
 
     def prepare(w):
         shutil.copy(os.path.join(BUILD, "tests/system/apps/threads_app"), w.dir)
@@ -52,6 +56,43 @@ def test_nginx_reaches_a_pool_that_restarts_under_load_without_a_loss(kind, tmp_
                 wait_for(lambda: load.ok > asked + 10)
                 wait_for(lambda: not any(alive(p) for p in before))
         assert not load.bad, load
+
+
+def test_processes_that_end_on_a_shared_socket_take_no_connection_with_them(tmp_path):
+    request = (record(BEGIN, 1, struct.pack("!HB5x", 1, 0)) + record(PARAMS, 1, pair(b"PATH_INFO", b"/x")) + record(PARAMS, 1) +
+               record(STDIN, 1))
+    answered, lost = [], []
+
+    def client():
+        while not clients.stop.is_set():
+            try:
+                app = Fcgi(path)
+                app.send(request)  # in one piece: an answer closes the connection
+                answered.append(app.end_of(1)[2])
+                app.s.close()
+            except (OSError, EOFError) as e:
+                lost.append(repr(e))
+    path = str(tmp_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as ends:
+        listener.bind(path)
+        listener.listen(511)
+
+        def new():
+            p = subprocess.Popen([os.path.join(BUILD, "tests/system/apps/threads_app")], stdin=listener.fileno())
+            ends.callback(p.wait)
+            ends.callback(p.kill)
+            return p
+        apps = [new() for _ in range(3)]
+        clients = Clients(*[client] * 4)
+        with clients:
+            for _ in range(20 if SLOW > 1 else 300):
+                before = len(answered)
+                apps.append(new())
+                wait_for(lambda: len(answered) > before + 20 or lost)
+                old = apps.pop(0)
+                old.terminate()
+                assert old.wait(20 * SLOW) == 0
+    assert not lost and set(answered) == {(0, 0)}, (lost, set(answered))
 
 
 def test_the_socket_has_its_rights_and_outlives_control_and_goes_with_the_pool(tmp_path):
@@ -102,7 +143,6 @@ def test_a_path_that_is_taken_stops_the_pool_alone():
     ("pool a { run ./x; ready /y; listen unix:/run/a }", "cannot be told"),
 ])
 def test_what_it_cannot_be_is_told(text, expected, tmp_path):
-    import subprocess
     from weirlib import WEIR
     path = tmp_path / "weir.conf"
     path.write_text(text)
