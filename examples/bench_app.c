@@ -66,7 +66,7 @@ static int discard(struct weir_app_req *req, struct visit *v)
 {
     char buf[65536];
     int64_t n;
-    while ((n = weir_app_req_read(req, buf, sizeof buf)) > 0) v->done += (uint64_t)n;
+    while ((n = weir_app_req_read(req, WEIR_STDIN, buf, sizeof buf)) > 0) v->done += (uint64_t)n;
     return n == WEIR_AGAIN ? 0 : weir_app_req_printf(req, WEIR_STDOUT, "%" PRIu64 "\n", v->done) != WEIR_AGAIN;
 }
 

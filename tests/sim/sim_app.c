@@ -35,7 +35,7 @@ static int reads(struct sim_app *a, struct weir_app_req *req, struct sim_task *t
 {
     char buf[3000];
     int64_t n = 0;
-    while (!t->early && (n = weir_app_req_read(req, buf, sizeof buf)) > 0) {
+    while (!t->early && (n = weir_app_req_read(req, WEIR_STDIN, buf, sizeof buf)) > 0) {
         for (int64_t k = 0; k < n; k++)
             if (buf[k] != sim_byte(id, t->body_got + (uint64_t)k)) a->fail(a->arg, "a body byte is wrong", id);
         t->body_got += (uint64_t)n;
