@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "client/client.h"
+#include "client/on_loop.h"
 #include "sim_app.h"
 
 enum { REQUESTS = 120 };
@@ -155,7 +155,7 @@ static void begin_one(struct world *w, size_t i)
     static struct weir_pair params[REQUESTS];
     snprintf(names[i], sizeof names[i], "%zu", i);
     params[i] = (struct weir_pair){WEIR_STR("QUERY_STRING"), weir_cstr(names[i])};
-    struct weir_client_begin o = {.role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->app.body, .user = t};
+    struct weir_client_begin_options o = {.size = sizeof o, .role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->app.body, .user = t};
     int status = weir_client_begin(w->client, w->pool, &o, &t->req);
     t->begun = true;
     if (status < 0) fail(w, "begin", i);
@@ -175,11 +175,12 @@ static void start(struct world *w, uint64_t seed)
     w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w};
     sim_app_start(&w->app, &w->net, "/sim", 20);
     if (weir_client_group_new(&w->group, 1) < 0) abort();
-    struct weir_pool_options po = {.name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
+    struct weir_pool_options po = {.size = sizeof po, .name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
     if (weir_pool_new(&w->pool, w->group, &po) < 0) abort();
-    struct weir_client_options co = {.kind = 10, .quota = &w->quota, .hold_memory = weir_random_next(r) % 2 ? 3000 : 100000,
+    const struct weir_client_place place = {.loop = w->client_loop, .kind = 10, .quota = &w->quota};
+    struct weir_client_options co = {.size = sizeof co, .hold_memory = weir_random_next(r) % 2 ? 3000 : 100000,
                                      .window_memory = weir_random_next(r) % 2 ? 5000000 : 0};
-    if (weir_client_new(&w->client, w->group, w->client_loop, &co) < 0) abort();
+    if (weir_client_new_on(&w->client, w->group, &co, &place) < 0) abort();
     struct weir_endpoint_options eo = {.id = 1, .address = "unix:/sim", .workers = 4, .keep = weir_random_next(r) % 4 != 0, .flow = w->flow,
                                        .plain_mpx = weir_random_next(r) % 2, .requests = 16};
     w->endpoint = eo;
@@ -225,7 +226,7 @@ static void finish(struct world *w)
     }
     static struct weir_endpoint_stats eps[10000];
     struct weir_pool_stats s;
-    weir_pool_stats(w->pool, &s, eps, 10000);
+    weir_pool_get_stats(w->pool, &s, eps, 10000);
     for (size_t i = 0; i < s.endpoint_count; i++)
         if (!eps[i].gone && (eps[i].busy || eps[i].opening || (eps[i].draining && eps[i].conns))) fail(w, "a slot was lost", i);
     if (s.queued) fail(w, "a request waits for ever", 0);

@@ -120,8 +120,8 @@ static void until_end(struct test *t)
 static const char *answer(struct test *t)
 {
     t->out[t->out_len] = 0;
-    const char *end = strstr(t->out, "\n\n");
-    return end ? end + 2 : t->out;
+    const char *end = strstr(t->out, "\r\n\r\n");
+    return end ? end + 4 : t->out;
 }
 
 /* ---- roles ---- */
