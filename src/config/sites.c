@@ -52,6 +52,11 @@ static int role_pool(struct parser *p, const struct node *n)
 {
     int index = pool_index(p, n, 1);
     const struct weir_conf_pool *o = index >= 0 ? &p->c->pools[index] : NULL;
+    bool script = n->count > 2;
+    if (o && o->kind == WEIR_POOL_PHP && node_is(n, "filter"))
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name a pool that runs a filter", "the pool \"%.64s\" runs PHP, which reads no DATA", o->name);
+    else if (o && o->kind == WEIR_POOL_PHP && !script)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name it behind the pool: authorizer POOL /path/check.php", "the pool \"%.64s\" runs PHP, and no script decides", o->name);
     if (!o || o->kind != WEIR_POOL_CGI) return index;
     config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name a pool that runs FastCGI programs", "the pool \"%.64s\" runs CGI programs: those know no roles", o->name);
     return -1;
@@ -114,6 +119,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
     } else if (node_is(n, "authorizer")) {
         bool none = weir_str_eq(n->words[1].text, WEIR_STR("no")) && !n->words[1].quoted;
         r->authorizer = none ? -1 : role_pool(p, n);
+        r->authorizer_script = n->count > 2 ? config_path(p, n, 2) : NULL;
     } else if (node_is(n, "deny")) {
         if (config_claim(p, action, n)) r->action = WEIR_ACTION_DENY;
     } else if (node_is(n, "redirect")) {

@@ -191,6 +191,7 @@ void exchange_authorize(struct exchange *ex)
     struct weir_cgi_request r;
     describe(ex, &r);
     r.authorizer = true;
+    if (ex->route->conf->authorizer_script) r.script_filename = weir_cstr(ex->route->conf->authorizer_script);
     ex->authorizing = true;
     ex->granted_count = 0;
     begun(ex, ask(ex, pool, &r, &b));

@@ -188,6 +188,19 @@ def test_a_filter_that_has_gone_is_an_error_not_the_file():
         assert r.status == 503 and b"secret" not in r.text
 
 
+@pytest.mark.nosan
+def test_a_php_script_decides():
+    config = ("site a { listen http://127.0.0.1:PORT; root public; route /in/ { authorizer p DIR/check.php; pool app } }\n"
+              f"pool p {{ php; {USER} workers 1 }}\npool app {{ run ./roles_app; {USER} }}\n")
+    php = """<?php if ($_SERVER['QUERY_STRING'] !== 'yes') { http_response_code(403); exit('not you'); }
+header('Variable-REMOTE_USER: carol'); header('Variable-ROLE: ' . $_SERVER['FCGI_ROLE']);"""
+    with Weir(config, {"check.php": php}, prepare=prepare) as w:
+        p = params(w.get("/in/x?yes"))
+        assert p["REMOTE_USER"] == "carol" and p["ROLE"] == "AUTHORIZER" and p["PATH_INFO"] == "/x"
+        r = w.get("/in/x?no")
+        assert r.status == 403 and r.text == b"not you"
+
+
 # ---- programs that do not speak a role ----
 
 def test_a_program_that_is_no_authorizer_is_told_apart(w):
@@ -203,6 +216,8 @@ def test_a_program_that_is_no_authorizer_is_told_apart(w):
     ("site s { listen http://127.0.0.1:1; route /x { filter f; files } }\npool f { run ./x }", "files"),
     ("site s { listen http://127.0.0.1:1; root .; authorizer f }\npool f { cgi }", "those know no roles"),
     ("site s { listen http://127.0.0.1:1; root .; filter f }\npool f { cgi }", "those know no roles"),
+    ("site s { listen http://127.0.0.1:1; root .; filter f }\npool f { php }", "reads no DATA"),
+    ("site s { listen http://127.0.0.1:1; root .; authorizer f }\npool f { php }", "no script decides"),
     ("site s { listen http://127.0.0.1:1; filter f }\npool f { run ./x }", "there is no root with files"),
 ])
 def test_what_cannot_be_is_told(text, expected, tmp_path):
