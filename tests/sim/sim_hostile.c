@@ -306,6 +306,7 @@ static void begin(struct weir_buf *b, uint16_t id, uint8_t flags, uint8_t versio
 static void script(struct sim_bad_server_peer *p, const char *task)
 {
     struct weir_buf *b = &p->out;
+    size_t begun;
     if (p->kind == SERVER_GARBAGE) {
         put(b, "\2", 1);
         noise(b, p->net, 500);
@@ -316,8 +317,9 @@ static void script(struct sim_bad_server_peer *p, const char *task)
     switch (p->kind) {
     case SERVER_FLIPS_BYTES:
         for (uint16_t id = 2; id < 6; id++) begin(b, id, 0x81, 1, task);
+        begun = weir_buf_len(b); /* behind it: its requests are not to become those of others */
         for (int i = 0; i < 30; i++) record(b, WEIR_WIRE_STDIN, (uint16_t)(1 + i % 5), filler, 50);
-        for (size_t i = 35, n = weir_buf_len(b); i < n; i++)
+        for (size_t i = begun, n = weir_buf_len(b); i < n; i++)
             if (weir_random_next(&p->net->random) % 150 == 0) weir_buf_ptr(b)[i] = (char)weir_random_next(&p->net->random);
         break;
     case SERVER_OVERRUN:

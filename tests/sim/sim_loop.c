@@ -262,6 +262,7 @@ static void cut(struct sim *w, int fd)
     struct sim_socket *p = &w->s[s->peer];
     p->peer = -1;
     p->peer_closed = true;
+    if (p->want_write) p->edges |= WEIR_READY_WRITE; /* nobody is there whom it could wait for */
     if (weir_buf_len(&p->wire) == 0) p->edges |= WEIR_READY_READ | WEIR_READY_CLOSED;
     s->peer = -1;
 }
@@ -283,7 +284,7 @@ static void sm_close(struct weir_loop *l, int fd)
         return;
     }
     struct sim_socket *s = sock(l, fd);
-    if (w->tap && s->peer >= 0) sim_tap_closed(w->tap, fd - SIM_FD);
+    if (w->tap) sim_tap_closed(w->tap, fd - SIM_FD, s->peer >= 0);
     if (s->tcp && s->peer >= 0 && (weir_buf_len(&s->in) || weir_buf_len(&s->wire))) weir_buf_reset(&w->s[s->peer].wire, 0);
     cut(w, fd - SIM_FD);
     weir_buf_fini(&s->in);

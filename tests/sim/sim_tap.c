@@ -30,7 +30,8 @@ struct conn {
     struct end server, app;
     struct id *ids;
     uint32_t window, highest, active; /* active: BEGIN written, END not delivered */
-    bool asked, agreed_written, agreed, final_written, final, open;
+    int ends; /* that are open */
+    bool asked, agreed_written, agreed, final_written;
 };
 struct sim_tap {
     void (*fail)(void *arg, const char *what);
@@ -65,14 +66,16 @@ static struct conn *find(struct sim_tap *t, int socket, bool *app)
 
 void sim_tap_opened(struct sim_tap *t, int a, int b)
 {
-    struct conn *c = &t->conns[a];
+    int i = 0;
+    while (t->conns[i].ends) i++;
+    struct conn *c = &t->conns[i];
     struct id *ids = c->ids;
     if (!ids) ids = calloc(IDS, sizeof *ids);
     if (!ids) abort();
     memset(ids, 0, IDS * sizeof *ids);
-    *c = (struct conn){.ids = ids, .open = true, .highest = 1};
-    t->conn_of[a] = a + 1;
-    t->conn_of[b] = -(a + 1);
+    *c = (struct conn){.ids = ids, .ends = 2, .highest = 1};
+    t->conn_of[a] = i + 1;
+    t->conn_of[b] = -(i + 1);
 }
 
 void sim_tap_hostile(struct sim_tap *t, int fd)
@@ -98,14 +101,14 @@ void sim_tap_reset(struct sim_tap *t, int socket)
 }
 
 /* P5: an app that said FINAL closes only when each BEGIN that was written had its END. */
-void sim_tap_closed(struct sim_tap *t, int socket)
+void sim_tap_closed(struct sim_tap *t, int socket, bool first)
 {
     bool app;
     struct conn *c = find(t, socket, &app);
     t->conn_of[socket] = 0;
-    if (!c || !app || !c->open) return;
-    c->open = false;
-    if (!c->agreed_written || c->app.lost || c->server.hostile || c->app.hostile) return;
+    if (!c) return;
+    c->ends--;
+    if (!app || !first || !c->agreed_written || c->app.lost || c->server.hostile || c->app.hostile) return;
     for (int i = 0; i < IDS; i++)
         if (c->ids[i].begun && !c->ids[i].ended) t->fail(t->arg, "P5: the app closed an agreed connection under a request");
 }
@@ -146,7 +149,7 @@ static void server_wrote(struct sim_tap *t, struct conn *c, const struct weir_wi
     if (!r) t->fail(t->arg, "P2: a high id although low ones are free");
     switch (h->type) {
     case WEIR_WIRE_BEGIN_REQUEST:
-        if (r->begun) t->fail(t->arg, "P2: BEGIN of an id whose END has not arrived");
+        if (r->begun && !c->app.hostile) t->fail(t->arg, "P2: BEGIN of an id whose END has not arrived");
         if (!c->agreed && (b[2] > 1 || b[3] || number(b + 4, 4))) t->fail(t->arg, "P7: a plain BEGIN is not that of FastCGI 1.0");
         if (c->agreed && b[2] != 0x81) t->fail(t->arg, "an agreed BEGIN without its flags");
         t->seen[SEEN_REUSED_ID] += r->used_before;
@@ -154,7 +157,7 @@ static void server_wrote(struct sim_tap *t, struct conn *c, const struct weir_wi
         *r = (struct id){.begun = true, .flagged = c->agreed, .used_before = true};
         r->in.limit = r->data.limit = c->window;
         r->out.limit = r->err.limit = number(b + 4, 4);
-        if (++c->active > c->highest && c->agreed) t->fail(t->arg, "P1: more requests than were ever allowed");
+        if (++c->active > c->highest && c->agreed && !c->app.hostile) t->fail(t->arg, "P1: more requests than were ever allowed");
         break;
     case WEIR_WIRE_ABORT_REQUEST: t->seen[SEEN_ABORT]++; break;
     case WEIR_WIRE_CREDIT:

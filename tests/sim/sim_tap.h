@@ -18,7 +18,7 @@ void sim_tap_hostile(struct sim_tap *t, int fd); /* who has this end keeps no ru
 void sim_tap_blind(struct sim_tap *t, int fd);   /* what it says is not even what it seems: this connection is not judged */
 /* From the loop; a and b are sockets, not descriptors: the dialler's, the listener's. */
 void sim_tap_opened(struct sim_tap *t, int a, int b);
-void sim_tap_closed(struct sim_tap *t, int socket);
+void sim_tap_closed(struct sim_tap *t, int socket, bool first); /* first: the other end was open */
 void sim_tap_reset(struct sim_tap *t, int socket); /* bytes were lost */
 void sim_tap_written(struct sim_tap *t, int from, const void *p, size_t len);
 void sim_tap_delivered(struct sim_tap *t, int to, const void *p, size_t len);

@@ -52,6 +52,8 @@ struct world {
 static _Noreturn void fail(const struct world *w, const char *what, size_t i)
 {
     const struct task *t = &w->t[i];
+    fprintf(stderr, "%s%s%s%s\n", w->bad_app ? "app: " : "", w->bad_app ? sim_bad_app_names[w->bad_app_kind] : "", w->bad_server ? "; web server: " : "",
+            w->bad_server ? sim_bad_server_names[w->bad_server_kind] : "");
     fprintf(stderr, "seed %" PRIu64 ": %s (request %zu: runs %u, ends %u, body %" PRIu64 "/%" PRIu64 "/%" PRIu64 ", answer %" PRIu64 "/%" PRIu64 "/%" PRIu64 ")\n",
             w->seed, what, i, t->app.runs, t->ends, t->app.body_got, t->body_sent, t->app.body, t->answer_got, t->app.answer_sent, t->app.answer);
     abort();
@@ -284,6 +286,7 @@ static void start_bad_server(struct world *w)
 {
     static const char id[] = "1000";
     w->bad_server_kind = (enum sim_bad_server)(weir_random_next(&w->net.random) % SERVER_KINDS);
+    w->shared.early = w->bad_server_kind == SERVER_OVERRUN; /* what is read at once gives credit at once */
     w->bad_server = sim_bad_server_new(&w->net, "/sim", w->bad_server_kind, id);
     seen.crowded++;
 }
@@ -349,6 +352,8 @@ static bool all_over(const struct world *w)
 {
     for (size_t i = 0; i < REQUESTS; i++)
         if (!w->t[i].begun || (!w->t[i].ends && !w->t[i].gone)) return false;
+    for (size_t i = 0; i < BAD_REQUESTS; i++)
+        if (w->bad[i].req) return false;
     return true;
 }
 
@@ -361,8 +366,10 @@ static void finish(struct world *w)
         if (!w->disturbed && t->app.runs != !t->refused) fail(w, "it did not run", i);
         seen.gone += t->gone;
     }
-    if (w->bad_server) sim_bad_server_leave(w->bad_server);
-    for (int i = 0; i < 20000 && !(sim_quiet(&w->net) && i > 300); i++) { /* aborted ones end in the app, too */
+    bool must_close = w->bad_server && sim_bad_server_must_close(w->bad_server_kind);
+    for (int i = 0; i < 40000; i++) { /* aborted ones end in the app, too */
+        if (sim_quiet(&w->net) && i > 600 && (!must_close || sim_bad_server_closed(w->bad_server))) break;
+        if (w->bad_server && !must_close && i == 200) sim_bad_server_leave(w->bad_server);
         sim_move(&w->net);
         sim_clock(&w->net, 5000);
         app_turns(w);
@@ -383,7 +390,7 @@ static void finish(struct world *w)
     if (w->bad_app && sim_bad_app_done(w->bad_app)) seen.bad_apps[w->bad_app_kind]++;
     if (w->bad_server) {
         seen.bad_servers[w->bad_server_kind]++;
-        if (sim_bad_server_must_close(w->bad_server_kind) && !sim_bad_server_closed(w->bad_server)) fail(w, sim_bad_server_names[w->bad_server_kind], 0);
+        if (must_close && !sim_bad_server_closed(w->bad_server)) fail(w, sim_bad_server_names[w->bad_server_kind], 0);
         sim_bad_server_free(w->bad_server);
     }
     seen.both_full += w->net.both_full;
@@ -412,7 +419,7 @@ static uint64_t run(uint64_t seed)
         if (steps > 2000000) {
             for (size_t i = 0; i < REQUESTS; i++)
                 if (w.t[i].begun && !w.t[i].ends && !w.t[i].gone) fail(&w, "it never ends", i);
-            fail(&w, "it never ends", 0);
+            fail(&w, w.bad_app ? sim_bad_app_names[w.bad_app_kind] : "it never ends", 0);
         }
         switch (weir_random_next(r) % 8) {
         case 0:
