@@ -86,6 +86,7 @@ void sim_app_start(struct sim_app *a, struct sim *net, const char *name, uint32_
     o.max_requests = max_requests;
     o.body_window = 2000;
     o.drain_ms = 3600000;
+    o.idle_ms = a->idle_ms;
     a->loop = sim_loop_new(net);
     if (weir_app_new_on(&a->app, &o, a->loop) < 0) abort();
     if (weir_loop_add(a->loop, o.listen_fd, (struct weir_ident){.kind = KIND_LISTEN}, true) < 0) abort();

@@ -23,6 +23,7 @@ struct sim_app {
     void (*fail)(void *arg, const char *what, size_t id); /* does not return */
     void *arg;
     bool drained;                                /* DRAINED was told */
+    uint32_t idle_ms;                            /* to be set before it starts */
 };
 char sim_byte(size_t id, uint64_t i); /* of body and answer of request id */
 void sim_app_start(struct sim_app *a, struct sim *net, const char *name, uint32_t max_requests);

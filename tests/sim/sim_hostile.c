@@ -121,7 +121,7 @@ static void accepts(struct sim_bad_app_peer *p)
         if (weir_wire_app_new(&c->wire, &limits) < 0) abort();
         if (p->kind == APP_FINAL_AT_ONCE) weir_wire_app_drain(c->wire);
         if (p->kind == APP_TAKES_NONE) weir_wire_app_limit(c->wire, 0);
-        c->due_us = p->net->now_us + 300000;
+        c->due_us = p->net->now_us + (p->kind == APP_LATE ? 1200000 : 300000);
     }
 }
 
@@ -249,6 +249,16 @@ void sim_bad_app_turn(struct sim_bad_app_peer *p)
         p->done |= dies;
         if (!reads(p, c) || !flushes(p->loop, c->fd, &c->out) || dies) drop(p, c);
     }
+}
+
+bool sim_bad_app_serves(enum sim_bad_app kind)
+{
+    return (kind >= APP_UNAWARE && kind <= APP_OTHER_RECORD) || kind == APP_TWICE || kind == APP_ODD_CREDIT || kind == APP_TAKES_NONE;
+}
+
+bool sim_bad_app_denies(enum sim_bad_app kind)
+{
+    return kind <= APP_LATE;
 }
 
 bool sim_bad_app_done(const struct sim_bad_app_peer *p)

@@ -17,6 +17,8 @@ extern const char *const sim_bad_app_names[APP_KINDS];
 struct sim_bad_app_peer;
 struct sim_bad_app_peer *sim_bad_app_new(struct sim *net, const char *name, enum sim_bad_app kind);
 void sim_bad_app_turn(struct sim_bad_app_peer *p);
+bool sim_bad_app_serves(enum sim_bad_app kind);  /* in spite of it each request is answered */
+bool sim_bad_app_denies(enum sim_bad_app kind);  /* the hint is wrong: the web server has to drop it */
 bool sim_bad_app_done(const struct sim_bad_app_peer *p); /* its mistake was made at least once */
 void sim_bad_app_free(struct sim_bad_app_peer *p);
 

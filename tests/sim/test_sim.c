@@ -46,7 +46,7 @@ struct world {
     struct task t[REQUESTS];
     struct weir_endpoint_options endpoint;
     uint64_t seed;
-    bool flow, disturbed, crowded, drains, begun_drain; /* crowded: others take places of the app */
+    bool flow, disturbed, crowded, drains, begun_drain, bad_serves; /* crowded: others take places of the app */
 };
 
 static _Noreturn void fail(const struct world *w, const char *what, size_t i)
@@ -174,6 +174,9 @@ static void bad_event(struct world *w, struct bad_task *t, const struct weir_cli
     case WEIR_CLIENT_END:
         if (++t->ends > 1) fail(w, "a request to a hostile app ended twice", 0);
         seen.bad_ends++;
+        struct weir_client_result result;
+        weir_client_req_result(t->req, &result);
+        if (w->bad_serves && !w->disturbed && result.status != WEIR_OK) fail(w, result.reason, 0);
         weir_client_req_free(t->req);
         t->req = NULL;
         break;
@@ -239,7 +242,7 @@ static void client_turn(struct world *w)
 static void begin_bad(struct world *w, size_t i)
 {
     struct bad_task *t = &w->bad[i];
-    struct weir_client_begin o = {.role = WEIR_RESPONDER, .body_len = t->body, .silent_ms = 400, .request_ms = 3000, .user = t};
+    struct weir_client_begin o = {.role = WEIR_RESPONDER, .body_len = t->body, .silent_ms = w->bad_serves ? 0 : 400, .request_ms = w->bad_serves ? 0 : 3000, .user = t};
     int status = weir_client_begin(w->client, w->bad_pool, &o, &t->req);
     if (status < 0) { /* that is an end, too */
         t->ends++;
@@ -269,23 +272,24 @@ static void begin_one(struct world *w, size_t i)
 static void start_hostile(struct world *w)
 {
     struct weir_random *r = &w->net.random;
-    struct weir_pool_options po = {.name = "bad", .queue_count = 100, .queue_ms = 4000, .owned = true};
+    w->bad_app_kind = (enum sim_bad_app)(w->seed % APP_KINDS);
+    w->bad_serves = sim_bad_app_serves(w->bad_app_kind);
+    struct weir_pool_options po = {.name = "bad", .queue_count = 100, .queue_ms = w->bad_serves ? 3600000 : 4000, .owned = true};
     struct weir_endpoint_options eo = {.id = 1, .address = "unix:/bad", .workers = 3, .keep = true, .flow = true, .requests = 8};
     w->shared = (struct sim_task){.answer = 6000, .any = true};
     if (weir_pool_new(&w->bad_pool, w->group, &po) < 0) abort();
-    if (weir_random_next(r) % 2) {
-        w->bad_app_kind = (enum sim_bad_app)(weir_random_next(r) % APP_KINDS);
+    if (w->seed % 5) {
         w->bad_app = sim_bad_app_new(&w->net, "/bad", w->bad_app_kind);
         if (weir_pool_set(w->bad_pool, &eo, 1) < 0) abort();
     }
     for (size_t i = 0; i < BAD_REQUESTS; i++) w->bad[i].body = weir_random_next(r) % 2 ? 0 : weir_random_next(r) % 5000;
-    w->crowded = weir_random_next(r) % 2;
+    w->crowded = w->seed % 3 != 0;
 }
 
 static void start_bad_server(struct world *w)
 {
     static const char id[] = "1000";
-    w->bad_server_kind = (enum sim_bad_server)(weir_random_next(&w->net.random) % SERVER_KINDS);
+    w->bad_server_kind = (enum sim_bad_server)(w->seed % SERVER_KINDS);
     w->shared.early = w->bad_server_kind == SERVER_OVERRUN; /* what is read at once gives credit at once */
     w->bad_server = sim_bad_server_new(&w->net, "/sim", w->bad_server_kind, id);
     seen.crowded++;
@@ -314,7 +318,7 @@ static void start(struct world *w, uint64_t seed)
     w->net.tap = w->tap;
     if (weir_random_next(r) % 3 == 0) w->net.capacity = 200 + weir_random_next(r) % 3000;
     w->client_loop = sim_loop_new(&w->net);
-    w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w};
+    w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w, .idle_ms = w->flow && seed % 4 == 1 ? 5 : 0};
     sim_app_start(&w->app, &w->net, "/sim", 20);
     if (weir_client_group_new(&w->group, 1) < 0) abort();
     struct weir_pool_options po = {.name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
@@ -387,7 +391,9 @@ static void finish(struct world *w)
     weir_pool_stats(w->bad_pool, &s, eps, 10000);
     for (size_t i = 0; i < s.endpoint_count; i++)
         if (!eps[i].gone && eps[i].busy) fail(w, "a slot of a hostile app was lost", i);
-    if (w->bad_app && sim_bad_app_done(w->bad_app)) seen.bad_apps[w->bad_app_kind]++;
+    bool done = w->bad_app && sim_bad_app_done(w->bad_app);
+    if (done && sim_bad_app_denies(w->bad_app_kind) && s.endpoint_count && eps[0].flow) fail(w, "the wrong hint stays", 0);
+    if (done) seen.bad_apps[w->bad_app_kind]++;
     if (w->bad_server) {
         seen.bad_servers[w->bad_server_kind]++;
         if (must_close && !sim_bad_server_closed(w->bad_server)) fail(w, sim_bad_server_names[w->bad_server_kind], 0);
