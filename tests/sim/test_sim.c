@@ -8,8 +8,10 @@
  *     test-sim --seeds N [FIRST]
  *     test-sim --seed SEED   one alone: a failing seed is printed */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "client/internal.h"
 #include "sim_app.h"
@@ -462,6 +464,15 @@ static uint64_t run(uint64_t seed)
 
 /* ---- many runs ---- */
 
+static char seed_line[64];
+
+static void on_abort(int sig) /* also a check in the code under test, or a sanitizer */
+{
+    (void)sig;
+    ssize_t n = write(2, seed_line, strlen(seed_line));
+    (void)n;
+}
+
 static bool tell(const char *what, uint64_t count, bool must)
 {
     printf("  %-34s %8" PRIu64 "\n", what, count);
@@ -497,9 +508,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: test-sim EVENTS | --seeds N [FIRST] | --seed SEED\n");
         return 2;
     }
+    signal(SIGABRT, on_abort);
     uint64_t number = strtoull(argv[one || some ? 2 : 1], NULL, 10), events = 0;
     uint64_t first = one ? number : some && argc > 3 ? strtoull(argv[3], NULL, 10) : 1, seed = first;
     do {
+        snprintf(seed_line, sizeof seed_line, "again: test-sim --seed %" PRIu64 "\n", seed);
         uint64_t had = run(seed++);
         events += had;
         if (one) printf("seed %" PRIu64 ": %" PRIu64 " events\n", number, had);
