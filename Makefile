@@ -4,6 +4,8 @@ BUILD  ?= build
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/opt/weir,$(CURDIR)/$(BUILD)/stage)
 LISTEN ?= http://127.0.0.1:8080
 TESTS  ?=
+SEEDS  ?= 1000
+FIRST  ?= 1
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -44,6 +46,13 @@ fuzz:
 	tools/setup test
 	tools/fuzz $(or $(SECONDS_EACH),60)
 
+# The simulation with more seeds, from FIRST on; a failing one is printed.
+sim:
+	tools/setup test
+	meson setup build-sim >/dev/null 2>&1 || true
+	ninja -C build-sim tests/sim/test-sim
+	build-sim/tests/sim/test-sim --seeds $(SEEDS) $(FIRST)
+
 stress:
 	tools/setup test
 	tools/users
@@ -58,4 +67,4 @@ stress:
 clean:
 	rm -rf build build-*
 
-.PHONY: all stage install serve test test-vm bench fuzz stress clean
+.PHONY: all stage install serve test test-vm bench fuzz sim stress clean

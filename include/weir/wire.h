@@ -68,7 +68,7 @@ WEIR_API WEIR_CHECK int weir_wire_pair_next(struct weir_str bytes, size_t *pos, 
 struct weir_wire_limits {
     uint32_t params_bytes;   /* PARAMS of one request [1 MiB]; of all incomplete requests of a connection: 4 x */
     uint32_t params_count;   /* pairs in them [2048] */
-    uint32_t requests;       /* app end: active requests on an agreed connection, announced and enforced [1000] */
+    uint32_t requests;       /* app end: active requests on an agreed connection, announced and enforced, at most 65535 [1000] */
     uint32_t plain_requests; /* app end: the same on a plain connection, FCGI_MAX_REQS [1: never multiplex] */
     uint32_t conns;          /* app end: what FCGI_MAX_CONNS answers [1000] */
     uint32_t window;         /* initial limit of each stream that we receive on an agreed connection [64 KiB] */
@@ -129,10 +129,14 @@ WEIR_API void weir_wire_app_set_user(struct weir_wire_app *w, uint16_t id, void 
 WEIR_API WEIR_CHECK int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stream s, const void *buf, size_t len);
 /* How much write() would take now. */
 WEIR_API size_t weir_wire_app_room(const struct weir_wire_app *w, uint16_t id, enum weir_stream s);
-/* Ends the request: the ends of its streams (STDERR only if used), then END_REQUEST. The id is inactive at once. */
+/* Ends the request: the ends of its streams (STDERR only if used), then END_REQUEST. The id is inactive at once. Another status than
+ * REQUEST_COMPLETE before anything was consumed or written is a refusal (FC 7.3); later it is a broken answer. */
 WEIR_API WEIR_CHECK int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status, uint8_t protocol_status);
 /* The program took len bytes of an input stream (discarded ones too): credit goes back when due (FC 5.4). */
 WEIR_API void weir_wire_app_consumed(struct weir_wire_app *w, uint16_t id, enum weir_stream s, size_t len);
+/* Takes so many active requests from now on (FC 7.1), 0 to 65535. What the server began before it heard of less still comes:
+ * run or refuse it. Before the connection is agreed it is what will be told. Plain: no effect. */
+WEIR_API void weir_wire_app_limit(struct weir_wire_app *w, uint32_t requests);
 /* Says FINAL on an agreed connection (FC 7.5): the server begins nothing more here. Plain: no effect on the wire. */
 WEIR_API void weir_wire_app_drain(struct weir_wire_app *w);
 WEIR_API size_t weir_wire_app_output(const struct weir_wire_app *w, const void **ptr); /* bytes to send now */
@@ -173,7 +177,7 @@ WEIR_API WEIR_CHECK int weir_wire_server_write_end(struct weir_wire_server *w, u
 WEIR_API WEIR_CHECK int weir_wire_server_abort(struct weir_wire_server *w, uint16_t id);
 /* The program took len bytes of an output stream: credit goes back when due (FC 5.4). */
 WEIR_API void weir_wire_server_consumed(struct weir_wire_server *w, uint16_t id, enum weir_stream s, size_t len);
-/* From now on credit keeps this window open (FC 5.8). */
+/* From now on credit keeps this window open (FC 5.8); consumed(), also of 0 bytes, tells it. */
 WEIR_API void weir_wire_server_set_window(struct weir_wire_server *w, uint16_t id, enum weir_stream s, uint32_t window);
 WEIR_API void weir_wire_server_feed(struct weir_wire_server *w, const void *buf, size_t len);
 WEIR_API WEIR_CHECK int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev);

@@ -71,8 +71,9 @@ static struct app_conn *slot(struct weir_app *a)
 static void arm_idle(struct app_conn *k)
 {
     struct weir_app *a = k->app;
+    uint32_t ms = k->leaving ? a->o.drain_ms : a->o.idle_ms;
     if (a->o.idle_ms && weir_wire_app_active(k->wire) == 0)
-        weir_timer_set(a->loop, &k->timer, ident(k, KIND_IDLE), weir_loop_now_ms(a->loop) + a->o.idle_ms);
+        weir_timer_set(a->loop, &k->timer, ident(k, KIND_IDLE), weir_loop_now_ms(a->loop) + ms);
     else weir_timer_clear(&k->timer);
 }
 
@@ -138,7 +139,15 @@ void weir_app_conn_close(struct app_conn *k)
 void weir_app_conn_idle(struct weir_app *a, const struct weir_event *ev)
 {
     struct app_conn *k = a->conns[ev->ident.index];
-    if (k->in_use && k->epoch == ev->ident.epoch && weir_wire_app_active(k->wire) == 0) weir_app_conn_close(k);
+    if (!k->in_use || k->epoch != ev->ident.epoch || weir_wire_app_active(k->wire)) return;
+    if (!weir_wire_app_agreed(k->wire) || k->leaving) {
+        weir_app_conn_close(k);
+        return;
+    }
+    k->leaving = true; /* a request may be on its way: the server is told, and closes (FC 7.5); if not, we do after drain_ms */
+    weir_wire_app_drain(k->wire);
+    weir_app_conn_dirty(k);
+    arm_idle(k);
 }
 
 /* ---- reading ---- */

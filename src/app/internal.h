@@ -27,6 +27,7 @@ struct app_conn {
     bool want_write, stalled, peer_closed, broken, in_use; /* stalled: not read because a plain request's input is full */
     bool choked;           /* not read because the server takes none of our answers */
     bool fresh;            /* nothing has been asked of it yet */
+    bool leaving;          /* it was idle for too long, and the server was told FINAL */
     uint32_t wants_room, batched;
     uint64_t batch_since_us;
 };

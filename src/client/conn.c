@@ -514,11 +514,22 @@ void conn_event(struct weir_client *c, const struct weir_event *ev)
 
 /* ---- closing ---- */
 
+/* How an app that knows no flow control may answer the question, too (FC 2.1): with what is no record, or by closing. An app that
+ * just ends closes as well, so that says it only when it happens again and again. */
+static bool no_answer(struct weir_endpoint *ep, int status)
+{
+    pthread_mutex_lock(&ep->pool->lock);
+    bool often = ep->failures >= ASK_TRIES;
+    pthread_mutex_unlock(&ep->pool->lock);
+    return status == WEIR_PROTOCOL || (status == WEIR_CLOSED && often);
+}
+
 void conn_close(struct conn *k, int status, const char *reason)
 {
     struct weir_client *c = k->client;
     struct weir_endpoint *ep = k->ep;
     enum conn_state was = conn_state(k);
+    if (was == CONN_ASKING && no_answer(ep, status)) pool_set_mode(ep, false, false, 0);
     if (was == CONN_ASKING && status == WEIR_CLOSED) { /* accepted and closed: as good as a refused connect */
         back_off(k, true, "the application closes its connections at once");
         return;

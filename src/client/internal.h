@@ -24,6 +24,7 @@
 #define WINDOW_SHARE   512          /* of what is left one request may take this part */
 #define ABORT_MS       5000         /* END must follow an ABORT within it */
 #define ASK_MS         1000
+#define ASK_TRIES      3            /* connections in a row that were closed instead of an answer */
 #define CONNECT_MS     5000
 #define MAX_TRIES      3
 #define READ_TURN      (256u << 10) /* bytes of one connection in a turn; then others are read */

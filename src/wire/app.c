@@ -33,7 +33,10 @@ struct weir_wire_app {
     enum content content;
     enum mode mode;
     uint64_t params_held; /* bytes of incomplete PARAMS */
+    uint64_t sent;        /* bytes that left, in all */
+    uint64_t limit_at;    /* see weir_credit_write */
     uint32_t active, stray;
+    uint32_t limit, highest; /* active requests on an agreed connection: told last; ever told */
     const char *error;
     bool agreed, no_more, finished, drained, told_error;
 };
@@ -43,6 +46,7 @@ int weir_wire_app_new(struct weir_wire_app **out, const struct weir_wire_limits 
     struct weir_wire_app *w = calloc(1, sizeof *w);
     if (!w) return WEIR_NOMEM;
     weir_wire_limits(&w->limits, l);
+    w->limit = w->limits.requests;
     *out = w;
     return WEIR_OK;
 }
@@ -132,7 +136,7 @@ static int refuse(struct weir_wire_app *w, uint16_t id, uint8_t protocol_status)
 
 /* ---- records in: headers ---- */
 
-/* FC 2.4: flagged requests need an agreed connection that is kept, and no plain ones beside them. */
+/* FC 2.1.4: flagged requests need an agreed connection that is kept, and no plain ones beside them. */
 static int choose_mode(struct weir_wire_app *w, uint8_t flags, bool *flow)
 {
     *flow = false;
@@ -168,7 +172,7 @@ static int on_begin(struct weir_wire_app *w)
     if (w->small.len != 8) return fail(w, "BEGIN_REQUEST with a content that is not 8 bytes");
     if (find(w, id)) return fail(w, "BEGIN_REQUEST for an active id");
     if (choose_mode(w, c[2], &flow) < 0) return WEIR_PROTOCOL;
-    if (flow && w->active >= w->limits.requests) return fail(w, "more requests than were ever allowed");
+    if (flow && w->active >= w->highest) return fail(w, "more requests than were ever allowed");
     if (!flow && (w->active >= w->limits.plain_requests || w->no_more)) return refuse(w, id, WEIR_WIRE_CANT_MPX_CONN);
     if (role < 1 || role > 3) {
         if (!(c[2] & WEIR_WIRE_KEEP_CONN)) w->no_more = w->finished = true;
@@ -260,10 +264,7 @@ static int on_stream(struct weir_wire_app *w, struct weir_wire_event *ev)
     struct request *r = w->cur;
     struct credit_in *in = in_stream(r, w->d.h.type);
     if (!weir_credit_arrived(in, w->d.piece.len)) return fail(w, "content beyond the credit");
-    if (r->aborted) { /* FC 6: discarded */
-        weir_wire_app_consumed(w, r->id, (enum weir_stream)w->d.h.type, w->d.piece.len);
-        return WEIR_OK;
-    }
+    if (r->aborted) return WEIR_OK; /* FC 6: discarded */
     *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_INPUT, .id = r->id, .role = r->role,
                                    .stream = (enum weir_stream)w->d.h.type, .bytes = w->d.piece, .user = r->user};
     return 1;
@@ -349,6 +350,14 @@ static int on_credit(struct weir_wire_app *w, struct weir_wire_event *ev)
     return 1;
 }
 
+static void tell_limit(struct weir_wire_app *w)
+{
+    uint8_t flags = w->drained ? CREDIT_FINAL : 0;
+    if (weir_credit_write(&w->out, w->sent, &w->limit_at, 0, WEIR_WIRE_BEGIN_REQUEST, flags, w->limit) < 0)
+        (void)fail(w, "out of memory");
+    else if (w->limit > w->highest) w->highest = w->limit;
+}
+
 /* [4.1, 4.2]: each known name once, in one record. */
 static int answer_values(struct weir_wire_app *w)
 {
@@ -374,7 +383,7 @@ static int answer_values(struct weir_wire_app *w)
                 n = 7 + weir_u64_text(value + 7, w->limits.window);
                 memcpy(value + n, " requests=", 10);
                 n += 10;
-                n += weir_u64_text(value + n, w->limits.requests);
+                n += weir_u64_text(value + n, was_agreed || w->limit == 0 ? w->limits.requests : w->limit);
                 if (w->limits.threads) {
                     memcpy(value + n, " threads=", 9);
                     n += 9;
@@ -387,9 +396,11 @@ static int answer_values(struct weir_wire_app *w)
     }
     weir_buf_reset(&w->values, 4096);
     int status = weir_record_write(&w->out, WEIR_WIRE_GET_VALUES_RESULT, 0, content, len, 0);
-    if (status == WEIR_OK && w->agreed && !was_agreed && w->drained) /* it began to drain before it was asked */
-        status = weir_credit_write(&w->out, 0, WEIR_WIRE_BEGIN_REQUEST, CREDIT_FINAL, 0);
-    return status < 0 ? fail(w, "out of memory") : WEIR_OK;
+    if (status < 0) return fail(w, "out of memory");
+    if (!w->agreed || was_agreed) return WEIR_OK;
+    w->highest = w->limit ? w->limit : w->limits.requests;
+    if (w->limit == 0) tell_limit(w); /* it takes none, or began to drain, before it was asked */
+    return w->error ? WEIR_PROTOCOL : WEIR_OK;
 }
 
 static int on_management_end(struct weir_wire_app *w)
@@ -509,6 +520,15 @@ int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stre
     return (int64_t)n;
 }
 
+/* The program took or gave something. */
+static bool touched(const struct request *r)
+{
+    bool yes = false;
+    for (int i = 0; i < IN_COUNT; i++) yes |= r->in[i].taken > 0;
+    for (int i = 0; i < OUT_COUNT; i++) yes |= r->out[i].used;
+    return yes;
+}
+
 int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status, uint8_t protocol_status)
 {
     struct request *r = find(w, id);
@@ -516,8 +536,9 @@ int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status,
     if (!r || !r->running) return WEIR_INVALID;
     if (!weir_buf_room(&w->out, 64)) return WEIR_NOMEM;
     int status = WEIR_OK;
-    bool refusal = protocol_status != WEIR_WIRE_REQUEST_COMPLETE;
-    if (!refusal && !r->aborted) {
+    bool complete = protocol_status == WEIR_WIRE_REQUEST_COMPLETE;
+    bool ends = complete ? !r->aborted : touched(r); /* FC 7.3: alone, another status says that nothing ran */
+    if (ends) {
         if (r->out[OUT_STDERR].used) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
         if (status == WEIR_OK) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
     }
@@ -530,16 +551,25 @@ void weir_wire_app_consumed(struct weir_wire_app *w, uint16_t id, enum weir_stre
 {
     struct request *r = find(w, id);
     if (w->error || !r) return;
-    uint64_t limit = weir_credit_taken(in_stream(r, (uint8_t)s), len);
-    if (limit && weir_credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
+    struct credit_in *in = in_stream(r, (uint8_t)s);
+    uint64_t limit = weir_credit_taken(in, len);
+    if (limit && !r->aborted && weir_credit_write(&w->out, w->sent, &in->at, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
 }
 
 void weir_wire_app_drain(struct weir_wire_app *w)
 {
     if (w->error || w->drained) return;
     w->drained = true;
-    if (w->agreed && weir_credit_write(&w->out, 0, WEIR_WIRE_BEGIN_REQUEST, CREDIT_FINAL, 0) < 0)
-        (void)fail(w, "out of memory");
+    w->limit = 0;
+    if (w->agreed) tell_limit(w);
+}
+
+void weir_wire_app_limit(struct weir_wire_app *w, uint32_t requests)
+{
+    if (requests > 65535) requests = 65535;
+    if (w->error || w->drained || requests == w->limit) return;
+    w->limit = requests;
+    if (w->agreed) tell_limit(w);
 }
 
 size_t weir_wire_app_output(const struct weir_wire_app *w, const void **ptr)
@@ -550,6 +580,7 @@ size_t weir_wire_app_output(const struct weir_wire_app *w, const void **ptr)
 
 void weir_wire_app_sent(struct weir_wire_app *w, size_t len)
 {
+    w->sent += len;
     weir_buf_consume(&w->out, len);
     if (weir_buf_len(&w->out) == 0) weir_buf_reset(&w->out, 65536);
 }

@@ -87,9 +87,7 @@ uint64_t weir_credit_taken(struct credit_in *c, size_t len)
     WEIR_ASSERT(c->taken <= c->got);
     if (c->limit == UNLIMITED || c->ended) return 0;
     uint64_t next = c->taken + c->window;
-    bool half = next - c->limit >= (c->window + 1) / 2;
-    bool dry = c->taken == c->got && c->got == c->limit;
-    if (next <= c->limit || (!half && !dry)) return 0;
+    if (next <= c->limit || next - c->limit < (c->window + 1) / 2) return 0; /* without room it is a whole window */
     c->limit = next;
     return next;
 }
@@ -99,11 +97,18 @@ static void put64(uint8_t *p, uint64_t v)
     for (int i = 7; i >= 0; i--, v >>= 8) p[i] = (uint8_t)v;
 }
 
-int weir_credit_write(struct weir_buf *out, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit)
+int weir_credit_write(struct weir_buf *out, uint64_t sent, uint64_t *at, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit)
 {
     uint8_t c[CREDIT_LEN] = {what, flags};
     put64(c + 8, limit);
-    return weir_record_write(out, WEIR_WIRE_CREDIT, id, c, sizeof c, 0);
+    if (*at > sent) {
+        memcpy(weir_buf_ptr(out) + (*at - 1 - sent) + WEIR_WIRE_HEADER_LEN, c, sizeof c);
+        return WEIR_OK;
+    }
+    *at = sent + weir_buf_len(out) + 1;
+    int status = weir_record_write(out, WEIR_WIRE_CREDIT, id, c, sizeof c, 0);
+    if (status < 0) *at = 0;
+    return status;
 }
 
 void weir_credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limit)

@@ -253,8 +253,9 @@ void weir_wire_server_consumed(struct weir_wire_server *w, uint16_t id, enum wei
 {
     struct request *r = find(w, id);
     if (w->error || !r || r->aborted || !w->agreed) return;
-    uint64_t limit = weir_credit_taken(&r->in[s == WEIR_STDERR ? IN_STDERR : IN_STDOUT], len);
-    if (limit && weir_credit_write(&w->out, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
+    struct credit_in *in = &r->in[s == WEIR_STDERR ? IN_STDERR : IN_STDOUT];
+    uint64_t limit = weir_credit_taken(in, len);
+    if (limit && weir_credit_write(&w->out, w->sent, &in->at, id, (uint8_t)s, 0, limit) < 0) (void)fail(w, "out of memory");
 }
 
 void weir_wire_server_set_window(struct weir_wire_server *w, uint16_t id, enum weir_stream s, uint32_t window)
@@ -300,6 +301,7 @@ static int on_header(struct weir_wire_server *w)
     case WEIR_WIRE_CREDIT:
         if (!w->agreed) return WEIR_OK;
         if (h->len < CREDIT_LEN) return fail(w, "CREDIT that is too short");
+        r->answered = true; /* FC 7.3: nothing of the request comes before a refusal */
         w->content = SMALL;
         return WEIR_OK;
     default: return fail(w, "a record that an application may not send");
@@ -360,10 +362,10 @@ static int on_credit(struct weir_wire_server *w, struct weir_wire_event *ev)
     uint64_t limit;
     weir_credit_read(w->small.bytes, &what, &flags, &limit);
     if (w->d.h.id == 0) { /* FC 7 */
-        if (what != WEIR_WIRE_BEGIN_REQUEST) return WEIR_OK;
-        if (w->final) return WEIR_OK;
+        if (what != WEIR_WIRE_BEGIN_REQUEST || w->final) return WEIR_OK;
+        if (limit > LIMIT_MAX) return fail(w, "credit that is not valid");
         w->final = (flags & CREDIT_FINAL) != 0;
-        w->limit = limit > 65535 ? 65535 : (uint32_t)limit;
+        w->limit = w->final ? 0 : limit > 65535 ? 65535 : (uint32_t)limit;
         *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_LIMIT, .limit = w->limit, .final = w->final};
         return 1;
     }

@@ -76,6 +76,7 @@ struct credit_out { /* of a stream that we send */
 };
 struct credit_in { /* of a stream that we receive */
     uint64_t got, taken, limit;
+    uint64_t at; /* see weir_credit_write */
     uint32_t window;
     bool ended;
 };
@@ -90,8 +91,10 @@ int weir_credit_raise(struct credit_out *c, uint64_t limit, uint32_t idle_max);
 bool weir_credit_arrived(struct credit_in *c, size_t len);
 /* len bytes were taken: the new limit to tell, or 0: not due yet. */
 uint64_t weir_credit_taken(struct credit_in *c, size_t len);
-/* Appends a CREDIT record. */
-WEIR_CHECK int weir_credit_write(struct weir_buf *out, uint16_t id, uint8_t what, uint8_t flags, uint64_t limit);
+/* Writes a CREDIT record, or renews the former one of the same id and `what` if no byte of that has left: so at most one waits
+ * (FC 5.6). sent: how many bytes of this output have left, in all; *at: where the former one begins, and 1; 0: none. */
+WEIR_CHECK int weir_credit_write(struct weir_buf *out, uint64_t sent, uint64_t *at, uint16_t id, uint8_t what, uint8_t flags,
+                                 uint64_t limit);
 /* Reads the content of one (at least CREDIT_LEN bytes). */
 void weir_credit_read(const uint8_t *p, uint8_t *what, uint8_t *flags, uint64_t *limit);
 

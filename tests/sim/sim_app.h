@@ -12,6 +12,8 @@ struct sim_task {
     unsigned runs;
     bool delay, early;                           /* answers 5 ms later; answers without reading the body */
     bool sized;                                  /* tells its Content-Length */
+    bool any;                                    /* of a hostile server: nothing about its body is known */
+    unsigned refuse;                             /* it is refused so often before it runs */
 };
 struct weir_app;
 struct sim_app {
@@ -20,10 +22,14 @@ struct sim_app {
     struct sim_task *(*task)(void *arg, size_t id);
     void (*fail)(void *arg, const char *what, size_t id); /* does not return */
     void *arg;
+    bool drained;                                /* DRAINED was told */
+    uint32_t idle_ms;                            /* to be set before it starts */
 };
 char sim_byte(size_t id, uint64_t i); /* of body and answer of request id */
 void sim_app_start(struct sim_app *a, struct sim *net, const char *name, uint32_t max_requests);
 void sim_app_turn(struct sim_app *a);
+void sim_app_drain(struct sim_app *a);
+bool sim_app_grows(const struct sim_app *a); /* more is kept for a web server than may be */
 unsigned sim_app_busy(const struct sim_app *a); /* requests that it has */
 void sim_app_end(struct sim_app *a);
 #endif

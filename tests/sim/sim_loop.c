@@ -2,6 +2,7 @@
 /* sim_loop: see sim_loop.h. */
 #include "sim_loop.h"
 #include "sim_fault.h"
+#include "sim_tap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,6 +32,11 @@ static struct sim_socket *sock(struct weir_loop *l, int fd)
     fd -= SIM_FD;
     WEIR_ASSERT(fd >= 0 && fd < SIM_SOCKETS && self(l)->w->s[fd].used);
     return &self(l)->w->s[fd];
+}
+
+static size_t capacity(const struct sim *w)
+{
+    return w->capacity ? w->capacity : CAPACITY;
 }
 
 static int socket_new(struct sim *w)
@@ -133,7 +139,7 @@ static int sm_want_write(struct weir_loop *l, int fd, struct weir_ident id, bool
     struct sim_socket *s = sock(l, fd);
     s->ident = id;
     s->want_write = on;
-    if (on && (s->peer < 0 || weir_buf_len(&self(l)->w->s[s->peer].wire) < CAPACITY)) s->edges |= WEIR_READY_WRITE;
+    if (on && (s->peer < 0 || weir_buf_len(&self(l)->w->s[s->peer].wire) < capacity(self(l)->w))) s->edges |= WEIR_READY_WRITE;
     return WEIR_OK;
 }
 
@@ -173,11 +179,14 @@ static int64_t sm_write(struct weir_loop *l, int fd, const struct iovec *v, int 
     struct weir_buf *to = &w->s[s->peer].wire;
     bool faults = sim_fault_set(false);
     for (int i = 0; i < count; i++) {
-        size_t room = weir_buf_len(to) < CAPACITY ? CAPACITY - weir_buf_len(to) : 0;
+        size_t room = weir_buf_len(to) < capacity(w) ? capacity(w) - weir_buf_len(to) : 0;
         size_t n = v[i].iov_len < room ? v[i].iov_len : room;
         if (weir_buf_append(to, v[i].iov_base, n) < 0) abort();
+        if (w->tap) sim_tap_written(w->tap, fd - SIM_FD, v[i].iov_base, n);
         total += (int64_t)n;
-        if (n < v[i].iov_len) break;
+        if (n == v[i].iov_len) continue;
+        if (weir_buf_len(&s->wire) >= capacity(w)) w->both_full++;
+        break;
     }
     sim_fault_set(faults);
     return total ? total : WEIR_AGAIN;
@@ -220,6 +229,7 @@ int sim_dial(struct sim *w, const char *name)
         w->s[b].peer = a;
         w->s[a].tcp = w->s[b].tcp = s->tcp;
         s->backlog[s->backlog_count++] = b;
+        if (w->tap) sim_tap_opened(w->tap, a, b);
         return a + SIM_FD;
     }
     errno = ECONNREFUSED;
@@ -252,6 +262,7 @@ static void cut(struct sim *w, int fd)
     struct sim_socket *p = &w->s[s->peer];
     p->peer = -1;
     p->peer_closed = true;
+    if (p->want_write) p->edges |= WEIR_READY_WRITE; /* nobody is there whom it could wait for */
     if (weir_buf_len(&p->wire) == 0) p->edges |= WEIR_READY_READ | WEIR_READY_CLOSED;
     s->peer = -1;
 }
@@ -273,6 +284,7 @@ static void sm_close(struct weir_loop *l, int fd)
         return;
     }
     struct sim_socket *s = sock(l, fd);
+    if (w->tap) sim_tap_closed(w->tap, fd - SIM_FD, s->peer >= 0);
     if (s->tcp && s->peer >= 0 && (weir_buf_len(&s->in) || weir_buf_len(&s->wire))) weir_buf_reset(&w->s[s->peer].wire, 0);
     cut(w, fd - SIM_FD);
     weir_buf_fini(&s->in);
@@ -322,6 +334,7 @@ void sim_move(struct sim *w)
         size_t take = 1 + sim_below(w, 3000, 4, 9);
         if (take > n) take = n;
         if (weir_buf_append(&s->in, weir_buf_ptr(&s->wire), take) < 0) abort();
+        if (w->tap) sim_tap_delivered(w->tap, (int)(s - w->s), weir_buf_ptr(&s->wire), take);
         weir_buf_consume(&s->wire, take);
         s->edges |= WEIR_READY_READ;
         w->events++;
@@ -345,6 +358,7 @@ void sim_reset(struct sim *w)
         struct sim_socket *s = &w->s[i];
         if (!s->used || s->listener || s->peer < 0) continue;
         int p = s->peer;
+        if (w->tap) sim_tap_reset(w->tap, i);
         weir_buf_reset(&s->wire, 0); /* what was under way is lost */
         weir_buf_reset(&w->s[p].wire, 0);
         cut(w, i);

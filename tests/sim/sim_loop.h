@@ -23,11 +23,15 @@ struct sim_socket {
     int backlog[64];
     int backlog_count;
 };
+struct sim_tap;
 struct sim {
     struct sim_socket s[SIM_SOCKETS];
     struct weir_random random;
     uint64_t now_us;
     bool helpers_stopped;
+    size_t capacity;      /* bytes under way in one direction; 0: many */
+    uint64_t both_full;   /* a write was cut short on a connection that is full in the other direction, too */
+    struct sim_tap *tap;  /* sees what connections carry; NULL: nobody does */
     uint64_t events; /* moves, reads and writes: how much was done */
 };
 struct weir_loop *sim_loop_new(struct sim *w);

@@ -495,9 +495,195 @@ static void drain_lets_run_what_runs_and_begins_nothing(void **state)
     weir_wire_server_free(p.s);
 }
 
+/* ---- what waits to be sent, refusals, the number of requests ---- */
+
+static void app_gives(struct weir_wire_app *w, const char *want) /* all of its output, which leaves */
+{
+    uint8_t bytes[4096];
+    const void *out;
+    size_t len = hex(want, bytes), have = weir_wire_app_output(w, &out);
+    assert_int_equal(have, len);
+    if (len) assert_memory_equal(out, bytes, len);
+    weir_wire_app_sent(w, have);
+}
+
+static struct weir_wire_app *agreed_app(const struct weir_wire_limits *limits, struct log *l)
+{
+    uint8_t bytes[64];
+    const void *out;
+    struct weir_wire_app *w;
+    assert_int_equal(weir_wire_app_new(&w, limits), WEIR_OK);
+    feed_app(w, bytes, hex(ASK, bytes), l);
+    weir_wire_app_sent(w, weir_wire_app_output(w, &out));
+    return w;
+}
+
+static void take(struct weir_wire_app *w, const char *bytes)
+{
+    static struct log l;
+    uint8_t in[4096];
+    l = (struct log){.last = 0};
+    feed_app(w, in, hex(bytes, in), &l);
+}
+
+static void credit_that_waits_to_be_sent_is_renewed(void **state)
+{
+    (void)state;
+    const struct weir_wire_limits limits = {.window = 4};
+    const void *out;
+    struct log l = {.last = 0};
+    struct weir_wire_app *w = agreed_app(&limits, &l);
+    take(w, BEGIN_FLOW PARAMS_END "01 05 00 01 00 02 00 00 \"ab\"");
+    take(w, "01 05 00 01 00 02 00 00 \"cd\""); /* taken, too */
+    assert_int_equal(weir_wire_app_output(w, &out), 24);
+    weir_wire_app_sent(w, 1); /* it leaves: the next one is another record */
+    take(w, "01 05 00 01 00 02 00 00 \"ef\"");
+    app_gives(w, "20 00 01 00 10 00 00 05 00 00 00 00 00 00 00 00 00 00 00 00 00 00 08"
+                 "01 20 00 01 00 10 00 00 05 00 00 00 00 00 00 00 00 00 00 00 00 00 00 0a");
+    weir_wire_app_free(w);
+}
+
+static void an_end_that_comes_after_the_program_did_something_is_no_refusal(void **state)
+{
+    (void)state;
+    struct log l = {.last = 0};
+    struct weir_wire_app *w = agreed_app(NULL, &l);
+    take(w, BEGIN_FLOW PARAMS_END "01 05 00 01 00 01 00 00 61"); /* the log of this test consumes */
+    assert_int_equal(weir_wire_app_end(w, 1, 0, WEIR_WIRE_OVERLOADED), WEIR_OK);
+    app_gives(w, "01 06 00 01 00 00 00 00 01 03 00 01 00 08 00 00 00 00 00 00 02 46 43 01");
+    take(w, BEGIN_FLOW PARAMS_END);
+    assert_int_equal(weir_wire_app_end(w, 1, 0, WEIR_WIRE_OVERLOADED), WEIR_OK);
+    app_gives(w, "01 03 00 01 00 08 00 00 00 00 00 00 02 46 43 01");
+    weir_wire_app_free(w);
+}
+
+static void nothing_is_credited_after_an_abort(void **state)
+{
+    (void)state;
+    const struct weir_wire_limits limits = {.window = 4};
+    struct log l = {.last = 0};
+    struct weir_wire_app *w = agreed_app(&limits, &l);
+    take(w, BEGIN_FLOW PARAMS_END "01 02 00 01 00 00 00 00 01 05 00 01 00 04 00 00 \"abcd\"");
+    weir_wire_app_consumed(w, 1, WEIR_STDIN, 4);
+    app_gives(w, "");
+    weir_wire_app_free(w);
+}
+
+static void the_app_changes_how_many_requests_it_takes(void **state)
+{
+    (void)state;
+    const struct weir_wire_limits limits = {.requests = 2};
+    struct log l = {.last = 0};
+    struct weir_wire_app *w = agreed_app(&limits, &l);
+    weir_wire_app_limit(w, 1);
+    app_gives(w, "01 20 00 00 00 10 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 01");
+    weir_wire_app_limit(w, 1); /* nothing new */
+    app_gives(w, "");
+    weir_wire_app_limit(w, 70000);
+    weir_wire_app_limit(w, 3); /* the one that waits is renewed */
+    app_gives(w, "01 20 00 00 00 10 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 03");
+    weir_wire_app_limit(w, 0);
+    weir_wire_app_drain(w);
+    weir_wire_app_limit(w, 5); /* FINAL is final */
+    app_gives(w, "01 20 00 00 00 10 00 00 01 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00");
+    take(w, BEGIN_FLOW "01 01 00 02 00 08 00 00 00 01 81 01 00 00 40 00" "01 01 00 03 00 08 00 00 00 01 81 01 00 00 40 00");
+    assert_int_equal(weir_wire_app_active(w), 3); /* they crossed it */
+    weir_wire_app_free(w);
+    app_events(ASK BEGIN_FLOW, "", AGREED);
+
+    assert_int_equal(weir_wire_app_new(&w, &limits), WEIR_OK); /* before it was asked */
+    weir_wire_app_limit(w, 0);
+    take(w, ASK);
+    app_gives(w, "01 0a 00 00 00 2a 00 00 11 17 \"FCGI_FLOW_CONTROLwindow=65536 requests=2\""
+                 "01 20 00 00 00 10 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00");
+    weir_wire_app_free(w);
+}
+
+/* The server's end, agreed with window=3, with one begun request whose output window is 4. */
+static struct weir_wire_server *agreed_server(uint16_t *id)
+{
+    uint8_t in[256];
+    struct weir_wire_server *w;
+    struct weir_wire_event ev;
+    const void *out;
+    assert_int_equal(weir_wire_server_new(&w, NULL), WEIR_OK);
+    assert_int_equal(weir_wire_server_ask(w), WEIR_OK);
+    weir_wire_server_feed(w, in, hex("01 0a 00 00 00 29 00 00 11 16 \"FCGI_FLOW_CONTROLwindow=3 requests=9999\"", in));
+    assert_int_equal(weir_wire_server_next(w, &ev), WEIR_OK);
+    assert_int_equal(weir_wire_server_next(w, &ev), WEIR_AGAIN);
+    assert_true(weir_wire_server_agreed(w));
+    assert_int_equal(weir_wire_server_begin(w, WEIR_RESPONDER, 1, 4, NULL, 0, NULL, id), WEIR_OK);
+    weir_wire_server_sent(w, weir_wire_server_output(w, &out));
+    return w;
+}
+
+static void server_hears(const char *bytes, const char *events)
+{
+    uint8_t in[1024];
+    uint16_t id;
+    struct weir_wire_event ev;
+    struct log l = {.last = 0};
+    struct weir_wire_server *w = agreed_server(&id);
+    weir_wire_server_feed(w, in, hex(bytes, in));
+    while (weir_wire_server_next(w, &ev) == WEIR_OK) {
+        note(&l, &ev);
+        if (ev.type == WEIR_WIRE_EV_END) assert_int_equal(ev.not_run, strstr(bytes, "05 00") == NULL && ev.protocol_status);
+    }
+    assert_string_equal(l.text, events);
+    weir_wire_server_free(w);
+}
+
+static void a_refusal_is_the_only_record_of_its_request(void **state)
+{
+    (void)state;
+    server_hears("01 03 00 01 00 08 00 00 00 00 00 00 02 46 43 01", ";END(1,0,0,0,210,)");
+    server_hears("01 20 00 01 00 10 00 00 05 00 00 00 00 00 00 00 00 00 00 00 00 00 00 09" /* credit: it took something */
+                 "01 03 00 01 00 08 00 00 00 00 00 00 02 46 43 01", ";END(1,0,0,0,210,)");
+}
+
+static void mistakes_of_an_app_end_the_connection_with_a_reason(void **state)
+{
+    (void)state;
+    server_hears("01 06 00 01 00 05 00 00 \"abcde\"", ";ERROR(0,0,0,0,0,output beyond the credit)");
+    server_hears("01 20 00 01 00 0f 00 00 05 00 00 00 00 00 00 00 00 00 00 00 00 00 00", ";ERROR(0,0,0,0,0,CREDIT that is too short)");
+    server_hears("01 20 00 00 00 0f 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00", ";ERROR(0,0,0,0,0,CREDIT that is too short)");
+    server_hears("01 20 00 01 00 10 00 00 05 00 00 00 00 00 00 00 80 00 00 00 00 00 00 00", ";ERROR(0,0,0,0,0,credit that is not valid)");
+    server_hears("01 20 00 00 00 10 00 00 01 00 00 00 00 00 00 00 80 00 00 00 00 00 00 00", ";ERROR(0,0,0,0,0,credit that is not valid)");
+}
+
+static void the_number_of_requests_and_final_are_taken_from_credit_on_id_0(void **state)
+{
+    (void)state;
+    server_hears("01 20 00 00 00 10 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00", ";LIMIT(0,0,0,0,65535,)"); /* no more than ids */
+    server_hears("01 20 00 00 00 10 00 00 01 01 00 00 00 00 00 00 00 00 00 00 00 00 00 07" /* FINAL is 0, and final */
+                 "01 20 00 00 00 10 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 07", ";LIMIT(0,0,0,0,0,)");
+    server_hears("01 20 00 00 00 10 00 00 05 00 00 00 00 00 00 00 00 00 00 00 00 00 00 07", ""); /* not on id 0 */
+}
+
+static void a_window_of_0_is_opened_when_there_is_room(void **state)
+{
+    (void)state;
+    uint8_t want[64];
+    const void *out;
+    uint16_t id;
+    struct weir_wire_server *w = agreed_server(&id);
+    assert_int_equal(weir_wire_server_begin(w, WEIR_RESPONDER, 1, 0, NULL, 0, NULL, &id), WEIR_OK);
+    weir_wire_server_sent(w, weir_wire_server_output(w, &out));
+    weir_wire_server_set_window(w, id, WEIR_STDOUT, 256);
+    weir_wire_server_consumed(w, id, WEIR_STDOUT, 0);
+    size_t len = hex("01 20 00 02 00 10 00 00 06 00 00 00 00 00 00 00 00 00 00 00 00 00 01 00", want);
+    assert_int_equal(weir_wire_server_output(w, &out), len);
+    assert_memory_equal(out, want, len);
+    weir_wire_server_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(credit_that_waits_to_be_sent_is_renewed), cmocka_unit_test(an_end_that_comes_after_the_program_did_something_is_no_refusal),
+        cmocka_unit_test(nothing_is_credited_after_an_abort), cmocka_unit_test(the_app_changes_how_many_requests_it_takes),
+        cmocka_unit_test(a_refusal_is_the_only_record_of_its_request), cmocka_unit_test(mistakes_of_an_app_end_the_connection_with_a_reason),
+        cmocka_unit_test(the_number_of_requests_and_final_are_taken_from_credit_on_id_0), cmocka_unit_test(a_window_of_0_is_opened_when_there_is_room),
         cmocka_unit_test(a_simple_request_is_read_however_it_is_split), cmocka_unit_test(management_records_are_answered),
         cmocka_unit_test(padding_of_any_size_stands_on_any_record),
         cmocka_unit_test(refusals_carry_their_status), cmocka_unit_test(mistakes_of_a_server_end_the_connection_with_a_reason),
