@@ -289,8 +289,7 @@ void conn_timer(struct weir_client *c, const struct weir_event *ev)
     if (tag_epoch(tag) != ev->ident.epoch || tag_owner(tag) != c->index || (tag & 0xff) == CONN_FREE) return;
     if (conn_state(k) == CONN_CONNECTING) {
         back_off(k, true, "the application does not answer the connect");
-    } else if (conn_state(k) == CONN_ASKING) { /* uWSGI and others never answer: plain from now on */
-        pool_set_mode(k->ep, false, false, 0);
+    } else if (conn_state(k) == CONN_ASKING) {
         conn_close(k, WEIR_TIMEOUT, "the application did not answer GET_VALUES");
     }
 }
@@ -514,14 +513,15 @@ void conn_event(struct weir_client *c, const struct weir_event *ev)
 
 /* ---- closing ---- */
 
-/* How an app that knows no flow control may answer the question, too (FC 2.1): with what is no record, or by closing. An app that
- * just ends closes as well, so that says it only when it happens again and again. */
+/* How an app that knows no flow control may answer the question, too (FC 2.1): with what is no record, by closing, or not at all
+ * (uWSGI). An app that just ends closes as well, and one that just starts takes its time, so these two say it only when they happen
+ * again and again: a plain connection would lose requests at the app's end. */
 static bool no_answer(struct weir_endpoint *ep, int status)
 {
     pthread_mutex_lock(&ep->pool->lock);
-    bool often = ep->failures >= ASK_TRIES;
+    bool often = ++ep->unanswered >= ASK_TRIES;
     pthread_mutex_unlock(&ep->pool->lock);
-    return status == WEIR_PROTOCOL || (status == WEIR_CLOSED && often);
+    return status == WEIR_PROTOCOL || ((status == WEIR_CLOSED || status == WEIR_TIMEOUT) && often);
 }
 
 void conn_close(struct conn *k, int status, const char *reason)

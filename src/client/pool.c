@@ -626,7 +626,7 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
     ep->plain_mpx = plain_mpx;
     if (limit && ep->requests && limit > ep->requests) limit = ep->requests;
     if (limit) ep->limit = limit;
-    ep->failures = 0;
+    ep->failures = ep->unanswered = 0;
     pthread_mutex_unlock(&ep->pool->lock);
 }
 

@@ -372,7 +372,7 @@ def test_too_many_requests_on_a_plain_connection_are_refused_and_too_many_parame
 
 
 def test_an_answer_that_the_web_server_does_not_take_waits_without_holding_the_app():
-    with Weir(conf(RECORD.replace("processes 2", "processes 1"), more="time { send 3s }"), RECORDER) as w:
+    with Weir(conf(RECORD.replace("processes 2", "processes 1"), more=f"time {{ send {3 * SLOW}s }}"), RECORDER) as w:
         slow = Fcgi(w.dir + "/front.sock")
         slow.begin(1, [("QUERY_STRING", "big=8000000")])
         slow.send(record(STDIN, 1))

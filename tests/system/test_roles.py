@@ -138,12 +138,13 @@ def test_requests_one_behind_the_other_keep_their_order(w):
     assert at == sorted(at) and answer.endswith(b"a file")
 
 
-def test_a_client_that_leaves_is_forgotten(w):
-    with w.connect() as s:
-        s.sendall(b"GET /f.html?silent HTTP/1.1\r\nHost: a\r\n\r\n")
-        wait_for(lambda: w.pool("auth")["processes"][0]["busy"] == 1)
-    wait_for(lambda: w.pool("auth")["processes"][0]["busy"] == 0)
-    assert w.get("/f.html?yes").text == b"a file"
+def test_a_client_that_leaves_is_forgotten():
+    with Weir(CONFIG.replace("silent 700ms", "silent 60s"), {"public/f.html": "a file"}, prepare=prepare) as w:
+        with w.connect() as s:
+            s.sendall(b"GET /f.html?silent HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: w.pool("auth")["processes"][0]["busy"] == 1)
+        wait_for(lambda: w.pool("auth")["processes"][0]["busy"] == 0)
+        assert w.get("/f.html?yes").text == b"a file"
 
 
 def test_the_log_names_who_it_was():
