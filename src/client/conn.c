@@ -519,9 +519,10 @@ void conn_event(struct weir_client *c, const struct weir_event *ev)
 static bool no_answer(struct weir_endpoint *ep, int status)
 {
     pthread_mutex_lock(&ep->pool->lock);
-    bool often = ++ep->unanswered >= ASK_TRIES;
+    if (status == WEIR_TIMEOUT) ep->unanswered++;
+    bool often = status == WEIR_TIMEOUT ? ep->unanswered >= ASK_TRIES : status == WEIR_CLOSED && ep->failures >= ASK_TRIES;
     pthread_mutex_unlock(&ep->pool->lock);
-    return status == WEIR_PROTOCOL || ((status == WEIR_CLOSED || status == WEIR_TIMEOUT) && often);
+    return status == WEIR_PROTOCOL || often;
 }
 
 void conn_close(struct conn *k, int status, const char *reason)

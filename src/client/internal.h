@@ -138,7 +138,7 @@ struct weir_endpoint {
     uint32_t active;   /* requests that hold a slot */
     uint32_t limit;    /* shared: how many may */
     uint32_t failures; /* connects in a row */
-    uint32_t unanswered; /* of these or others: GET_VALUES in a row */
+    uint32_t unanswered; /* GET_VALUES in a row: nothing came */
     uint32_t refs;     /* connections */
     uint64_t down_until_us; /* connects failed: not tried again before */
     uint64_t done, failed, retried;
