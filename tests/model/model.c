@@ -366,7 +366,7 @@ static void tap_takes(struct channel *ch, const uint8_t *p, size_t len, bool fro
     for (size_t i = 0; i < len; i++) {
         if (t->len == sizeof t->bytes) abort();
         t->bytes[t->len++] = p[i];
-        if (t->len < 8 || t->len < 8u + (t->bytes[4] << 8 | t->bytes[5]) + t->bytes[6]) continue;
+        if (t->len < 8 || t->len < 8u + (unsigned)(t->bytes[4] << 8 | t->bytes[5]) + t->bytes[6]) continue;
         goes_by(t->bytes, from_server);
         t->len = 0;
     }

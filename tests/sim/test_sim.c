@@ -485,9 +485,12 @@ static bool tell_seen(bool must)
 {
     bool all = true;
     for (int i = 0; i < SEEN_COUNT; i++) all &= tell(sim_seen_names[i], seen.by_tap[i], must);
-    all &= tell("requests that others ran", seen.refused_and_run, must) & tell("requests refused for good", seen.refused_for_good, must);
-    all &= tell("apps drained to their end", seen.drained, must) & tell("writes with both directions full", seen.both_full, must);
-    all &= tell("requests given up", seen.gone, must) & tell("ends by hostile apps", seen.bad_ends, must);
+    all &= tell("requests that others ran", seen.refused_and_run, must);
+    all &= tell("requests refused for good", seen.refused_for_good, must);
+    all &= tell("apps drained to their end", seen.drained, must);
+    all &= tell("writes with both directions full", seen.both_full, must);
+    all &= tell("requests given up", seen.gone, must);
+    all &= tell("ends by hostile apps", seen.bad_ends, must);
     for (int i = 0; i < APP_KINDS; i++) {
         char text[64];
         snprintf(text, sizeof text, "app: %s", sim_bad_app_names[i]);
