@@ -318,7 +318,7 @@ static void run(const struct world *world)
     const struct weir_wire_limits limits = {.requests = world->capacity, .window = world->app_window, .no_flow = world->unaware};
     w = world;
     memset(&now, 0, sizeof now);
-    memset(seen, 0, seen ? (seen_mask + 1) * sizeof *seen : 0);
+    if (seen) memset(seen, 0, (seen_mask + 1) * sizeof *seen);
     seen_count = 0;
     uint64_t states_before = states, steps_before = steps;
     if (weir_wire_app_new(&now.app, &limits) < 0 || weir_wire_server_new(&now.server, NULL) < 0) abort();
