@@ -11,6 +11,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import stacks
@@ -237,7 +238,7 @@ def handler(o, out, d, log):
                 s.stop()
 
 
-def threads(o, out, d, log):
+def two_threads(o, out, d, log):
     """One thread and two, not pinned, at 60 % of what one can do."""
     if log:
         return
@@ -310,7 +311,120 @@ def slow(o, out, d, log):
         s.stop()
 
 
-CASES = {f.__name__: f for f in (small, syscalls, idle, handler, threads, fair, slow)}
+def peak_mb(pids):
+    total = 0
+    for p in pids:
+        with open(f"/proc/{p}/status") as f:
+            total += int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
+    return total / 1024
+
+
+def app_connections(s):
+    """Connections that the app has accepted, as the kernel tells: connected unix sockets with the name of its listening one."""
+    app = group_pids(s)["app"][0]
+    inodes = {os.readlink(f"/proc/{app}/fd/{f}")[8:-1] for f in os.listdir(f"/proc/{app}/fd")}
+    with open("/proc/net/unix") as f:
+        sockets = [line.split() for line in f]
+    return sum(len(x) == 8 and x[6] in inodes and x[5] == "03" for x in sockets)
+
+
+class Uploader:
+    """A client that sends a body of 1 GB as fast as it is taken, for as long as the block lasts."""
+
+    def __init__(self, port, path):
+        self.sent, self.socket = 0, socket.create_connection(("127.0.0.1", port))
+        self.socket.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n".encode())
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        block = b"u" * 65536
+        try:
+            while True:
+                self.sent += self.socket.send(block)
+        except OSError:
+            pass
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *why):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
+
+
+def stalled(o, out, d, log):
+    """98 clients on one connection to one process, with and without one that reads 1 KB/s of 1 GB and one whose upload nobody reads."""
+    if log:
+        return
+    s = stacks.weir(o.build, d, "weir + libweir app", stacks.bench_app(o.build, d, 1), site="body { max 4G; stream yes }")
+    try:
+        s.ready()
+        quiet, busy = [], []
+        for _ in range(o.rounds):
+            quiet.append(load(o.build, s, "/hello", o.seconds, connections=98))
+            reader = subprocess.Popen(load_args(o.build, s, "/big/1000000000", 2 * o.seconds + 2, connections=1, read_rate=1024), stdout=subprocess.DEVNULL)
+            with Uploader(s.port, "/hold"):
+                time.sleep(1)
+                busy.append(load(o.build, s, "/hello", o.seconds, connections=98))
+                connections = app_connections(s)
+            reader.wait()
+        memory = {g: peak_mb(p) for g, p in group_pids(s).items()}
+        out.tell(f"\n98 clients beside a reader of 1 KB/s and an upload that nobody reads, {connections} connection(s) to the app: p99 {median(busy, 'p99'):.2f} ms, without them"
+                 f" {median(quiet, 'p99'):.2f} ms; errors {sum(r['errors'] for r in busy)}")
+        out.goal("connections to the app", connections, 1)
+        out.goal("p99 of 98 beside two stalled ones, x without them", median(busy, "p99") / median(quiet, "p99"), 1.5)
+        for group, mb in memory.items():
+            out.goal(f"MB resident at most beside stalled streams, {group}", mb, 64)
+    finally:
+        s.stop()
+
+
+def in_flight(o, out, d, log):
+    """10,000 requests at once on one connection to one process."""
+    if log:
+        return
+    s = stacks.weir(o.build, d, "weir + libweir app", stacks.bench_app(o.build, d, 1, "20000") + "; queue 20000 60s", program="connections 20000")
+    try:
+        s.ready()
+        r = load(o.build, s, "/sleep/4000", 9, connections=10000)
+        connections = app_connections(s)
+        memory = {g: peak_mb(p) for g, p in group_pids(s).items()}
+        out.tell(f"\n10,000 requests of 4 s at once, {connections} connection(s) to the app: {r['requests']} answers in 9 s, {r['errors']} errors, p99 {r['p99']:.0f} ms")
+        out.goal("connections to the app, 10,000 in flight", connections, 1)
+        out.goal("answers of 10,000 at once", min(r["requests"], 10000) if not r["errors"] else 0, 10000, least=True)
+        out.goal("MB resident at most with 10,000 in flight, app", memory["app"], 100)
+        out.goal("MB resident at most with 10,000 in flight, gateway", memory["web"], 100)
+    finally:
+        s.stop()
+
+
+def library(o, out, d, log):
+    """What the library itself costs: the app's side behind the same nginx, beside libfcgi, and behind our gateway."""
+    if log:
+        return
+    program = f"{d}/bench_app_shared"
+    shutil.copy(os.path.join(o.build, "examples/bench_app"), program)
+    table = [stacks.nginx_libfcgi(d, keep=64, threads=80), stacks.nginx_app(d, [program], False, 64, 1, "nginx + libweir, kept connections"),
+             stacks.weir(o.build, d, "weir + libweir app", stacks.bench_app(o.build, d, 1))]
+    try:
+        runs = {s.name: [] for s in table}
+        for s in table:
+            s.ready()
+        for _ in range(o.rounds):
+            for s in table:
+                runs[s.name].append(wrk(s, 64, o.seconds, "short"))
+        libfcgi, libweir, gateway = (median(runs[s.name], "app") for s in table)
+        out.tell(f"\napp-side CPU µs per request, c=64: libfcgi behind nginx {libfcgi:.2f}, libweir behind the same nginx {libweir:.2f}, libweir behind weir {gateway:.2f}")
+        out.goal("libweir behind nginx, x libfcgi", libweir / libfcgi, 0.5)
+        out.goal("libweir behind weir, µs", gateway, 1.5)
+    finally:
+        for s in table:
+            s.stop()
+
+
+CASES = {f.__name__: f for f in (small, syscalls, idle, handler, two_threads, fair, slow, stalled, in_flight, library)}
 
 
 def main():

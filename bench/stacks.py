@@ -127,24 +127,24 @@ def new_folder():
     return d
 
 
-def weir(build, d, name, pool, log=False, threads=1, pinned=True):
-    """pool: the words of one pool block."""
+def weir(build, d, name, pool, log=False, threads=1, pinned=True, site="", program=""):
+    """pool: the words of one pool block; site, program: more of those blocks."""
     s = Stack(name, d, pinned)
     s.weir, s.control = os.path.join(build, "src/cli/weir"), f"{d}/c-{s.port}.sock"
     conf = os.path.join(d, f"weir-{s.port}.conf")
     action = "php" if pool.startswith("php") else "pool"
     with open(conf, "w") as f:
-        f.write(f"weir {{ threads {threads}; log {d + '/weir.access' if log else 'off'}; control {s.control}; temp {d} }}\n"
-                f"site a {{ listen http://127.0.0.1:{s.port}; root {d}/public; {action} app }}\npool app {{ {pool} }}\n")
+        f.write(f"weir {{ threads {threads}; log {d + '/weir.access' if log else 'off'}; control {s.control}; temp {d}; {program} }}\n"
+                f"site a {{ listen http://127.0.0.1:{s.port}; root {d}/public; {action} app; {site} }}\npool app {{ {pool} }}\n")
     s.start([s.weir, "serve", "-c", conf])
     return s
 
 
-def bench_app(build, d, count):
+def bench_app(build, d, count, args=""):
     """The pool of `count` processes of our app; a program of its own name for each, to tell them apart."""
     path = f"{d}/bench_app_{count}_{free_port()}"
     shutil.copy(os.path.join(build, "examples/bench_app"), path)
-    return f"run {path}; user weir-demo; processes {count}"
+    return f"run {path} {args}; user weir-demo; processes {count}"
 
 
 def nginx(d, log, server, http="", name="nginx", pinned=True):
@@ -172,16 +172,20 @@ def libfcgi_program(d):
 
 def nginx_libfcgi(d, log=False, keep=0, count=1, threads=80, work=0, name=None):
     """nginx in front of `count` libfcgi processes that share a socket. keep: connections that nginx keeps."""
-    program, sock = libfcgi_program(d), f"{d}/libfcgi-{free_port()}.sock"
+    return nginx_app(d, [libfcgi_program(d), str(threads), str(work)], log, keep, count, name or "nginx + libfcgi" + (", kept connections" if keep else ""))
+
+
+def nginx_app(d, args, log, keep, count, name):
+    sock = f"{d}/app-{free_port()}.sock"
     params = "include /etc/nginx/fastcgi_params; fastcgi_pass app; " + ("fastcgi_keep_conn on;" if keep else "")
     s = nginx(d, log, f"location / {{ {params} }}", f"upstream app {{ server unix:{sock}; {f'keepalive {keep};' if keep else ''} }}",
-              name or "nginx + libfcgi" + (", kept connections" if keep else ""))
+              name)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sock)
         os.chmod(sock, 0o777)
         listener.listen(4096)
         for _ in range(count):
-            s.start([program, str(threads), str(work)], stdin=listener.fileno())
+            s.start(args, stdin=listener.fileno())
     return s
 
 

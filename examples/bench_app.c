@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The app of the benchmarks, events style: /hello (100 bytes), /sleep/MS, /work/MICROSECONDS (burns CPU), /big/BYTES,
- * /discard (reads the body). Anything else answers as /hello. */
+ * /discard (reads the body), /hold (reads nothing and does not answer). Anything else answers as /hello. argv[1]: requests at once. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include <weir/app.h>
 
 struct visit {
-    enum { HELLO, SLEEP, WORK, BIG, DISCARD } kind;
+    enum { HELLO, SLEEP, WORK, BIG, DISCARD, HOLD } kind;
     uint64_t n, done;
 };
 
@@ -33,6 +33,7 @@ static struct visit classify(const char *path)
     else if (number_after(path, "/work/", &v.n)) v.kind = WORK;
     else if (number_after(path, "/big/", &v.n)) v.kind = BIG;
     else if (strcmp(path, "/discard") == 0) v.kind = DISCARD;
+    else if (strcmp(path, "/hold") == 0) v.kind = HOLD;
     return v;
 }
 
@@ -66,7 +67,7 @@ static int discard(struct weir_app_req *req, struct visit *v)
 {
     char buf[65536];
     int64_t n;
-    while ((n = weir_app_req_read(req, buf, sizeof buf)) > 0) v->done += (uint64_t)n;
+    while ((n = weir_app_req_read(req, WEIR_STDIN, buf, sizeof buf)) > 0) v->done += (uint64_t)n;
     return n == WEIR_AGAIN ? 0 : weir_app_req_printf(req, WEIR_STDOUT, "%" PRIu64 "\n", v->done) != WEIR_AGAIN;
 }
 
@@ -80,6 +81,7 @@ static int go_on(struct weir_app_req *req, struct visit *v, enum weir_app_event_
     case WORK: burn(v->n); return hello(req);
     case BIG: return big(req, v);
     case DISCARD: return discard(req, v);
+    case HOLD: return 0;
     default: return hello(req);
     }
 }
@@ -99,12 +101,13 @@ static void on_event(const struct weir_app_event *ev)
     if (ev->type == WEIR_APP_ABORT || go_on(ev->req, v, ev->type)) weir_app_req_end(ev->req, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct weir_app_options options;
     struct weir_app_event ev = {0};
     struct weir_app *app;
     weir_app_options_init(&options);
+    if (argc > 1) options.max_requests = (uint32_t)strtoul(argv[1], NULL, 10);
     if (weir_app_new(&app, &options) < 0 || weir_app_drain_on(app, SIGTERM) < 0) return 1;
     while (weir_app_step(app, -1) == WEIR_OK) {
         while (weir_app_next(app, &ev) == WEIR_OK && ev.type != WEIR_APP_DRAINED) on_event(&ev);

@@ -45,7 +45,7 @@ static int read_upload(struct weir_app_req *req, struct visit *v)
 {
     unsigned char buf[16384];
     int64_t n;
-    while ((n = weir_app_req_read(req, buf, sizeof buf)) > 0) {
+    while ((n = weir_app_req_read(req, WEIR_STDIN, buf, sizeof buf)) > 0) {
         v->bytes += (uint64_t)n;
         add_to_sum(v, buf, (size_t)n);
     }

@@ -5,6 +5,9 @@
  *   threads   options.threads = n and a handler: weir_app_run() calls it on n threads; reads and writes wait.
  *   events    options.threads = 0: weir_app_step(), weir_app_next() until WEIR_AGAIN, weir_app_flush(); nothing waits.
  *
+ * Started as a plain CGI program (RFC 3875: listen_fd is 0 and no socket, and GATEWAY_INTERFACE is set) it serves that one request
+ * from its environment, standard input and output in the same way, and has drained then.
+ *
  * Nothing here logs, exits, or touches signals, environ or descriptors 0-2 unless an option or a call asks for it.
  * Negative results are enum weir_status; outputs are set on success only. Source: FastCGI 1.0; docs/flow-control.md. */
 #ifndef WEIR_APP_H
@@ -37,9 +40,14 @@ struct weir_app_options {
                                   the server is asked to) [0: never] */
     uint32_t drain_ms;         /* what still runs then is aborted [30000] */
     const char *server_addrs;  /* FCGI_WEB_SERVER_ADDRS: addresses that may connect by TCP; NULL: from the environment */
+    uint32_t roles;            /* WEIR_APP_ROLE_*: requests of other roles are refused, UNKNOWN_ROLE [responder alone] */
+    uint64_t max_total;        /* after so many requests it drains by itself [0: never] */
 };
 #define WEIR_APP_PRIVATE_LISTEN 0x1u /* nobody else accepts on listen_fd: it may be made non-blocking. Without it (or
                                         WEIR_LISTEN=private in the environment) a thread of its own accepts */
+#define WEIR_APP_ROLE_RESPONDER  0x1u
+#define WEIR_APP_ROLE_AUTHORIZER 0x2u /* a status of 200 lets the request pass: headers named Variable-NAME become its parameters */
+#define WEIR_APP_ROLE_FILTER     0x4u
 #define weir_app_options_init(o) weir_app_options_init_sized((o), sizeof *(o))
 WEIR_API void weir_app_options_init_sized(struct weir_app_options *o, size_t size);
 
@@ -58,6 +66,9 @@ WEIR_API WEIR_CHECK int weir_app_drain_on(struct weir_app *app, int signal_numbe
 WEIR_API void weir_app_drain(struct weir_app *app);
 /* Any thread: step() returns. */
 WEIR_API void weir_app_wake(struct weir_app *app);
+/* Any thread: fn runs once, inside a later step(), where it may answer requests; what is left at weir_app_free() runs there.
+ * WEIR_NOMEM: it will not. */
+WEIR_API WEIR_CHECK int weir_app_post(struct weir_app *app, void (*fn)(void *arg), void *arg);
 
 /* ---- events style ---- */
 /* Reads and accepts; waits for at most wait_ms (0: not at all, -1: until something happens). WEIR_OK, also when a signal came;
@@ -70,7 +81,7 @@ WEIR_API int weir_app_fd(struct weir_app *app);
 WEIR_API int weir_app_wait_ms(const struct weir_app *app);
 enum weir_app_event_type {
     WEIR_APP_REQUEST = 1, /* parameters are complete */
-    WEIR_APP_INPUT,       /* body bytes, or its end, came */
+    WEIR_APP_INPUT,       /* bytes of `stream`, or its end, came */
     WEIR_APP_ROOM,        /* a write that was cut short may go on */
     WEIR_APP_ABORT,       /* the client or the server is gone: end it */
     WEIR_APP_DEADLINE,    /* the time of set_deadline() came */
@@ -80,6 +91,7 @@ struct weir_app_event {
     enum weir_app_event_type type;
     struct weir_app_req *req;
     void *user;
+    enum weir_stream stream; /* INPUT: WEIR_STDIN or WEIR_DATA */
 };
 WEIR_API WEIR_CHECK int weir_app_next(struct weir_app *app, struct weir_app_event *ev); /* WEIR_OK, WEIR_AGAIN */
 WEIR_API void weir_app_flush(struct weir_app *app); /* what the turn wrote leaves: one write for each connection */
@@ -94,10 +106,12 @@ WEIR_API int64_t weir_app_req_content_length(const struct weir_app_req *req); /*
 WEIR_API void *weir_app_req_alloc(struct weir_app_req *req, size_t len);       /* gone with the request; NULL: memory */
 WEIR_API void weir_app_req_set_user(struct weir_app_req *req, void *user);
 WEIR_API void *weir_app_req_user(const struct weir_app_req *req);
-WEIR_API void weir_app_req_set_deadline(struct weir_app_req *req, int64_t ms); /* events: from now; -1: none */
+/* From now; -1: none. Events: WEIR_APP_DEADLINE comes, once. Threads: from then on what would wait gives WEIR_TIMEOUT. */
+WEIR_API void weir_app_req_set_deadline(struct weir_app_req *req, int64_t ms);
 WEIR_API int weir_app_req_aborted(const struct weir_app_req *req);
-/* Body: bytes > 0; 0: the end; WEIR_AGAIN (events only): later; WEIR_ABORTED. */
-WEIR_API WEIR_CHECK int64_t weir_app_req_read(struct weir_app_req *req, void *buf, size_t len);
+/* WEIR_STDIN, the body, or, as a filter, WEIR_DATA, the file (behind the body: read that to its end first): bytes > 0; 0: the
+ * end; WEIR_AGAIN (events only): later; WEIR_ABORTED; WEIR_TIMEOUT (threads): the deadline. */
+WEIR_API WEIR_CHECK int64_t weir_app_req_read(struct weir_app_req *req, enum weir_stream s, void *buf, size_t len);
 /* The response's header, before the first body byte. Without a Content-Type: text/plain. WEIR_INVALID: CR, LF, NUL, a
  * name that is no token, or too late. */
 WEIR_API WEIR_CHECK int weir_app_req_status(struct weir_app_req *req, int status);
@@ -105,10 +119,17 @@ WEIR_API WEIR_CHECK int weir_app_req_header(struct weir_app_req *req, const char
 /* Instead: the header is in what is written to STDOUT, and nothing is put in front of it. WEIR_INVALID: too late. */
 WEIR_API WEIR_CHECK int weir_app_req_own_header(struct weir_app_req *req);
 /* STDOUT (the body) or STDERR (a log): events: what fits, 0..len, the rest after WEIR_APP_ROOM; threads: waits, takes all.
- * WEIR_ABORTED, WEIR_NOMEM. */
+ * WEIR_ABORTED, WEIR_NOMEM, WEIR_TIMEOUT (threads); WEIR_INVALID: behind weir_app_req_write_fd(). */
 WEIR_API WEIR_CHECK int64_t weir_app_req_write(struct weir_app_req *req, enum weir_stream s, const void *buf, size_t len);
 /* The same with a format; events: all or WEIR_AGAIN. At most 64 KiB. */
 WEIR_API WEIR_CHECK int64_t weir_app_req_printf(struct weir_app_req *req, enum weir_stream s, const char *fmt, ...) WEIR_PRINTF(3, 4);
+/* How many bytes weir_app_req_write() would take now without a wait. */
+WEIR_API size_t weir_app_req_room(const struct weir_app_req *req, enum weir_stream s);
+/* The rest of the body is len bytes (-1: up to the end) of a regular file, from offset; nothing may be written to STDOUT behind it.
+ * Events: WEIR_OK; fd is dup'ed and sent as there is room, also behind weir_app_req_end(). Threads: waits until all is written.
+ * A file that turns out shorter cuts the answer off: it ends with appStatus 1. WEIR_INVALID: no regular file, or too late;
+ * WEIR_SYSTEM, WEIR_NOMEM; threads: as write. */
+WEIR_API WEIR_CHECK int weir_app_req_write_fd(struct weir_app_req *req, int fd, int64_t offset, int64_t len);
 /* What was written leaves now: not only at the end of the turn (events), or of the handler (threads: what is less than
  * output_buffer waits for it, so that a short answer is one write). For streams: events, long polling. Never waits. */
 WEIR_API void weir_app_req_flush(struct weir_app_req *req);

@@ -30,6 +30,7 @@ static int copy_options(struct weir_app_options *to, const struct weir_app_optio
     memset(to, 0, sizeof *to);
     memcpy(to, from, from->size < known ? from->size : known);
     if ((to->threads > 0) != (to->handler != NULL) || to->threads > 4096) return WEIR_INVALID;
+    if (!to->roles) to->roles = WEIR_APP_ROLE_RESPONDER;
     if (!to->max_conns) to->max_conns = 1000;
     if (!to->max_requests) to->max_requests = to->threads ? to->threads + 8 : 1000;
     if (!to->max_plain) to->max_plain = 16;
@@ -48,7 +49,10 @@ static int listen_start(struct weir_app *a)
     int listens = 0;
     socklen_t len = sizeof listens;
     if (a->o.listen_fd < 0) return WEIR_OK;
-    if (getsockopt(a->o.listen_fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) return WEIR_SYSTEM;
+    if (getsockopt(a->o.listen_fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) {
+        if (errno == ENOTSOCK && a->o.listen_fd == 0 && getenv("GATEWAY_INTERFACE")) return weir_app_bridge_start(a);
+        return WEIR_SYSTEM;
+    }
     if (!listens) {
         errno = EINVAL;
         return WEIR_SYSTEM;
@@ -86,6 +90,7 @@ int weir_app_new_on(struct weir_app **out, const struct weir_app_options *o, str
         return WEIR_NOMEM;
     }
     a->accept_event = -1;
+    a->posted_end = &a->posted;
     *out = a;
     return WEIR_OK;
 }
@@ -151,6 +156,43 @@ static void restore_signals(struct weir_app *a)
     }
 }
 
+/* ---- work of other threads ---- */
+
+struct posted {
+    struct posted *next;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+int weir_app_post(struct weir_app *a, void (*fn)(void *arg), void *arg)
+{
+    struct posted *p = malloc(sizeof *p);
+    if (!p) return WEIR_NOMEM;
+    *p = (struct posted){.fn = fn, .arg = arg};
+    pthread_mutex_lock(&a->handed_lock);
+    *a->posted_end = p;
+    a->posted_end = &p->next;
+    pthread_mutex_unlock(&a->handed_lock);
+    weir_loop_wake(a->loop);
+    return WEIR_OK;
+}
+
+/* Not under the app's lock: they call in. What they post meanwhile is for the next time. */
+static void run_posted(struct weir_app *a)
+{
+    pthread_mutex_lock(&a->handed_lock);
+    struct posted *p = a->posted;
+    a->posted = NULL;
+    a->posted_end = &a->posted;
+    pthread_mutex_unlock(&a->handed_lock);
+    while (p) {
+        struct posted *next = p->next;
+        p->fn(p->arg);
+        free(p);
+        p = next;
+    }
+}
+
 void weir_app_free(struct weir_app *a)
 {
     if (!a) return;
@@ -160,13 +202,15 @@ void weir_app_free(struct weir_app *a)
     app_lock(a); /* handlers may still run */
     for (uint32_t i = 0; i < a->conn_top; i++) weir_app_conn_close(a->conns[i]);
     app_unlock(a);
+    weir_app_bridge_stop(a);
     if (threaded(a)) weir_app_threads_stop(a);
+    run_posted(a);
     while (!weir_list_empty(&a->reqs)) weir_app_req_free(WEIR_CONTAINER(a->reqs.next, struct weir_app_req, all_link));
     while (a->free_reqs) {
         struct weir_app_req *r = a->free_reqs;
         a->free_reqs = r->next_free;
         weir_arena_fini(&r->arena);
-        weir_buf_fini(&r->in);
+        for (size_t i = 0; i < WEIR_COUNT(r->in); i++) weir_buf_fini(&r->in[i]);
         weir_buf_fini(&r->head);
         free(r);
     }
@@ -324,6 +368,7 @@ int weir_app_step(struct weir_app *a, int wait_ms)
     if (a->drain_told) push_drain(a);
     weir_app_acceptor_room(a);
     app_unlock(a);
+    run_posted(a);
     return WEIR_OK;
 }
 

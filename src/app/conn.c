@@ -165,14 +165,11 @@ static bool take(struct app_conn *k)
             weir_app_req_begin(k, &ev);
             break;
         case WEIR_WIRE_EV_INPUT:
-            if (r && ev.stream == WEIR_STDIN) weir_app_req_input(r, ev.bytes);
-            else weir_wire_app_consumed(k->wire, ev.id, ev.stream, ev.bytes.len); /* DATA has no reader yet */
+            if (r && (ev.stream == WEIR_STDIN || r->role == WEIR_FILTER)) weir_app_req_input(r, ev.stream, ev.bytes);
+            else weir_wire_app_consumed(k->wire, ev.id, ev.stream, ev.bytes.len); /* nobody reads it */
             break;
         case WEIR_WIRE_EV_INPUT_END:
-            if (!r || ev.stream != WEIR_STDIN) break;
-            r->input_ended = true;
-            r->ev_input = true;
-            weir_app_req_post(r);
+            if (r && (ev.stream == WEIR_STDIN || r->role == WEIR_FILTER)) weir_app_req_input_ends(r, ev.stream);
             break;
         case WEIR_WIRE_EV_ROOM:
             if (!r) break;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* app: what its files share. app.c owns the object and its turn; conn.c connections; request.c requests; threads.c handler
- * threads. In threads style everything is under app->lock, which the loop's thread gives up only while it waits. */
+/* app: what its files share. app.c owns the object and its turn; conn.c connections; request.c requests; output.c what they
+ * answer; threads.c handler threads; bridge.c a plain CGI request. In threads style everything is under app->lock, which the loop's thread gives up only while it waits. */
 #ifndef WEIR_APP_INTERNAL_H
 #define WEIR_APP_INTERNAL_H
 
@@ -36,7 +36,7 @@ struct weir_app_req {
     struct weir_app *app;
     struct app_conn *conn; /* NULL: the connection is gone */
     struct weir_arena arena;
-    struct weir_buf in, head;
+    struct weir_buf in[2], head; /* in: STDIN, DATA */
     struct weir_pair *params; /* their bytes are the connection's, or, when that is gone, param_block's */
     char *param_block;
     size_t param_count;
@@ -44,13 +44,17 @@ struct weir_app_req {
     pthread_cond_t changed; /* threads: input, room, abort */
     void *user;
     struct weir_app_req *next_free;
+    int64_t file_at, file_left; /* of from_fd */
+    int from_fd;                /* the rest of the body; -1: nothing */
     uint32_t serial; /* tells a timer of an older request in the same memory */
     uint32_t end_status;
     uint16_t id;
     uint8_t role;
     bool in_use, ending; /* ending: its handler is done, its header waits for room */
-    bool input_ended, aborted, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
-    bool ev_request, ev_input, ev_room, ev_abort, ev_deadline;
+    bool input_ended[2], ev_input[2]; /* as in */
+    bool aborted, head_closed, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
+    bool body_over, cut; /* from_fd is or was the last of STDOUT; it could not be sent whole */
+    bool ev_request, ev_room, ev_abort, ev_deadline;
 };
 struct weir_app {
     struct weir_app_options o;
@@ -65,7 +69,9 @@ struct weir_app {
     struct weir_app_req *free_reqs;
     char *scratch;
     char *server_addrs;
-    uint64_t drain_until_ms;
+    uint64_t drain_until_ms, total; /* total: requests that were begun */
+    struct posted *posted, **posted_end; /* under handed_lock */
+    struct bridge *bridge;
     pthread_mutex_t lock;
     pthread_cond_t work;
     pthread_t *threads;
@@ -110,11 +116,14 @@ void weir_app_conn_tell_room(struct app_conn *k);
 bool weir_app_peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer);
 
 struct weir_app_req *weir_app_req_begin(struct app_conn *k, const struct weir_wire_event *ev);
-void weir_app_req_input(struct weir_app_req *r, struct weir_str bytes);
+void weir_app_req_input(struct weir_app_req *r, enum weir_stream s, struct weir_str bytes);
+void weir_app_req_input_ends(struct weir_app_req *r, enum weir_stream s);
 void weir_app_req_abort(struct weir_app_req *r);
 void weir_app_req_post(struct weir_app_req *r); /* an event of it is to be told, or its thread looks again */
 void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status);
 void weir_app_req_free(struct weir_app_req *r);
+void weir_app_req_pump(struct weir_app_req *r); /* events: of from_fd what there is room for */
+bool weir_app_req_wait(struct weir_app_req *r);
 bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev);
 
 int weir_app_threads_start(struct weir_app *a);
@@ -123,4 +132,12 @@ int weir_app_acceptor_start(struct weir_app *a);
 void weir_app_acceptor_stop(struct weir_app *a);
 void weir_app_acceptor_take(struct weir_app *a);
 void weir_app_acceptor_room(struct weir_app *a); /* how much more it may take now */
+
+/* A thread stands for the web server of one plain CGI request. */
+WEIR_CHECK int weir_app_bridge_start(struct weir_app *a);
+void weir_app_bridge_stop(struct weir_app *a); /* its connection is closed */
+
+/* Index of a request's input stream. */
+static inline size_t weir_app_input(enum weir_stream s) { return s == WEIR_DATA; }
+static inline uint32_t weir_app_role_bit(uint8_t role) { return 1u << (role - 1); }
 #endif

@@ -139,7 +139,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add(&l, WEIR_STR("GATEWAY_INTERFACE"), WEIR_STR("CGI/1.1"));
     add(&l, WEIR_STR("SERVER_SOFTWARE"), WEIR_STR("weir/" WEIR_VERSION));
     add(&l, WEIR_STR("REQUEST_METHOD"), r->method);
-    add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name);
+    if (!r->authorizer) add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name);
     add_if(&l, WEIR_STR("SCRIPT_FILENAME"), r->script_filename);
     add(&l, WEIR_STR("QUERY_STRING"), r->query);
     add(&l, WEIR_STR("REQUEST_URI"), r->request_uri);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* One thread's client: its turn, its inbox, and the table of connections that threads share. */
-#include "client/client.h"
-
 #include <sched.h>
 #include <stdlib.h>
 
@@ -160,27 +158,29 @@ struct conn *group_conn(struct weir_client_group *g, uint32_t index)
 
 /* ---- life ---- */
 
-int weir_client_new(struct weir_client **out, struct weir_client_group *g, struct weir_loop *l,
-                    const struct weir_client_options *o)
+int weir_client_new_on(struct weir_client **out, struct weir_client_group *g, const struct weir_client_options *o,
+                       const struct weir_client_place *place)
 {
     struct weir_client *c = calloc(1, sizeof *c);
     if (!c) return WEIR_NOMEM;
-    c->scratch = malloc(SCRATCH);
-    if (!c->scratch) {
+    int status = client_copy_options(&c->o, sizeof c->o, o);
+    if (status == WEIR_OK && (c->o.index >= g->threads || g->clients[c->o.index])) status = WEIR_INVALID;
+    if (status == WEIR_OK && !(c->scratch = malloc(SCRATCH))) status = WEIR_NOMEM;
+    if (status < 0) {
         free(c);
-        return WEIR_NOMEM;
+        return status;
     }
     c->group = g;
-    c->loop = l;
-    c->o = *o;
+    c->place = *place;
+    c->loop = place->loop;
     if (!c->o.hold_memory) c->o.hold_memory = 256u << 10;
     if (!c->o.hold_max) c->o.hold_max = UINT64_C(1) << 30;
     if (!c->o.window_memory) c->o.window_memory = 64u << 20;
-    c->index = o->index;
+    c->index = c->o.index;
     struct weir_list *lists[] = {&c->ready, &c->dirty, &c->due, &c->to_read, &c->later, &c->open, &c->inbox};
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     pthread_mutex_init(&c->inbox_lock, NULL);
-    g->clients[o->index] = c;
+    g->clients[c->index] = c;
     *out = c;
     return WEIR_OK;
 }
@@ -195,15 +195,14 @@ static bool close_one(struct weir_client *c)
             weir_list_remove(&k->link);
             pthread_mutex_unlock(&k->ep->pool->lock);
         }
-        conn_close(k, WEIR_ABORTED, "the gateway ends");
+        conn_close(k, WEIR_ABORTED, "the web server ends");
         return true;
     }
     return false;
 }
 
-void weir_client_free(struct weir_client *c)
+void client_end(struct weir_client *c)
 {
-    if (!c) return;
     while (close_one(c)) {}
     c->group->clients[c->index] = NULL;
     while (!weir_list_empty(&c->ready)) {
@@ -326,7 +325,7 @@ static void run_clock(struct weir_client *c)
 
 void weir_client_ready(struct weir_client *c, const struct weir_event *ev)
 {
-    switch (ev->ident.kind - c->o.kind) {
+    switch (ev->ident.kind - c->place.kind) {
     case KIND_CONN: conn_event(c, ev); break;
     case KIND_CONN_TIMER: conn_timer(c, ev); break;
     case KIND_REQ_TIMER: req_timer(WEIR_CONTAINER(ev->ptr, struct weir_client_req, timer)); break;

@@ -30,7 +30,7 @@ void conn_give(struct conn *k, struct weir_client *to)
 
 struct weir_ident conn_ident(const struct conn *k, enum client_kind kind)
 {
-    return (struct weir_ident){.kind = (uint8_t)(k->client->o.kind + kind), .index = k->index,
+    return (struct weir_ident){.kind = (uint8_t)(k->client->place.kind + kind), .index = k->index,
                                .epoch = tag_epoch(atomic_load_explicit(&k->tag, memory_order_relaxed))};
 }
 

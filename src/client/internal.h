@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
-#include "client/client.h"
+#include "client/on_loop.h"
 #include "weir/wire.h"
 
 #define MAX_THREADS    64
@@ -213,7 +213,7 @@ struct weir_client_req {
     struct weir_pool *pool;
     struct weir_endpoint *ep;
     struct conn *conn;
-    struct weir_client_begin o;
+    struct weir_client_begin_options o;
     struct weir_spill *held;
     struct weir_timer timer;
     struct weir_client_result result;
@@ -250,6 +250,8 @@ struct weir_client {
     struct weir_client_group *group;
     struct weir_loop *loop;
     struct weir_client_options o;
+    struct weir_client_place place;
+    struct weir_client_own *own;                       /* NULL: it is on somebody else's loop */
     unsigned index;
     struct weir_list later; /* connections that had their share of this turn */
     struct weir_list ready, dirty, due, to_read, open; /* open: connections that are not in an idle list */
@@ -294,6 +296,9 @@ void group_bury(struct weir_client_group *g, struct grave *grave, void (*free_it
 struct conn *group_conn_new(struct weir_client_group *g);
 void group_conn_free(struct weir_client_group *g, struct conn *k);
 struct conn *group_conn(struct weir_client_group *g, uint32_t index);
+/* An option struct as far as both the program and the library know it. WEIR_INVALID: it asks for more. */
+WEIR_CHECK int client_copy_options(void *to, size_t known, const void *from);
+void client_end(struct weir_client *c); /* its memory goes; its loop and files stay */
 void client_post(struct weir_client *to, struct weir_client_req *r); /* any thread: granted; under its pool's lock */
 void client_due(struct weir_client *c, struct conn *k, uint64_t at_us);
 #endif

@@ -28,8 +28,10 @@ static uint32_t too_many(const struct weir_endpoint *ep)
 
 int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o)
 {
+    struct weir_pool_options known;
+    if (client_copy_options(&known, sizeof known, o) < 0 || !known.name) return WEIR_INVALID;
     struct weir_pool *p = calloc(1, sizeof *p);
-    char *name = strdup(o->name);
+    char *name = strdup(known.name);
     if (!p || !name) {
         free(p);
         free(name);
@@ -37,9 +39,9 @@ int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const str
     }
     p->group = g;
     p->name = name;
-    p->queue_count = o->queue_count;
-    p->queue_ms = o->queue_ms;
-    p->owned = o->owned;
+    p->queue_count = known.queue_count;
+    p->queue_ms = known.queue_ms;
+    p->owned = known.owned;
     pthread_mutex_init(&p->lock, NULL);
     weir_list_init(&p->changed_link);
     weir_list_init(&p->endpoints);
@@ -671,7 +673,7 @@ void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
 
 /* ---- looking ---- */
 
-void weir_pool_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room)
+void weir_pool_get_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room)
 {
     size_t n = 0;
     pthread_mutex_lock(&p->lock);

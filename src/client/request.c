@@ -97,7 +97,7 @@ static uint64_t earliest_ms(const struct weir_client_req *r)
 void req_arm(struct weir_client_req *r)
 {
     uint64_t due = earliest_ms(r);
-    struct weir_ident id = {.kind = (uint8_t)(r->client->o.kind + KIND_REQ_TIMER)};
+    struct weir_ident id = {.kind = (uint8_t)(r->client->place.kind + KIND_REQ_TIMER)};
     if (due != UINT64_MAX && (!weir_timer_is_set(&r->timer) || due < r->timer.due_ms))
         weir_timer_set(r->client->loop, &r->timer, id, due);
 }
@@ -208,12 +208,15 @@ static bool queue_takes(struct weir_pool *p, const struct weir_client_req *r)
     return ((uint64_t)p->waiting_count + 1) * p->service_us / places <= (uint64_t)r->queue_ms * 1000;
 }
 
-int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
+int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin_options *o,
                       struct weir_client_req **out)
 {
     struct weir_client_req *r = req_new(c);
     if (!r) return WEIR_NOMEM;
-    r->o = *o;
+    if (client_copy_options(&r->o, sizeof r->o, o) < 0 || (r->o.body_len == WEIR_CLIENT_UNKNOWN && r->o.data_len)) {
+        req_recycle(r);
+        return WEIR_INVALID;
+    }
     r->pool = p;
     r->begun_us = r->since_us = c->loop->now_us;
     bool granted = false, refused = false;
@@ -494,6 +497,18 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     return n;
 }
 
+int weir_client_end_body(struct weir_client_req *r)
+{
+    if (r->state != REQ_RUNNING || r->aborted_us) return WEIR_CLOSED;
+    if (r->tell_started) return WEIR_AGAIN;
+    if (r->o.body_len != WEIR_CLIENT_UNKNOWN) return WEIR_INVALID;
+    r->o.body_len = r->sent;
+    end_streams(r);
+    heard(r);
+    conn_dirty(r->conn);
+    return WEIR_OK;
+}
+
 /* Credit for output that was taken off the application. */
 static void give_credit(struct weir_client_req *r, size_t len)
 {
@@ -518,8 +533,8 @@ int req_hold(struct weir_client_req *r, const char *p, size_t len)
     struct conn *k = r->conn;
     if (!r->held) {
         struct weir_spill_limits lim = {.memory = c->o.hold_memory, .max = c->o.hold_max};
-        struct weir_ident id = {.kind = (uint8_t)(c->o.kind + KIND_SPILL)};
-        r->held = weir_spill_new(c->loop, c->o.quota, &lim, id);
+        struct weir_ident id = {.kind = (uint8_t)(c->place.kind + KIND_SPILL)};
+        r->held = weir_spill_new(c->loop, c->place.quota, &lim, id);
         if (!r->held) return WEIR_NOMEM;
         weir_spill_set_user(r->held, r);
     }

@@ -91,6 +91,9 @@ struct weir_conf_route {
     size_t pattern_count;
     enum weir_conf_action action;
     int pool;                 /* index into pools; -1 */
+    int authorizer;           /* pool that is asked first; -1: none */
+    const char *authorizer_script; /* its SCRIPT_FILENAME, absolute; NULL: not sent */
+    int filter;               /* FILES: pool through which they go; -1: none */
     const char *redirect;     /* target */
     int redirect_status;      /* 302 unless told */
     const char **only;        /* php POOL { only /index.php }: scripts that need not exist here */

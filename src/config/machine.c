@@ -173,6 +173,9 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             if (o && o->kind == WEIR_POOL_CGI && !o->argc && !root)
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site, or name the program in the pool",
                     "pool %s runs what lies below the root, and there is none", o->name);
+            if (s->routes[k].filter >= 0 && !root)
+                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site",
+                    "files go through pool %s, and there is no root with files", c->pools[s->routes[k].filter].name);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);

@@ -59,6 +59,8 @@ static const struct setting settings[] = {
     {SR, "php", 1, 1, BLOCK_PHP, .how = HOW_GROUP_ROUTE},
     {SR, "pool", 1, 1, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
     {SR, "files", 0, 0, BLOCK_FILES, .how = HOW_GROUP_ROUTE},
+    {SR, "filter", 1, 1, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
+    {SR, "authorizer", 1, 2, BLOCK_NONE},
     {SR, "redirect", 1, 2, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
     {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
     {SR, "param", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},

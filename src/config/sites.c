@@ -8,7 +8,7 @@
 
 static void route_start(struct weir_conf_route *r)
 {
-    *r = (struct weir_conf_route){.pool = -1, .action = WEIR_ACTION_FILES};
+    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .action = WEIR_ACTION_FILES};
     r->silent_ms = r->request_ms = r->slow_ms = UINT32_MAX; /* the pool's */
 }
 
@@ -44,6 +44,21 @@ static int pool_index(struct parser *p, const struct node *n, size_t word)
     char advice[160];
     snprintf(advice, sizeof advice, near ? "did you mean \"%.64s\"?" : "define it: pool %.64s { ... }", near ? near : n->words[word].text.ptr);
     config_say(p->report, WEIR_CONFIG_ERROR, n, word, advice, "no pool is named \"%.64s\"", n->words[word].text.ptr);
+    return -1;
+}
+
+/* A pool of another role than responder. */
+static int role_pool(struct parser *p, const struct node *n)
+{
+    int index = pool_index(p, n, 1);
+    const struct weir_conf_pool *o = index >= 0 ? &p->c->pools[index] : NULL;
+    bool script = n->count > 2;
+    if (o && o->kind == WEIR_POOL_PHP && node_is(n, "filter"))
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name a pool that runs a filter", "the pool \"%.64s\" runs PHP, which reads no DATA", o->name);
+    else if (o && o->kind == WEIR_POOL_PHP && !script)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name it behind the pool: authorizer POOL /path/check.php", "the pool \"%.64s\" runs PHP, and no script decides", o->name);
+    if (!o || o->kind != WEIR_POOL_CGI) return index;
+    config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name a pool that runs FastCGI programs", "the pool \"%.64s\" runs CGI programs: those know no roles", o->name);
     return -1;
 }
 
@@ -94,7 +109,17 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         r->action = WEIR_ACTION_POOL;
         r->pool = pool_index(p, n, 1);
     } else if (node_is(n, "files")) {
-        if (config_claim(p, action, n)) r->action = WEIR_ACTION_FILES;
+        if (!config_claim(p, action, n)) return;
+        r->action = WEIR_ACTION_FILES;
+        r->filter = -1;
+    } else if (node_is(n, "filter")) {
+        if (!config_claim(p, action, n)) return;
+        r->action = WEIR_ACTION_FILES;
+        r->filter = role_pool(p, n);
+    } else if (node_is(n, "authorizer")) {
+        bool none = weir_str_eq(n->words[1].text, WEIR_STR("no")) && !n->words[1].quoted;
+        r->authorizer = none ? -1 : role_pool(p, n);
+        r->authorizer_script = n->count > 2 ? config_path(p, n, 2) : NULL;
     } else if (node_is(n, "deny")) {
         if (config_claim(p, action, n)) r->action = WEIR_ACTION_DENY;
     } else if (node_is(n, "redirect")) {
@@ -122,7 +147,9 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
 
 static void finish_route(struct parser *p, struct weir_conf_route *r)
 {
-    const struct weir_conf_pool *pool = r->pool >= 0 ? &p->c->pools[r->pool] : NULL;
+    if (r->action != WEIR_ACTION_FILES) r->filter = -1;
+    int asked = r->filter >= 0 ? r->filter : r->pool;
+    const struct weir_conf_pool *pool = asked >= 0 ? &p->c->pools[asked] : NULL;
     if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
     if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
     if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;

@@ -97,7 +97,7 @@ static void add(struct gateway *gw, struct gateway_pool *of, const struct weir_c
         k->every_ms = conf->check_ms;
         return;
     }
-    struct weir_pool_options o = {.name = conf->name, .queue_count = 1, .queue_ms = conf->check_ms < PATIENCE_MS ? conf->check_ms : PATIENCE_MS};
+    struct weir_pool_options o = {.size = sizeof o, .name = conf->name, .queue_count = 1, .queue_ms = conf->check_ms < PATIENCE_MS ? conf->check_ms : PATIENCE_MS};
     struct weir_endpoint_options one = {.id = 1, .address = e->address, .workers = 1};
     k = calloc(1, sizeof *k);
     if (!k) return;
@@ -140,7 +140,7 @@ static void begin(struct gateway *gw, struct check *k)
     k->head = weir_cgi_head_new(&k->arena, NULL);
     snprintf(file, sizeof file, "%s%s", k->root, k->path);
     struct weir_cgi_request r = weir_cgi_check_request(k->path, k->root, file, true);
-    struct weir_client_begin b = {.role = WEIR_RESPONDER, .request_ms = ms, .queue_ms = ms, .user = k};
+    struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_RESPONDER, .request_ms = ms, .queue_ms = ms, .user = k};
     if (!k->head || weir_cgi_params(&r, &k->arena, &pairs, &count) < 0) { /* no memory: another time */
         k->due_ms = weir_loop_now_ms(gw->workers[0].loop) + k->every_ms;
         return;
@@ -234,8 +234,9 @@ int64_t gateway_checks_next_us(const struct gateway *gw)
 int gateway_checks_new(struct gateway *gw)
 {
     struct gateway_checks *g = calloc(1, sizeof *g);
-    struct weir_client_options o = {.kind = KIND_CHECK, .quota = &gw->quota};
-    if (!g || weir_client_group_new(&g->group, 1) < 0 || weir_client_new(&g->client, g->group, gw->workers[0].loop, &o) < 0) {
+    const struct weir_client_options o = {.size = sizeof o};
+    const struct weir_client_place place = {.loop = gw->workers[0].loop, .kind = KIND_CHECK, .quota = &gw->quota};
+    if (!g || weir_client_group_new(&g->group, 1) < 0 || weir_client_new_on(&g->client, g->group, &o, &place) < 0) {
         if (g) weir_client_group_free(g->group);
         free(g);
         return WEIR_NOMEM;

@@ -269,13 +269,13 @@ static bool gather_pool(struct weir_pool *p, struct gathered *g, uint64_t now_us
     struct weir_endpoint_stats few[64], *eps = few;
     struct weir_pool_stats s;
     size_t room = WEIR_COUNT(few), n;
-    weir_pool_stats(p, &s, eps, room);
+    weir_pool_get_stats(p, &s, eps, room);
     while ((n = s.endpoint_count) > room) { /* rarely so many, and now there may be one more */
         if (eps != few) free(eps);
         room = n + 8;
         eps = malloc(room * sizeof *eps);
         if (!eps) return false;
-        weir_pool_stats(p, &s, eps, room);
+        weir_pool_get_stats(p, &s, eps, room);
     }
     bool fine = put_pool(g, p, &s, eps, n, now_us);
     if (eps != few) free(eps);

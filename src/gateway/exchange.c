@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* One request with its response: which route, what the app is sent, how its answer becomes HTTP. Reading and writing the
- * client's bytes is http_conn.c's, files are serve_file.c's. */
+/* One request with its response: its life, its route, answers of our own. What goes to an app and comes from it is exchange_app.c's,
+ * files are serve_file.c's, reading and writing the client's bytes http_conn.c's. */
 #include <stdlib.h>
 
 #include "gateway/internal.h"
-
-static void dispatch(struct exchange *ex);
-static void pump_app(struct exchange *ex);
 
 /* ---- life ---- */
 
@@ -82,13 +79,16 @@ void exchange_finish(struct exchange *ex)
     http_next(h);
 }
 
-/* Cuts the answer off: what was promised cannot be kept, and the client has to see that. */
-static void break_off(struct exchange *ex, const char *why)
+static const char *asked_name(const struct exchange *ex)
+{
+    return ex->asked ? weir_pool_name(ex->asked->in->pool) : "-";
+}
+
+void exchange_break_off(struct exchange *ex, const char *why)
 {
     struct http_conn *h = ex->http;
     ex->why = why;
-    log_error(ex->worker, "%s: answer cut off: %s", ex->route && ex->route->pool ? weir_pool_name(ex->route->pool) : "-",
-              why);
+    log_error(ex->worker, "%s: answer cut off: %s", asked_name(ex), why);
     ex->done = true;
     log_access(ex);
     http_send_now(h);
@@ -117,7 +117,7 @@ bool exchange_write_head(struct exchange *ex)
     return true;
 }
 
-static bool no_content(const struct exchange *ex)
+bool exchange_no_content(const struct exchange *ex)
 {
     return (ex->req && ex->req->head) || ex->status == 204 || ex->status == 304;
 }
@@ -150,7 +150,7 @@ static void send_page(struct exchange *ex, int status, const struct weir_pair *e
         http_close(h);
         return;
     }
-    if (!no_content(ex)) {
+    if (!exchange_no_content(ex)) {
         if (weir_buf_append(&h->out, page.ptr, page.len) < 0) {
             http_close(h);
             return;
@@ -217,13 +217,12 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
         ex->app = NULL;
     }
     if (ex->head_written) {
-        break_off(ex, why);
+        exchange_break_off(ex, why);
         return;
     }
     if (status == 400) ex->keep_alive = false; /* whoever sends that is not to be trusted with a second message */
     if (is_our_fault(status))
-        log_error(ex->worker, "%s: %d for %.*s: %s", ex->route && ex->route->pool ? weir_pool_name(ex->route->pool) : "-",
-                  status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
+        log_error(ex->worker, "%s: %d for %.*s: %s", asked_name(ex), status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
                   ex->req ? ex->req->target.ptr : "", why);
     weir_buf_reset(&ex->pend, 4096);
     exchange_text(ex, status, &retry, status == 503, why);
@@ -242,7 +241,7 @@ void exchange_refuse(struct http_conn *h, int status, const char *why)
 
 /* ---- the request ---- */
 
-static struct weir_str without_port(struct weir_str host)
+struct weir_str http_without_port(struct weir_str host)
 {
     if (host.len == 0) return host;
     if (host.ptr[0] == '[') {
@@ -262,12 +261,12 @@ static bool is_method(const struct exchange *ex, const char *name)
 static bool reads_app(const struct exchange *ex)
 {
     enum weir_conf_action a = ex->route->conf->action;
-    return a == WEIR_ACTION_POOL || a == WEIR_ACTION_PHP;
+    return a == WEIR_ACTION_POOL || a == WEIR_ACTION_PHP || ex->route->filter;
 }
 
-static bool streams_request(const struct exchange *ex)
+bool exchange_streams_request(const struct exchange *ex)
 {
-    return ex->route->conf->stream_request && reads_app(ex) && ex->req->content_length > 0;
+    return ex->route->conf->stream_request && reads_app(ex) && !ex->route->filter && ex->req->content_length > 0;
 }
 
 /* Is the answer known without the body? A small one is read all the same, so that the connection stays. */
@@ -275,7 +274,38 @@ static bool decides_at_head(const struct exchange *ex)
 {
     const struct weir_http_request *req = ex->req;
     bool small = !req->expect_continue && req->content_length >= 0 && req->content_length <= (int64_t)BODY_MEMORY;
-    return !small && (!reads_app(ex) || !ex->route->pool || is_method(ex, "TRACE"));
+    return !small && (!reads_app(ex) || !(ex->route->pool || ex->route->filter) || is_method(ex, "TRACE"));
+}
+
+/* The body is read from here on, or the answer given without it. */
+static void take_body(struct exchange *ex)
+{
+    struct http_conn *h = ex->http;
+    const struct weir_conf_route *conf = ex->route->conf;
+    if (decides_at_head(ex)) {
+        exchange_dispatch(ex);
+        return;
+    }
+    weir_http1_limit_body(h->parser, conf->body_max);
+    http_arm(h, conf->body_ms);
+    bool stream = exchange_streams_request(ex);
+    struct weir_spill_limits lim = {.memory = stream ? STREAM_HIGH * 2 : BODY_MEMORY, .max = conf->body_max,
+                                    .rewindable = !stream};
+    ex->body = weir_spill_new(ex->worker->loop, &ex->worker->gw->quota, &lim, (struct weir_ident){.kind = KIND_BODY});
+    if (!ex->body) {
+        exchange_fail(ex, 503, "out of memory");
+        return;
+    }
+    weir_spill_set_user(ex->body, ex);
+    if (ex->req->expect_continue) {
+        worker_take_spare(ex->worker, &h->out);
+        if (weir_http1_write_interim(&h->out, 100, NULL, 0) < 0) {
+            http_close(h);
+            return;
+        }
+        http_dirty(h);
+    }
+    if (stream) exchange_dispatch(ex);
 }
 
 void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex)
@@ -297,7 +327,7 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
         exchange_fail(ex, 503, "this listener is not configured any more");
         return;
     }
-    ex->site = snapshot_site(ex->snap, ex->listener, without_port(req->host));
+    ex->site = snapshot_site(ex->snap, ex->listener, http_without_port(req->host));
     if (!ex->site) {
         exchange_fail(ex, 404, "no site of that name is here");
         return;
@@ -322,43 +352,28 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
         exchange_fail(ex, 503, ex->site->conf->broken);
         return;
     }
-    const struct weir_conf_route *conf = ex->route->conf;
-    if (!req->has_body) return; /* exchange_body_end follows at once */
-    if (req->content_length >= 0 && (uint64_t)req->content_length > conf->body_max) {
+    if (req->has_body && req->content_length >= 0 && (uint64_t)req->content_length > ex->route->conf->body_max) {
         exchange_fail(ex, 413, "the request body is larger than this site takes");
         return;
     }
-    if (decides_at_head(ex)) {
-        dispatch(ex);
-        return;
-    }
-    weir_http1_limit_body(h->parser, conf->body_max);
-    http_arm(h, conf->body_ms);
-    bool stream = streams_request(ex);
-    struct weir_spill_limits lim = {.memory = stream ? STREAM_HIGH * 2 : BODY_MEMORY, .max = conf->body_max,
-                                    .rewindable = !stream};
-    ex->body = weir_spill_new(ex->worker->loop, &ex->worker->gw->quota, &lim, (struct weir_ident){.kind = KIND_BODY});
-    if (!ex->body) {
-        exchange_fail(ex, 503, "out of memory");
-        return;
-    }
-    weir_spill_set_user(ex->body, ex);
-    if (req->expect_continue) {
-        worker_take_spare(ex->worker, &h->out);
-        if (weir_http1_write_interim(&h->out, 100, NULL, 0) < 0) {
-            http_close(h);
-            return;
-        }
-        http_dirty(h);
-    }
-    if (stream) dispatch(ex);
+    if (ex->route->authorizer) exchange_authorize(ex);
+    else if (req->has_body) take_body(ex); /* else exchange_body_end follows at once */
+}
+
+void exchange_admitted(struct exchange *ex)
+{
+    struct http_conn *h = ex->http;
+    uint32_t epoch = h->epoch;
+    if (ex->body_done || ex->method_override) exchange_dispatch(ex);
+    else take_body(ex);
+    if (h->epoch == epoch && h->ex == ex && exchange_wants_body(ex)) http_resume(h);
 }
 
 bool exchange_wants_body(const struct exchange *ex)
 {
     if (ex->body_done || ex->done || !ex->body) return false;
     if (weir_spill_full(ex->body)) return false;
-    return !streams_request(ex) || weir_spill_left(ex->body) < STREAM_HIGH;
+    return !exchange_streams_request(ex) || weir_spill_left(ex->body) < STREAM_HIGH;
 }
 
 bool exchange_waits_for_app(const struct exchange *ex)
@@ -371,15 +386,16 @@ void exchange_body(struct exchange *ex, struct weir_str bytes)
     int status = weir_spill_put(ex->body, bytes.ptr, bytes.len);
     if (status == WEIR_LIMIT) exchange_fail(ex, 503, "no room for the request body");
     else if (status < 0) exchange_fail(ex, 500, "the request body could not be stored");
-    else if (ex->started) pump_app(ex);
+    else if (ex->started) exchange_pump_app(ex);
 }
 
 void exchange_body_end(struct exchange *ex)
 {
     ex->body_done = true;
     http_arm(ex->http, 0);
-    if (ex->body && streams_request(ex)) pump_app(ex);
-    else dispatch(ex);
+    if (ex->authorizing) return; /* it goes on when that is known */
+    if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
+    else exchange_dispatch(ex);
 }
 
 void exchange_body_stored(struct weir_job *job)
@@ -391,138 +407,8 @@ void exchange_body_stored(struct weir_job *job)
         exchange_fail(ex, 500, "the request body could not be stored");
         return;
     }
-    if (ex->started) pump_app(ex);
+    if (ex->started) exchange_pump_app(ex);
     if (ex->http && !ex->body_done && exchange_wants_body(ex)) http_resume(ex->http);
-}
-
-/* ---- to the app ---- */
-
-static void pump_app(struct exchange *ex)
-{
-    const char *p;
-    size_t len;
-    while (ex->app && ex->body) {
-        int status = weir_spill_peek(ex->body, &p, &len);
-        if (status == WEIR_SYSTEM) {
-            exchange_fail(ex, 500, "the request body could not be read back");
-            return;
-        }
-        if (status != WEIR_OK) break;
-        int64_t n = weir_client_write(ex->app, p, len);
-        if (n == WEIR_NOMEM) {
-            exchange_fail(ex, 503, "out of memory");
-            return;
-        }
-        if (n < 0) break; /* its end is told by an event */
-        weir_spill_consume(ex->body, (size_t)n);
-        if ((size_t)n < len) break;
-    }
-    if (ex->http && !ex->body_done && ex->http->in_use && exchange_wants_body(ex)) http_resume(ex->http);
-}
-
-struct script {
-    struct weir_str name, filename, path_info;
-};
-
-static struct weir_str join(struct weir_arena *a, const char *root, struct weir_str path)
-{
-    size_t n = strlen(root);
-    while (n && root[n - 1] == '/') n--;
-    char *p = weir_arena_bytes(a, n + path.len + 1);
-    if (!p) return (struct weir_str){0};
-    memcpy(p, root, n);
-    memcpy(p + n, path.ptr, path.len);
-    p[n + path.len] = 0;
-    return weir_str(p, n + path.len);
-}
-
-static struct weir_str address_text(struct weir_arena *a, const struct sockaddr_storage *s, struct weir_str *port)
-{
-    char text[INET6_ADDRSTRLEN + 8], digits[20];
-    uint16_t n = weir_address_text(s, text, sizeof text);
-    *port = weir_arena_str(a, weir_str(digits, weir_u64_text(digits, n)));
-    return weir_arena_str(a, weir_cstr(text));
-}
-
-static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
-{
-    struct http_conn *h = ex->http;
-    struct sockaddr_storage peer = {0};
-    memcpy(&peer, &h->peer, sizeof h->peer);
-    r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
-    const struct listener *l = ex->listener;
-    r->server_addr = l->server_addr;
-    r->server_port = l->server_port;
-    if (!l->any_address) return;
-    struct sockaddr_storage local = {0};
-    socklen_t len = sizeof local;
-    if (getsockname(h->fd, (struct sockaddr *)&local, &len) == 0)
-        r->server_addr = address_text(&ex->arena, &local, &r->server_port);
-}
-
-static int start_app(struct exchange *ex, const struct script *s)
-{
-    const struct weir_conf_route *conf = ex->route->conf;
-    const struct weir_http_request *req = ex->req;
-    struct weir_str host = without_port(req->host);
-    const char *root = conf->app_root ? conf->app_root : conf->root;
-    struct weir_cgi_request r = {
-        .method = ex->method_override ? weir_cstr(ex->method_override) : req->method,
-        .protocol = req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0"),
-        .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
-        .document_root = root ? weir_cstr(root) : (struct weir_str){0},
-        .script_name = s->name, .script_filename = s->filename, .path_info = s->path_info,
-        .server_name = host.len ? host : WEIR_STR("_"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
-        .content_length = ex->body ? (int64_t)(ex->body_done ? weir_spill_size(ex->body)
-                                                             : (uint64_t)req->content_length) : -1,
-        .headers = req->headers, .header_count = req->header_count, .host = req->host,
-        .extra = conf->params, .extra_count = conf->param_count};
-    fill_addresses(ex, &r);
-    struct weir_client_begin b = {.role = WEIR_RESPONDER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms,
-                                  .request_ms = conf->request_ms, .user = &ex->caller,
-                                  .body_len = r.content_length > 0 ? (uint64_t)r.content_length : 0};
-    struct weir_pair *pairs;
-    int status = weir_cgi_params(&r, &ex->arena, &pairs, &b.param_count);
-    if (status < 0) return status;
-    b.params = pairs;
-    b.body_kept = !streams_request(ex);
-    b.slow_ms = conf->slow_ms;
-    ex->answer = ANSWER_APP;
-    ex->head_done = ex->app_done = false;
-    ex->head = weir_cgi_head_new(&ex->arena, NULL);
-    if (!ex->head) return WEIR_NOMEM;
-    return weir_client_begin(ex->worker->client, ex->route->pool, &b, &ex->app);
-}
-
-int app_not_begun(int status, struct weir_pool *p, const char **why)
-{
-    switch (status) {
-    case WEIR_LIMIT: *why = "the pool's queue is full"; return 503;
-    case WEIR_REFUSED:
-        *why = weir_pool_refusal(p);
-        if (!*why) *why = "the pool takes no requests";
-        return 503;
-    case WEIR_INVALID: *why = "a parameter of the request is too large for FastCGI"; return 431;
-    default: *why = "out of memory"; return 503;
-    }
-}
-
-static void run_app(struct exchange *ex, const struct script *s)
-{
-    const char *why;
-    if (!ex->route->pool) {
-        exchange_fail(ex, 503, ex->route->pool_conf && ex->route->pool_conf->broken ? ex->route->pool_conf->broken
-                                                                                      : "no pool serves this route");
-        return;
-    }
-    int status = start_app(ex, s);
-    if (status < 0) {
-        int code = app_not_begun(status, ex->route->pool, &why);
-        exchange_fail(ex, code, why);
-    } else if (status == 1) {
-        ex->started = true;
-        pump_app(ex);
-    }
 }
 
 /* ---- routes ---- */
@@ -550,7 +436,7 @@ static void split_by_route(struct exchange *ex, struct script *s)
     s->name = weir_str(path.ptr, cut);
     s->path_info = weir_str(path.ptr + cut, path.len - cut);
     const char *root = conf->app_root ? conf->app_root : conf->root;
-    if (root && cut) s->filename = join(&ex->arena, root, s->name);
+    if (root && cut) s->filename = exchange_join(&ex->arena, root, s->name);
 }
 
 static void redirect(struct exchange *ex, int status, struct weir_str to)
@@ -599,18 +485,21 @@ static void run_script(struct exchange *ex)
         exchange_fail(ex, 403, "another route decides about this program");
         return;
     }
-    s.filename = root ? join(&ex->arena, root, s.name) : (struct weir_str){0};
+    s.filename = root ? exchange_join(&ex->arena, root, s.name) : (struct weir_str){0};
     if (!s.name.ptr || (root && !s.filename.ptr)) {
         exchange_fail(ex, 503, "out of memory");
         return;
     }
-    run_app(ex, &s);
+    exchange_run_app(ex, &s);
 }
 
 static void looked_up(struct exchange *ex)
 {
     switch (ex->lookup.kind) {
-    case LOOKUP_FILE: exchange_file_begin(ex); break;
+    case LOOKUP_FILE:
+        if (ex->route->filter) exchange_filter(ex);
+        else exchange_file_begin(ex);
+        break;
     case LOOKUP_SCRIPT: run_script(ex); break;
     case LOOKUP_DIR_REDIRECT: redirect_to_folder(ex); break;
     case LOOKUP_DENIED: exchange_fail(ex, 403, "this file may not be read"); break;
@@ -659,7 +548,7 @@ void exchange_file_done(struct exchange *ex)
     ex->job_done(ex);
 }
 
-static void dispatch(struct exchange *ex)
+void exchange_dispatch(struct exchange *ex)
 {
     const struct weir_conf_route *conf = ex->route->conf;
     struct script s = {0};
@@ -678,231 +567,7 @@ static void dispatch(struct exchange *ex)
             return;
         }
         split_by_route(ex, &s);
-        run_app(ex, &s);
+        exchange_run_app(ex, &s);
         return;
     }
-}
-
-/* ---- from the app ---- */
-
-static void local_redirect(struct exchange *ex)
-{
-    const struct weir_cgi_response *r = weir_cgi_head_response(ex->head);
-    struct weir_str to = r->location;
-    const char *why;
-    weir_client_req_free(ex->app);
-    ex->app = NULL;
-    ex->redirecting = ex->started = ex->head_done = false;
-    ex->answer = ANSWER_NONE;
-    weir_spill_free(ex->body);
-    ex->body = NULL;
-    http_arm(ex->http, 0); /* what the redirected request answers does not wait for it */
-    ex->method_override = ex->req->head ? "HEAD" : "GET";
-    weir_buf_reset(&ex->pend, 4096);
-    if (++ex->redirects > MAX_REDIRECTS) {
-        exchange_fail(ex, 502, "the application redirects in a circle");
-        return;
-    }
-    if (weir_cgi_path_parse(to, &ex->arena, &ex->path, &why) < 0) {
-        exchange_fail(ex, 502, "the application redirects to a path that is not valid");
-        return;
-    }
-    ex->route = site_route(ex->site, ex->path.path);
-    dispatch(ex);
-}
-
-/* Content into the connection's output, framed. */
-static int put_content(struct exchange *ex, const char *p, size_t len)
-{
-    struct weir_buf *out = &ex->http->out;
-    worker_take_spare(ex->worker, out);
-    int status = ex->framing == WEIR_HTTP_CHUNKED ? weir_http1_write_chunk(out, p, len) : weir_buf_append(out, p, len);
-    if (status == WEIR_OK) ex->sent += len;
-    return status;
-}
-
-/* Content for the client: how much of it is taken now, or WEIR_NOMEM. */
-static int64_t content(struct exchange *ex, const char *p, size_t len)
-{
-    struct http_conn *h = ex->http;
-    if (no_content(ex)) return (int64_t)len;
-    size_t take = len;
-    if (ex->length >= 0 && ex->head_written && take > (uint64_t)ex->length - ex->sent) {
-        take = (size_t)((uint64_t)ex->length - ex->sent);
-        if (take == 0) return (int64_t)len; /* more than it said: cut */
-    }
-    struct weir_buf *to = ex->head_written ? &h->out : &ex->pend;
-    size_t held = weir_buf_len(to);
-    size_t room = held < OUT_HIGH ? OUT_HIGH - held : 0;
-    if (take > room) take = room;
-    if (take == 0) return 0;
-    if ((ex->head_written ? put_content(ex, p, take) : weir_buf_append(to, p, take)) < 0) return WEIR_NOMEM;
-    http_dirty(h);
-    return (int64_t)take;
-}
-
-static bool head_is_ready(struct exchange *ex)
-{
-    const struct weir_cgi_response *r = weir_cgi_head_response(ex->head);
-    ex->head_done = true;
-    if (r->kind == WEIR_CGI_LOCAL_REDIRECT) {
-        ex->redirecting = true;
-        return true;
-    }
-    ex->status = r->status;
-    ex->fields = r->headers;
-    ex->field_count = r->header_count;
-    ex->length = r->content_length;
-    http_dirty(ex->http);
-    return true;
-}
-
-static void app_output(struct exchange *ex, const char *p, size_t len, struct weir_client_req *req)
-{
-    size_t taken = 0;
-    if (!ex->head_done) {
-        const char *why;
-        int status = weir_cgi_head_feed(ex->head, p, len, &taken, &why);
-        if (status == WEIR_PROTOCOL || status == WEIR_LIMIT) {
-            exchange_fail(ex, 502, why);
-            return;
-        }
-        if (status == WEIR_NOMEM) {
-            exchange_fail(ex, 503, "out of memory");
-            return;
-        }
-        if (status == WEIR_OK) head_is_ready(ex);
-    }
-    if (ex->redirecting) {
-        taken = len;
-    } else if (ex->head_done && taken < len) {
-        int64_t n = content(ex, p + taken, len - taken);
-        if (n < 0) {
-            exchange_fail(ex, 503, "out of memory");
-            return;
-        }
-        taken += (size_t)n;
-    }
-    weir_client_consume(req, taken);
-}
-
-/* Takes what is held for a client that was slow. */
-static void pull(struct exchange *ex)
-{
-    const char *p;
-    size_t len;
-    while (ex->http && ex->app && weir_buf_len(&ex->http->out) < OUT_HIGH && weir_buf_len(&ex->pend) < OUT_HIGH &&
-           weir_client_peek(ex->app, &p, &len) == WEIR_OK)
-        app_output(ex, p, len, ex->app);
-}
-
-/* What came before the head was written follows it; a length that the app promised is kept to. */
-static int move_pend(struct exchange *ex)
-{
-    size_t len = weir_buf_len(&ex->pend);
-    if (ex->length >= 0 && len > (uint64_t)ex->length) len = (size_t)ex->length;
-    int status = len && !no_content(ex) ? put_content(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
-    weir_buf_reset(&ex->pend, 4096);
-    return status;
-}
-
-void exchange_commit(struct exchange *ex)
-{
-    if (!ex->head_done || ex->head_written || ex->redirecting || ex->answer != ANSWER_APP) return;
-    if (ex->app_done && ex->length < 0 && !no_content(ex)) ex->length = (int64_t)weir_buf_len(&ex->pend);
-    if (!ex->body_done) ex->keep_alive = false;
-    if (!exchange_write_head(ex)) {
-        exchange_fail(ex, 502, "the application's header cannot be sent");
-        return;
-    }
-    if (move_pend(ex) < 0) break_off(ex, "out of memory");
-}
-
-static void complete(struct exchange *ex)
-{
-    struct http_conn *h = ex->http;
-    if (!no_content(ex) && ex->length >= 0 && ex->sent < (uint64_t)ex->length) {
-        break_off(ex, "the application sent less than its Content-Length");
-        return;
-    }
-    if (ex->framing == WEIR_HTTP_CHUNKED && !no_content(ex) && weir_http1_write_chunk_end(&h->out, NULL, 0) < 0) {
-        break_off(ex, "out of memory");
-        return;
-    }
-    http_dirty(h);
-    exchange_finish(ex);
-}
-
-int app_failed(const struct weir_client_result *r)
-{
-    switch (r->status) {
-    case WEIR_LIMIT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 502;
-    case WEIR_TIMEOUT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 504;
-    case WEIR_REFUSED: return r->protocol_status == 3 ? 500 : 503;
-    case WEIR_NOMEM: return 503;
-    case WEIR_INVALID: return 431;
-    default: return 502;
-    }
-}
-
-static void app_ended(struct exchange *ex, struct weir_client_req *req)
-{
-    struct weir_client_result r;
-    weir_client_req_result(req, &r);
-    if (r.status != WEIR_OK) {
-        if (r.status == WEIR_TIMEOUT && r.stage == WEIR_STAGE_RUN) gateway_late(ex->worker->gw, ex->req->method, ex->req->target, &r, true);
-        ex->head_done = ex->head_written;
-        exchange_fail(ex, app_failed(&r), r.reason);
-        return;
-    }
-    if (ex->redirecting) {
-        local_redirect(ex);
-        return;
-    }
-    weir_client_req_free(req);
-    ex->app = NULL;
-    if (!ex->head_done) {
-        exchange_fail(ex, 502, "the application ended before its header was complete");
-        return;
-    }
-    ex->app_done = true;
-    if (!ex->head_written) {
-        struct http_conn *h = ex->http;
-        uint32_t epoch = h->epoch;
-        exchange_commit(ex);
-        if (h->epoch != epoch || h->ex != ex || !ex->head_written) return;
-    }
-    complete(ex);
-}
-
-void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
-{
-    struct exchange *ex = WEIR_CONTAINER(ev->user, struct exchange, caller);
-    switch (ev->type) {
-    case WEIR_CLIENT_STARTED:
-        ex->started = true;
-        if (ex->body && ex->body_done && !streams_request(ex)) weir_spill_rewind(ex->body);
-        pump_app(ex);
-        break;
-    case WEIR_CLIENT_ROOM: pump_app(ex); break;
-    case WEIR_CLIENT_OUTPUT:
-        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, &ex->snap->pools[ex->route->conf->pool], ev->bytes);
-        else if (ev->bytes.len) app_output(ex, ev->bytes.ptr, ev->bytes.len, ev->req);
-        else pull(ex);
-        break;
-    case WEIR_CLIENT_SLOW: {
-        struct weir_client_result r;
-        weir_client_req_result(ev->req, &r);
-        gateway_late(w->gw, ex->req->method, ex->req->target, &r, false);
-        break;
-    }
-    case WEIR_CLIENT_STUCK: break; /* of no request */
-    case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
-    }
-}
-
-void exchange_room(struct exchange *ex)
-{
-    if (ex->answer == ANSWER_FILE) exchange_file_pump(ex);
-    else if (ex->app && ex->started) pull(ex);
 }

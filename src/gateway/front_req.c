@@ -276,7 +276,7 @@ static void pump(struct front_req *r)
 static void begin(struct front_req *r)
 {
     const struct weir_conf_pool *conf = r->pool_conf;
-    struct weir_client_begin b = {.role = (enum weir_role)r->role, .params = r->params, .param_count = r->param_count, .body_kept = true,
+    struct weir_client_begin_options b = {.size = sizeof b, .role = (enum weir_role)r->role, .params = r->params, .param_count = r->param_count, .body_kept = true,
                                   .body_len = r->body ? weir_spill_size(r->body) : 0, .data_len = r->data ? weir_spill_size(r->data) : 0,
                                   .silent_ms = conf->silent_ms, .request_ms = conf->request_ms, .slow_ms = conf->slow_ms, .user = &r->caller};
     const char *why;

@@ -57,7 +57,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     bool owned = conf->kind != WEIR_POOL_CONNECT;
     struct gateway_pool *gp = gateway_find_pool(gw, conf->name, owned);
     if (!gp) {
-        struct weir_pool_options o = {.name = conf->name, .queue_count = conf->queue_count, .queue_ms = conf->queue_ms,
+        struct weir_pool_options o = {.size = sizeof o, .name = conf->name, .queue_count = conf->queue_count, .queue_ms = conf->queue_ms,
                                       .owned = owned};
         gp = calloc(1, sizeof *gp);
         if (!gp || weir_pool_new(&gp->pool, gw->group, &o) < 0) {

@@ -170,7 +170,7 @@ static bool take_event(struct http_conn *h)
         h->state = HTTP_EXCHANGE;
         http_arm(h, 0);
         exchange_begin(h, weir_http1_request(h->parser), h->ex);
-        return h->in_use && h->state == HTTP_EXCHANGE;
+        return h->in_use && h->state == HTTP_EXCHANGE && (h->ex->body_done || exchange_wants_body(h->ex));
     case WEIR_HTTP_EV_BODY:
         exchange_body(h->ex, ev.bytes);
         if (h->in_use && h->state == HTTP_EXCHANGE) arm_body(h);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
- * connections. exchange.c one request with its response. front.c connections of foreign web servers,
+ * connections. exchange.c one request with its response, exchange_app.c the part of it that concerns apps. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
  * check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 #include "cgi/cgi.h"
-#include "client/client.h"
+#include "client/on_loop.h"
 #include "gateway/gateway.h"
 #include "http/http.h"
 #include "loop/loop.h"
@@ -56,6 +56,7 @@ struct route {
     int root_fd;              /* O_PATH of root; -1: none, or it cannot be opened */
     struct weir_pool *pool;   /* NULL: none */
     const struct weir_conf_pool *pool_conf;
+    const struct snapshot_pool *authorizer, *filter; /* NULL: none; filter: files go through it */
     bool scripts;             /* only files that exist here (or are named by `only`) are run */
     bool programs;            /* files that exist here are run as CGI programs, and nothing else is served */
 };
@@ -185,6 +186,7 @@ struct exchange {
     const struct listener *listener;
     const struct site *site;
     const struct route *route;
+    const struct snapshot_pool *asked; /* the pool that answers, or was to */
     const struct weir_http_request *req;
     struct weir_arena arena;
     struct weir_cgi_path path;
@@ -196,19 +198,27 @@ struct exchange {
     struct weir_buf pend;             /* content that came before the head is written */
     struct weir_pair *fields;
     size_t field_count;
+    struct weir_pair *granted;        /* parameters from an authorizer */
+    size_t granted_count;
+    struct weir_str user;             /* who it is, as the authorizer says: for the log */
     struct exchange *next_free;
     uint64_t begun_us, sent;          /* sent: content bytes */
     int64_t length;                   /* content length told to the client; -1: not known */
     uint64_t file_at, file_left;
+    uint64_t fetch_at, fetch_left;    /* a job's */
     int status;
     enum weir_http_framing framing;
     enum answer answer;
     uint8_t redirects;
     bool body_done, started, head_done, head_written, app_done, keep_alive, redirecting, job_runs;
+    bool authorizing, granting;       /* an authorizer is asked; it said yes */
     bool done, cold_checked;
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
     struct lookup lookup;             /* last: it is not cleared whole */
+};
+struct script {
+    struct weir_str name, filename, path_info;
 };
 void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex);
 void exchange_body(struct exchange *ex, struct weir_str bytes);
@@ -226,6 +236,19 @@ void exchange_finish(struct exchange *ex);
 void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why);
 /* Writes the head with ex->status, ex->fields, ex->length; false: it could not be (the connection closes). */
 bool exchange_write_head(struct exchange *ex);
+bool exchange_no_content(const struct exchange *ex);       /* the answer has none, whatever an app says */
+/* Cuts the answer off: what was promised cannot be kept, and the client has to see that. */
+void exchange_break_off(struct exchange *ex, const char *why);
+bool exchange_streams_request(const struct exchange *ex);  /* its body goes to the app while it comes in */
+void exchange_dispatch(struct exchange *ex);               /* its route decides */
+void exchange_admitted(struct exchange *ex);               /* no authorizer stands in its way any more */
+void exchange_authorize(struct exchange *ex);
+void exchange_filter(struct exchange *ex);                 /* lookup.fd goes through the route's filter */
+void exchange_filter_pump(struct exchange *ex);
+void exchange_run_app(struct exchange *ex, const struct script *s);
+void exchange_pump_app(struct exchange *ex);               /* gives the app what it takes of body and file */
+struct weir_str exchange_join(struct weir_arena *a, const char *root, struct weir_str path); /* no ptr: memory */
+struct weir_str http_without_port(struct weir_str host);
 struct exchange *exchange_new(struct worker *w);
 void exchange_file_begin(struct exchange *ex);
 void exchange_file_pump(struct exchange *ex);

@@ -14,7 +14,7 @@
 #define BEHIND_MAX (4u << 20)
 #define DELAY_MS   100
 #define LINE_MAX_  4096
-#define JSON_MAX   12288 /* a line of JSON: each byte of a stranger may take 6 */
+#define JSON_MAX   13312 /* a line of JSON: each byte of a stranger may take 6 */
 #define LINE_COST  1024  /* bytes of an app's line that count as one */
 
 struct log_sink {
@@ -217,7 +217,7 @@ static struct weir_str log_time(struct worker *w)
 
 struct access_line {
     struct weir_str peer, method, target, protocol; /* method empty: nothing of the request is known */
-    struct weir_str referer, agent, pool, host, site, why;
+    struct weir_str referer, agent, pool, host, site, why, user;
     int status;                                     /* 0: the app's, which we did not look at */
     uint64_t sent, us;
 };
@@ -266,6 +266,7 @@ static size_t access_json(struct worker *w, char *to, const struct access_line *
     const char *end = to + JSON_MAX - 16;
     p = json_text(p, end, WEIR_STR("{\"time\":\""), utc_time(w));
     p = json_some(p, end, WEIR_STR(",\"address\":\""), l->peer, 64);
+    p = json_some(p, end, WEIR_STR(",\"user\":\""), l->user, 64);
     p = json_some(p, end, WEIR_STR(",\"method\":\""), l->method, 32);
     p = json_some(p, end, WEIR_STR(",\"target\":\""), l->target, 600);
     p = json_some(p, end, WEIR_STR(",\"protocol\":\""), l->protocol, 20);
@@ -283,13 +284,15 @@ static size_t access_json(struct worker *w, char *to, const struct access_line *
     return (size_t)(p - to);
 }
 
-/* ADDRESS - - [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
+/* ADDRESS - USER [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
 static size_t access_combined(struct worker *w, char *to, const struct access_line *l)
 {
     char *p = to;
     const char *end = to + LINE_MAX_ - 1;
     p = text(p, end, l->peer);
-    p = text(p, end, WEIR_STR(" - - ["));
+    p = text(p, end, WEIR_STR(" - "));
+    p = l->user.len ? escaped(p, end, at_most(l->user, 64)) : text(p, end, WEIR_STR("-"));
+    p = text(p, end, WEIR_STR(" ["));
     p = text(p, end, log_time(w));
     p = text(p, end, WEIR_STR("] \""));
     if (l->method.len) {
@@ -349,7 +352,8 @@ void log_access(struct exchange *ex)
     if (!is_on(w->gw->access_log) || (ex->route && !ex->route->conf->log)) return;
     struct access_line l = {.peer = peer_text(ex, peer, sizeof peer), .status = ex->status, .sent = ex->sent, .us = w->loop->now_us - ex->begun_us,
                             .referer = field(ex, "Referer"), .agent = field(ex, "User-Agent"), .why = ex->why ? weir_cstr(ex->why) : WEIR_STR(""),
-                            .pool = ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"),
+                            .pool = ex->asked ? weir_cstr(ex->asked->conf->name) : ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"),
+                            .user = ex->user,
                             .site = ex->site && ex->site->conf->name_count ? weir_cstr(ex->site->conf->names[0]) : WEIR_STR("")};
     if (ex->req) {
         l.method = ex->req->method;

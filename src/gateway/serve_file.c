@@ -245,7 +245,7 @@ static void warm(struct weir_job *job)
 {
     struct exchange *ex = WEIR_CONTAINER(job, struct exchange, job);
     char *buf = malloc(128u << 10);
-    uint64_t left = ex->file_left < WARM_STEP ? ex->file_left : WARM_STEP, at = ex->file_at;
+    uint64_t left = ex->fetch_left, at = ex->fetch_at;
     while (buf && left) {
         ssize_t n = pread(ex->lookup.fd, buf, left < (128u << 10) ? left : (128u << 10), (off_t)at);
         if (n <= 0) break;
@@ -289,11 +289,14 @@ static bool send_inline(struct exchange *ex)
     return true;
 }
 
-static void fetch(struct exchange *ex)
+/* So many bytes from file_at on. */
+static void fetch(struct exchange *ex, uint64_t left, void (*then)(struct exchange *ex))
 {
     ex->job.run = warm;
     ex->job.ident = (struct weir_ident){.kind = KIND_FILE};
-    ex->job_done = warmed;
+    ex->job_done = then;
+    ex->fetch_at = ex->file_at;
+    ex->fetch_left = left < WARM_STEP ? left : WARM_STEP;
     ex->job_runs = true;
     weir_loop_job(ex->worker->loop, &ex->job);
 }
@@ -315,7 +318,7 @@ void exchange_file_pump(struct exchange *ex)
     while (ex->file_left && budget) {
         uint64_t step = ex->file_left < WARM_STEP ? ex->file_left : WARM_STEP;
         if (!ex->cold_checked && !is_warm(ex)) {
-            fetch(ex);
+            fetch(ex, ex->file_left, warmed);
             return;
         }
         int64_t n = weir_loop_sendfile(ex->worker->loop, h->fd, ex->lookup.fd, (int64_t)ex->file_at, step);
@@ -336,4 +339,36 @@ void exchange_file_pump(struct exchange *ex)
     }
     if (ex->file_left) http_dirty(h); /* others have their turn first */
     else exchange_finish(ex);
+}
+
+/* ---- to a filter ---- */
+
+static void filter_warmed(struct exchange *ex)
+{
+    ex->cold_checked = true;
+    exchange_pump_app(ex);
+}
+
+void exchange_filter_pump(struct exchange *ex)
+{
+    char *piece = ex->worker->scratch;
+    uint64_t size = (uint64_t)ex->lookup.st.st_size;
+    while (ex->app && !ex->job_runs && ex->file_at < size) {
+        struct iovec v = {piece, size - ex->file_at < SCRATCH ? (size_t)(size - ex->file_at) : SCRATCH};
+        ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
+        if (n < 0 && !ex->cold_checked) {
+            fetch(ex, size - ex->file_at, filter_warmed);
+            return;
+        }
+        ex->cold_checked = false;
+        if (n <= 0) {
+            exchange_fail(ex, 500, n < 0 ? "the file could not be read" : "the file became shorter while it was sent");
+            return;
+        }
+        int64_t taken = weir_client_write(ex->app, piece, (size_t)n);
+        if (taken == WEIR_NOMEM) exchange_fail(ex, 503, "out of memory");
+        if (taken < 0) return; /* its end is told by an event */
+        ex->file_at += (uint64_t)taken;
+        if (taken < n) return;
+    }
 }

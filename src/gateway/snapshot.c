@@ -96,6 +96,8 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
             r->pool = s->pools[r->conf->pool].in->pool;
             r->pool_conf = s->pools[r->conf->pool].conf;
         }
+        if (r->conf->authorizer >= 0) r->authorizer = &s->pools[r->conf->authorizer];
+        if (r->conf->filter >= 0) r->filter = &s->pools[r->conf->filter];
         r->scripts = r->conf->action == WEIR_ACTION_PHP || (r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_PHP);
         for (size_t k = 0; k < r->conf->pattern_count && r->conf->action == WEIR_ACTION_POOL && r->conf->root && !r->conf->app_root; k++)
             if (weir_str_eq(r->conf->patterns[k].text, WEIR_STR(".php"))) r->scripts = true; /* never a file that only looks like one */

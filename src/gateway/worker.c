@@ -23,8 +23,9 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     if (!w->scratch) return WEIR_NOMEM;
     int status = gw->loop_new(&w->loop, gw->loop_arg);
     if (status < 0) return status;
-    struct weir_client_options o = {.index = index, .kind = KIND_CLIENT, .quota = &gw->quota};
-    return weir_client_new(&w->client, gw->group, w->loop, &o);
+    const struct weir_client_options o = {.size = sizeof o, .index = index};
+    const struct weir_client_place place = {.loop = w->loop, .kind = KIND_CLIENT, .quota = &gw->quota};
+    return weir_client_new_on(&w->client, gw->group, &o, &place);
 }
 
 static void free_exchanges(struct worker *w)

@@ -339,15 +339,12 @@ static int known_field(struct weir_http1 *p, const struct weir_pair *f)
 static int add_pair(struct weir_http1 *p, struct weir_pair **list, size_t *count, uint32_t *cap, const struct weir_pair *f)
 {
     if (*count == *cap) {
-        uint32_t grown = *cap ? *cap * 2 : 24;
+        uint32_t grown = *cap ? *cap * 2 : 16;
         struct weir_pair *n = weir_arena_alloc(p->arena, grown * sizeof *n);
         if (!n) return refuse(p, 503, "out of memory");
         if (*count) memcpy(n, *list, *count * sizeof *n);
         *list = n;
         *cap = grown;
-        /* the room for lines is somewhere else now */
-        p->m->line = NULL;
-        p->m->line_cap = 0;
     }
     (*list)[(*count)++] = *f;
     return WEIR_OK;

@@ -251,7 +251,7 @@ static void to_program(struct job *j)
 {
     while (j->req && write_body(j)) {
         char *p = weir_buf_room(&j->body, PIECE);
-        int64_t n = p ? weir_app_req_read(j->req, p, PIECE) : WEIR_NOMEM;
+        int64_t n = p ? weir_app_req_read(j->req, WEIR_STDIN, p, PIECE) : WEIR_NOMEM;
         if (n == WEIR_AGAIN) break;
         if (n == 0) {
             watch_close(&j->in); /* the end of its standard input */

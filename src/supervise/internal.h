@@ -17,6 +17,8 @@ struct identity { /* whom a process becomes */
     uid_t uid;
     gid_t gid;
     char name[40];
+    gid_t groups[256];
+    int group_count;
     bool change; /* false: stays who we are */
 };
 struct unit {

@@ -16,6 +16,20 @@
 
 #include "supervise/internal.h"
 
+/* All groups of a user whose own one is gid: as initgroups(3) would set them. */
+static int find_groups(const char *user, gid_t gid, struct identity *out)
+{
+    out->group_count = (int)(sizeof out->groups / sizeof out->groups[0]);
+    return getgrouplist(user, gid, out->groups, &out->group_count) < 0 ? E2BIG : 0;
+}
+
+static bool in_group(const struct identity *who, gid_t gid)
+{
+    bool is = false;
+    for (int i = 0; i < who->group_count; i++) is |= who->groups[i] == gid;
+    return is;
+}
+
 int identity_of(const char *user, const char *group, struct identity *out)
 {
     memset(out, 0, sizeof *out);
@@ -30,18 +44,16 @@ int identity_of(const char *user, const char *group, struct identity *out)
     if (pw->pw_uid == 0) return EPERM;
     out->uid = pw->pw_uid;
     out->gid = pw->pw_gid;
-    gid_t groups[256];
-    int count = (int)(sizeof groups / sizeof groups[0]);
-    if (getgrouplist(user, pw->pw_gid, groups, &count) < 0) return E2BIG;
-    for (int i = 0; i < count; i++)
-        if (groups[i] == 0) return EPERM; /* root's group is nearly root */
+    int bad = find_groups(user, out->gid, out);
+    if (bad) return bad;
+    if (in_group(out, 0)) return EPERM; /* root's group is nearly root */
     if (group[0]) {
         struct group *gr = getgrnam(group);
-        bool member = false;
         if (!gr) return ENOENT;
-        for (int i = 0; i < count; i++) member |= groups[i] == gr->gr_gid;
-        if (!member) return EPERM;
+        if (!in_group(out, gr->gr_gid)) return EPERM;
         out->gid = gr->gr_gid;
+        bad = find_groups(user, out->gid, out);
+        if (bad) return bad;
     }
     snprintf(out->name, sizeof out->name, "%s", user);
     out->change = true;
@@ -52,7 +64,7 @@ int become(const struct identity *who, const char **step)
 {
     *step = "change the user";
     if (!who->change) return 0;
-    if (initgroups(who->name, who->gid) < 0 || setgid(who->gid) < 0 || setuid(who->uid) < 0) return errno;
+    if (setgroups((size_t)who->group_count, who->groups) < 0 || setgid(who->gid) < 0 || setuid(who->uid) < 0) return errno;
     if (who->uid != 0 && setuid(0) == 0) return EPERM; /* it must not be possible to go back */
     return 0;
 }

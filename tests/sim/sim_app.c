@@ -35,7 +35,7 @@ static int reads(struct sim_app *a, struct weir_app_req *req, struct sim_task *t
 {
     char buf[3000];
     int64_t n = 0;
-    while (!t->early && (n = weir_app_req_read(req, buf, sizeof buf)) > 0) {
+    while (!t->early && (n = weir_app_req_read(req, WEIR_STDIN, buf, sizeof buf)) > 0) {
         for (int64_t k = 0; k < n; k++)
             if (!t->any && buf[k] != sim_byte(id, t->body_got + (uint64_t)k)) a->fail(a->arg, "a body byte is wrong", id);
         t->body_got += (uint64_t)n;
@@ -118,7 +118,7 @@ bool sim_app_grows(const struct sim_app *a)
     }
     for (struct weir_list *l = a->app->reqs.next; l != &a->app->reqs; l = l->next) {
         const struct weir_app_req *r = WEIR_CONTAINER(l, struct weir_app_req, all_link);
-        if (weir_buf_len(&r->in) > o->body_window + (r->flow ? 0u : SCRATCH)) return true;
+        if (weir_buf_len(&r->in[0]) + weir_buf_len(&r->in[1]) > o->body_window + (r->flow ? 0u : SCRATCH)) return true;
     }
     return false;
 }

@@ -447,7 +447,7 @@ static void tell_rest(const struct world *w)
     for (const struct gateway_pool *gp = w->gw->pools; gp; gp = gp->next) {
         struct weir_pool_stats s;
         struct weir_endpoint_stats eps[2];
-        weir_pool_stats(gp->pool, &s, eps, 2);
+        weir_pool_get_stats(gp->pool, &s, eps, 2);
         dprintf(errors, "pool %s: queued %u, busy %u %u\n", weir_pool_name(gp->pool), (unsigned)s.queued, (unsigned)eps[0].busy, s.endpoint_count > 1 ? (unsigned)eps[1].busy : 0);
     }
     for (size_t i = 0; i < APPS; i++) dprintf(errors, "app %zu: %u requests\n", i, sim_app_busy(&w->apps[i]));
@@ -459,7 +459,7 @@ static bool at_rest(const struct world *w)
     for (const struct gateway_pool *gp = w->gw->pools; gp; gp = gp->next) {
         struct weir_pool_stats s;
         struct weir_endpoint_stats eps[2];
-        weir_pool_stats(gp->pool, &s, eps, 2);
+        weir_pool_get_stats(gp->pool, &s, eps, 2);
         if (s.queued || eps[0].busy || (s.endpoint_count > 1 && eps[1].busy)) return false;
     }
     for (size_t i = 0; i < APPS; i++)

@@ -244,7 +244,7 @@ static void client_turn(struct world *w)
 static void begin_bad(struct world *w, size_t i)
 {
     struct bad_task *t = &w->bad[i];
-    struct weir_client_begin o = {.role = WEIR_RESPONDER, .body_len = t->body, .silent_ms = w->bad_serves ? 0 : 400, .request_ms = w->bad_serves ? 0 : 3000, .user = t};
+    struct weir_client_begin_options o = {.size = sizeof o, .role = WEIR_RESPONDER, .body_len = t->body, .silent_ms = w->bad_serves ? 0 : 400, .request_ms = w->bad_serves ? 0 : 3000, .user = t};
     int status = weir_client_begin(w->client, w->bad_pool, &o, &t->req);
     if (status < 0) { /* that is an end, too */
         t->ends++;
@@ -261,7 +261,8 @@ static void begin_one(struct world *w, size_t i)
     static struct weir_pair params[REQUESTS];
     snprintf(names[i], sizeof names[i], "%zu", i);
     params[i] = (struct weir_pair){WEIR_STR("QUERY_STRING"), weir_cstr(names[i])};
-    struct weir_client_begin o = {.role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->app.body, .body_kept = t->app.body < KEPT, .user = t};
+    struct weir_client_begin_options o = {.size = sizeof o, .role = WEIR_RESPONDER, .params = &params[i], .param_count = 1, .body_len = t->app.body,
+                                          .body_kept = t->app.body < KEPT, .user = t};
     int status = weir_client_begin(w->client, w->pool, &o, &t->req);
     t->begun = true;
     if (status < 0) fail(w, "begin", i);
@@ -276,7 +277,7 @@ static void start_hostile(struct world *w)
     struct weir_random *r = &w->net.random;
     w->bad_app_kind = (enum sim_bad_app)(w->seed % APP_KINDS);
     w->bad_serves = sim_bad_app_serves(w->bad_app_kind);
-    struct weir_pool_options po = {.name = "bad", .queue_count = 100, .queue_ms = w->bad_serves ? 3600000 : 4000, .owned = true};
+    struct weir_pool_options po = {.size = sizeof po, .name = "bad", .queue_count = 100, .queue_ms = w->bad_serves ? 3600000 : 4000, .owned = true};
     struct weir_endpoint_options eo = {.id = 1, .address = "unix:/bad", .workers = 3, .keep = true, .flow = true, .requests = 8};
     w->shared = (struct sim_task){.answer = 6000, .any = true};
     if (weir_pool_new(&w->bad_pool, w->group, &po) < 0) abort();
@@ -323,13 +324,14 @@ static void start(struct world *w, uint64_t seed)
     w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w, .idle_ms = w->flow && seed % 4 == 1 ? 5 : 0};
     sim_app_start(&w->app, &w->net, "/sim", 20);
     if (weir_client_group_new(&w->group, 1) < 0) abort();
-    struct weir_pool_options po = {.name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
+    struct weir_pool_options po = {.size = sizeof po, .name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
     if (weir_pool_new(&w->pool, w->group, &po) < 0) abort();
-    struct weir_client_options co = {.kind = 10, .quota = &w->quota, .hold_memory = weir_random_next(r) % 2 ? 3000 : 100000,
+    const struct weir_client_place place = {.loop = w->client_loop, .kind = 10, .quota = &w->quota};
+    struct weir_client_options co = {.size = sizeof co, .hold_memory = weir_random_next(r) % 2 ? 3000 : 100000,
                                      .window_memory = weir_random_next(r) % 2 ? 5000000 : 0};
     w->drains = w->flow && weir_random_next(r) % 3 == 0;
     start_hostile(w);
-    if (weir_client_new(&w->client, w->group, w->client_loop, &co) < 0) abort();
+    if (weir_client_new_on(&w->client, w->group, &co, &place) < 0) abort();
     struct weir_endpoint_options eo = {.id = 1, .address = "unix:/sim", .workers = 4, .keep = weir_random_next(r) % 4 != 0, .flow = w->flow,
                                        .plain_mpx = weir_random_next(r) % 2, .requests = 16};
     w->endpoint = eo;
@@ -383,14 +385,14 @@ static void finish(struct world *w)
     }
     static struct weir_endpoint_stats eps[10000];
     struct weir_pool_stats s;
-    weir_pool_stats(w->pool, &s, eps, 10000);
+    weir_pool_get_stats(w->pool, &s, eps, 10000);
     for (size_t i = 0; i < s.endpoint_count; i++)
         if (!eps[i].gone && (eps[i].busy || eps[i].opening || (eps[i].draining && eps[i].conns))) fail(w, "a slot was lost", i);
     if (s.queued) fail(w, "a request waits for ever", 0);
     if (sim_app_busy(&w->app) || (w->begun_drain && sim_app_busy(&w->next_app))) fail(w, "the app still has a request", 0);
     if (w->begun_drain && !w->app.drained && !w->disturbed) fail(w, "P5: the app does not come to its end", 0);
     seen.drained += w->begun_drain && w->app.drained;
-    weir_pool_stats(w->bad_pool, &s, eps, 10000);
+    weir_pool_get_stats(w->bad_pool, &s, eps, 10000);
     for (size_t i = 0; i < s.endpoint_count; i++)
         if (!eps[i].gone && eps[i].busy) fail(w, "a slot of a hostile app was lost", i);
     bool done = w->bad_app && sim_bad_app_done(w->bad_app);

@@ -50,7 +50,7 @@ static int once(struct weir_app_req *req, long ms)
     int fd = ids ? open(ids, O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
     if (fd < 0 || write(fd, line, (size_t)len) != len) return 1;
     close(fd);
-    while ((n = weir_app_req_read(req, body, sizeof body)) > 0) all += n;
+    while ((n = weir_app_req_read(req, WEIR_STDIN, body, sizeof body)) > 0) all += n;
     wait_ms(ms);
     return n < 0 || weir_app_req_printf(req, WEIR_STDOUT, "%.128s %lld\n", query ? query : "", (long long)all) < 0;
 }

@@ -1,15 +1,29 @@
 /* SPDX-License-Identifier: MIT */
-/* client: the web-server side of FastCGI: pools of endpoints with exact slots, one queue each, connections that are kept,
- * multiplexed or taken over between threads. It sits on a loop and a wire machine and knows no HTTP.
+/* libweir, web-server side: pools of endpoints with exact slots, one bounded queue each, connections that are kept, multiplexed with
+ * flow control or taken over between threads. It knows no HTTP: parameters, body and data go in, the bytes of STDOUT and STDERR and the
+ * end come out.
  *
- * A group is what the threads of a gateway share; each thread has one client. A pool (with its endpoints) may be used from
- * any thread; a client and its requests belong to theirs. Nothing calls back: the thread hands loop events in
- * (weir_client_ready), pulls client events out (weir_client_next) until WEIR_AGAIN, and flushes at the end of its turn. */
+ * A group is what threads share; each thread has one client, on a loop of its own. A pool, with its endpoints, may be used from any
+ * thread; a client and its requests belong to theirs. Nothing calls back:
+ *
+ *     step(c, wait)                    waits for what happens, and does it
+ *     next(c, &event) == WEIR_OK       take events until WEIR_AGAIN; begin, write, consume in answer
+ *     flush(c)                         what this turn wrote leaves, one write for each connection
+ *
+ * Embedding: wait for weir_client_fd() to become readable, for at most weir_client_wait_ms(), in any loop; then step(c, 0) and the rest.
+ *
+ * Nothing here logs, exits or touches signals. Negative results are enum weir_status; outputs are set on success only. Option structs
+ * are copied; they are filled by their _init macro and grow at the end only. Source: FastCGI 1.0; docs/flow-control.md. */
 #ifndef WEIR_CLIENT_H
 #define WEIR_CLIENT_H
 
-#include "loop/loop.h"
-#include "loop/spill.h"
+#include <stdbool.h>
+
+#include "weir/weir.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct weir_client_group;
 struct weir_pool;
@@ -18,45 +32,44 @@ struct weir_client;
 struct weir_client_req;
 
 /* ---- what threads share ---- */
-WEIR_CHECK int weir_client_group_new(struct weir_client_group **out, unsigned threads);
-/* This loop is woken when what a supervisor has to know at once has changed: requests wait in a pool, an endpoint is gone. */
-void weir_client_group_watch(struct weir_client_group *g, struct weir_loop *watcher);
-bool weir_client_group_urgent(struct weir_client_group *g); /* the watcher was woken for that since the last call */
-/* A pool whose state changed since it was last returned here, or NULL: for weir_pool_stats. Any thread. */
-struct weir_pool *weir_client_group_changed(struct weir_client_group *g);
+/* For so many threads, 1 to 64, each with one client. WEIR_INVALID, WEIR_NOMEM. */
+WEIR_API WEIR_CHECK int weir_client_group_new(struct weir_client_group **out, unsigned threads);
 /* Another process takes over: connections that serve one request at a time are not kept any more, idle ones are closed at
  * once. Requests go on. Any thread; it cannot be taken back. */
-void weir_client_group_leave(struct weir_client_group *g);
-void weir_client_group_free(struct weir_client_group *g); /* after its clients and pools */
+WEIR_API void weir_client_group_leave(struct weir_client_group *g);
+WEIR_API void weir_client_group_free(struct weir_client_group *g); /* after its clients and pools */
 
 struct weir_pool_options {
+    size_t size;            /* set by weir_pool_options_init() */
     const char *name;       /* copied */
     uint32_t queue_count;   /* requests that may wait */
     uint32_t queue_ms;      /* for how long, each */
     bool owned;             /* endpoints come and go by weir_pool_set: requests wait for them; else a failed connect to the
                                last endpoint is told to those who wait */
 };
-WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o);
+#define weir_pool_options_init(o) weir_pool_options_init_sized((o), sizeof *(o))
+WEIR_API void weir_pool_options_init_sized(struct weir_pool_options *o, size_t size); /* 1000 waiting, 30 s */
+WEIR_API WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o);
 /* Only when no client uses it any more (checked). */
-void weir_pool_free(struct weir_pool *p);
+WEIR_API void weir_pool_free(struct weir_pool *p);
 /* No new request comes: its endpoints drain. True when the last connection is gone: then it was freed. Else ask again later. */
-WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
+WEIR_API WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
 /* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. why: static; NULL: that is
  * over. Any thread. */
-void weir_pool_refuse(struct weir_pool *p, const char *why);
+WEIR_API void weir_pool_refuse(struct weir_pool *p, const char *why);
 /* Why it refuses now; NULL: it does not. Any thread. */
-const char *weir_pool_refusal(struct weir_pool *p);
+WEIR_API const char *weir_pool_refusal(struct weir_pool *p);
 /* This endpoint does not serve (or does again): it gets no new request. When that is so for all, the pool refuses. Any thread. */
-void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
-void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
+WEIR_API void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
+WEIR_API void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 /* See weir_client_ping; 0: never. Any thread. */
-void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
-const char *weir_pool_name(const struct weir_pool *p);
+WEIR_API void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
+WEIR_API const char *weir_pool_name(const struct weir_pool *p);
 
 struct weir_endpoint_options {
     uint64_t id;             /* of whoever owns the process: equal id = the same process */
     const char *address;     /* "unix:/path" or "fastcgi://ADDRESS:port" */
-    uint32_t workers;        /* connections at once to a peer that serves one request on each */
+    uint32_t workers;        /* connections at once to a peer that serves one request on each; 0: it gets none */
     uint32_t requests;       /* flow control: requests at once (0: as the peer says); plain_mpx: on each connection */
     uint32_t others;         /* slots that others who use the endpoint hold or wait for: left to them */
     bool keep;               /* connections are kept after a request */
@@ -69,7 +82,7 @@ struct weir_endpoint_options {
 };
 /* The wanted endpoints, all of them; those that are not named any more drain. Idempotent. Any thread.
  * WEIR_INVALID: an address cannot be used (the others are set). */
-WEIR_CHECK int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count);
+WEIR_API WEIR_CHECK int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count);
 
 struct weir_endpoint_stats {
     uint64_t id;
@@ -86,32 +99,35 @@ struct weir_pool_stats {
     uint32_t endpoint_count; /* all; at most `room` of them are written */
 };
 /* Any thread. The first ones are endpoints that are gone; each of these is told once. */
-void weir_pool_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room);
+WEIR_API void weir_pool_get_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room);
 
 /* ---- one thread's end ---- */
 struct weir_client_options {
+    size_t size;                   /* set by weir_client_options_init() */
     unsigned index;                /* of the thread in its group */
-    uint8_t kind;                  /* idents of this client use kind .. kind + WEIR_CLIENT_KINDS - 1 */
-    struct weir_spill_quota *quota;
+    const char *temp_dir;          /* for output that is held in files, which have no name there [/tmp] */
+    uint64_t temp_max;             /* bytes of all of them [1 GiB] */
     uint32_t hold_memory;          /* output that its receiver cannot take: bytes in memory [256 KiB] */
     uint64_t hold_max;             /* and in all [1 GiB] */
     uint64_t window_memory;        /* output windows of all its requests with flow control together [64 MiB]: when they are
                                       many, each begins with less, 64 KiB down to 4 KiB */
 };
-#define WEIR_CLIENT_KINDS 4
-WEIR_CHECK int weir_client_new(struct weir_client **out, struct weir_client_group *g, struct weir_loop *l,
-                               const struct weir_client_options *o);
-void weir_client_free(struct weir_client *c); /* aborts what runs */
-
-void weir_client_ready(struct weir_client *c, const struct weir_event *ev); /* a loop event of our kinds */
-void weir_client_woken(struct weir_client *c);                             /* after a WAKE event */
-void weir_client_turn(struct weir_client *c);                              /* a turn begins: behind the loop's wait */
-bool weir_client_busy(const struct weir_client *c);                        /* there is more to do in this turn */
-int64_t weir_client_next_us(const struct weir_client *c);                  /* until work is due that no timer tells; -1 */
+#define weir_client_options_init(o) weir_client_options_init_sized((o), sizeof *(o))
+WEIR_API void weir_client_options_init_sized(struct weir_client_options *o, size_t size);
+/* The thread that calls it is the client's. WEIR_INVALID, WEIR_NOMEM, WEIR_SYSTEM. */
+WEIR_API WEIR_CHECK int weir_client_new(struct weir_client **out, struct weir_client_group *g, const struct weir_client_options *o);
+WEIR_API void weir_client_free(struct weir_client *c); /* aborts what runs; no event follows */
+/* Reads, connects, minds the clock; waits for at most wait_ms (0: not at all, -1: until something happens) unless events are there. */
+WEIR_API WEIR_CHECK int weir_client_step(struct weir_client *c, int wait_ms);
+WEIR_API void weir_client_flush(struct weir_client *c); /* end of the turn: batches leave */
+WEIR_API void weir_client_wake(struct weir_client *c);  /* any thread: step() returns */
+/* Readable when step(c, 0) has something to do (level-triggered). It stays the client's, and the same as long as that lives. */
+WEIR_API int weir_client_fd(struct weir_client *c);
+/* How long to wait for it at most, in ms, until step(c, 0) has something to do even so. 0: now; -1: for ever. */
+WEIR_API int weir_client_wait_ms(struct weir_client *c);
 /* Now and then: connections of this thread on which nothing was heard for their pool's ping time are asked. Who does not answer in
  * the same time is told by a STUCK event. */
-void weir_client_ping(struct weir_client *c);
-void weir_client_flush(struct weir_client *c);                             /* end of the turn: batches leave */
+WEIR_API void weir_client_ping(struct weir_client *c);
 
 enum weir_client_event_type {
     WEIR_CLIENT_STARTED = 1, /* it has a slot; give the body from its beginning (also after a retry) */
@@ -122,23 +138,26 @@ enum weir_client_event_type {
     WEIR_CLIENT_STUCK,       /* no request: a process did not answer a ping: stuck tells which */
     WEIR_CLIENT_END          /* all output was consumed, or it failed: see the result. Free the request */
 };
+struct weir_client_stuck {
+    uint64_t endpoint_id, peer; /* peer: as in the result */
+};
 struct weir_client_event {
     enum weir_client_event_type type;
     enum weir_stream stream;
     struct weir_client_req *req;
     void *user;
     struct weir_str bytes;
-    struct weir_client_stuck {
-        uint64_t endpoint_id, peer; /* peer: as in the result */
-    } stuck;
+    struct weir_client_stuck stuck;
 };
-WEIR_CHECK int weir_client_next(struct weir_client *c, struct weir_client_event *ev);
+WEIR_API WEIR_CHECK int weir_client_next(struct weir_client *c, struct weir_client_event *ev);
 
-struct weir_client_begin {
+struct weir_client_begin_options {
+    size_t size;                    /* set by weir_client_begin_options_init() */
     enum weir_role role;
     const struct weir_pair *params; /* array and bytes are borrowed until END */
     size_t param_count;
-    uint64_t body_len;              /* bytes of STDIN that will come; 0: none */
+    uint64_t body_len;              /* bytes of STDIN that will come; 0: none; WEIR_CLIENT_UNKNOWN: until weir_client_end_body() (no
+                                       DATA then; many apps read no further than CONTENT_LENGTH) */
     uint64_t data_len;              /* of DATA behind them (role FILTER) */
     bool repeatable;                /* may run twice */
     bool body_kept;                 /* the body can be given from its beginning again (after STARTED) */
@@ -147,18 +166,24 @@ struct weir_client_begin {
     uint32_t slow_ms;               /* after it a SLOW event comes, once; 0: none */
     void *user;
 };
+#define WEIR_CLIENT_UNKNOWN UINT64_MAX
+#define weir_client_begin_options_init(o) weir_client_begin_options_init_sized((o), sizeof *(o))
+WEIR_API void weir_client_begin_options_init_sized(struct weir_client_begin_options *o, size_t size); /* a responder without a body; no time limits */
 /* 1: started at once (give the body); 0: queued, STARTED follows; WEIR_LIMIT: the queue is full or too slow; WEIR_REFUSED: see
- * weir_pool_refusal; WEIR_NOMEM. */
-WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin *o,
+ * weir_pool_refusal; WEIR_INVALID: options that cannot be; WEIR_NOMEM. */
+WEIR_API WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin_options *o,
                                  struct weir_client_req **out);
 /* Takes 0..len bytes of the body, and behind body_len of them those of DATA; after fewer than len a ROOM follows, but at the end of
  * STDIN. The streams end by themselves after body_len and data_len bytes. */
-WEIR_CHECK int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len);
+WEIR_API WEIR_CHECK int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len);
+/* A body of unknown length ends. WEIR_AGAIN: a new STARTED is on its way, the body begins anew; WEIR_CLOSED: END is. WEIR_INVALID: its
+ * length was told. */
+WEIR_API WEIR_CHECK int weir_client_end_body(struct weir_client_req *r);
 /* Held output: WEIR_OK, WEIR_AGAIN (being loaded, or none now). */
-WEIR_CHECK int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len);
-void weir_client_consume(struct weir_client_req *r, size_t len);
+WEIR_API WEIR_CHECK int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len);
+WEIR_API void weir_client_consume(struct weir_client_req *r, size_t len);
 /* Gives it up, at any time; no event follows; r is gone. Before END: the app is told (ABORT, or a closed connection). */
-void weir_client_req_free(struct weir_client_req *r);
+WEIR_API void weir_client_req_free(struct weir_client_req *r);
 
 enum weir_client_stage { WEIR_STAGE_QUEUE, WEIR_STAGE_CONNECT, WEIR_STAGE_RUN, WEIR_STAGE_DONE };
 struct weir_client_result {
@@ -174,6 +199,10 @@ struct weir_client_result {
     uint64_t peer;              /* inode of the app's end of its connection, where one request has one: names the process; 0: not known */
 };
 /* Where it runs, for a log: the process, or the address; empty: nowhere. */
-void weir_client_req_where(const struct weir_client_req *r, char *out, size_t len);
-void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out);
+WEIR_API void weir_client_req_where(const struct weir_client_req *r, char *out, size_t len);
+WEIR_API void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: MIT */
+/* What an exchange has to do with apps: what they are sent, whom they let pass (authorizers), how their answers become HTTP. */
+#include <stdlib.h>
+
+#include "gateway/internal.h"
+
+/* ---- to the app ---- */
+
+/* The body, as far as the app takes it. False: no more now. */
+static bool pump_body(struct exchange *ex)
+{
+    const char *p;
+    size_t len;
+    while (ex->app && ex->body) {
+        int status = weir_spill_peek(ex->body, &p, &len);
+        if (status == WEIR_SYSTEM) {
+            exchange_fail(ex, 500, "the request body could not be read back");
+            return false;
+        }
+        if (status != WEIR_OK) break;
+        int64_t n = weir_client_write(ex->app, p, len);
+        if (n == WEIR_NOMEM) {
+            exchange_fail(ex, 503, "out of memory");
+            return false;
+        }
+        if (n < 0) return false; /* its end is told by an event */
+        weir_spill_consume(ex->body, (size_t)n);
+        if ((size_t)n < len) return false;
+    }
+    return true;
+}
+
+void exchange_pump_app(struct exchange *ex)
+{
+    if (ex->authorizing) return;
+    bool all = pump_body(ex);
+    if (all && ex->app && ex->route->filter && ex->body_done && (!ex->body || weir_spill_left(ex->body) == 0)) exchange_filter_pump(ex);
+    if (ex->http && !ex->body_done && ex->http->in_use && exchange_wants_body(ex)) http_resume(ex->http);
+}
+
+struct weir_str exchange_join(struct weir_arena *a, const char *root, struct weir_str path)
+{
+    size_t n = strlen(root);
+    while (n && root[n - 1] == '/') n--;
+    char *p = weir_arena_bytes(a, n + path.len + 1);
+    if (!p) return (struct weir_str){0};
+    memcpy(p, root, n);
+    memcpy(p + n, path.ptr, path.len);
+    p[n + path.len] = 0;
+    return weir_str(p, n + path.len);
+}
+
+static struct weir_str address_text(struct weir_arena *a, const struct sockaddr_storage *s, struct weir_str *port)
+{
+    char text[INET6_ADDRSTRLEN + 8], digits[20];
+    uint16_t n = weir_address_text(s, text, sizeof text);
+    *port = weir_arena_str(a, weir_str(digits, weir_u64_text(digits, n)));
+    return weir_arena_str(a, weir_cstr(text));
+}
+
+static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
+{
+    struct http_conn *h = ex->http;
+    struct sockaddr_storage peer = {0};
+    memcpy(&peer, &h->peer, sizeof h->peer);
+    r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
+    const struct listener *l = ex->listener;
+    r->server_addr = l->server_addr;
+    r->server_port = l->server_port;
+    if (!l->any_address) return;
+    struct sockaddr_storage local = {0};
+    socklen_t len = sizeof local;
+    if (getsockname(h->fd, (struct sockaddr *)&local, &len) == 0)
+        r->server_addr = address_text(&ex->arena, &local, &r->server_port);
+}
+
+/* What every role is told of the request. */
+static void describe(struct exchange *ex, struct weir_cgi_request *r)
+{
+    const struct weir_conf_route *conf = ex->route->conf;
+    const struct weir_http_request *req = ex->req;
+    const char *root = conf->app_root ? conf->app_root : conf->root;
+    struct weir_str host = http_without_port(req->host);
+    *r = (struct weir_cgi_request){
+        .method = ex->method_override ? weir_cstr(ex->method_override) : req->method,
+        .protocol = req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0"),
+        .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
+        .document_root = root ? weir_cstr(root) : (struct weir_str){0},
+        .server_name = host.len ? host : WEIR_STR("_"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
+        .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
+        .extra = conf->params, .extra_count = conf->param_count};
+    fill_addresses(ex, r);
+}
+
+/* Asks a pool: as weir_client_begin. */
+static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct weir_cgi_request *r, struct weir_client_begin_options *b)
+{
+    struct weir_pair *pairs;
+    int status = weir_cgi_params(r, &ex->arena, &pairs, &b->param_count);
+    if (status < 0) return status;
+    b->params = pairs;
+    b->user = &ex->caller;
+    ex->asked = pool;
+    ex->answer = ANSWER_APP;
+    ex->head_done = ex->app_done = ex->started = false;
+    ex->head = weir_cgi_head_new(&ex->arena, NULL);
+    if (!ex->head) return WEIR_NOMEM;
+    return weir_client_begin(ex->worker->client, pool->in->pool, b, &ex->app);
+}
+
+/* Parameters in front of those that r has: the later one of a name is sent. */
+static int add_params(struct exchange *ex, struct weir_cgi_request *r, const struct weir_pair *more, size_t count)
+{
+    if (!count) return WEIR_OK;
+    struct weir_pair *all = weir_arena_alloc(&ex->arena, (count + r->extra_count) * sizeof *all);
+    if (!all) return WEIR_NOMEM;
+    memcpy(all, more, count * sizeof *all);
+    if (r->extra_count) memcpy(all + count, r->extra, r->extra_count * sizeof *all);
+    r->extra = all;
+    r->extra_count += count;
+    return WEIR_OK;
+}
+
+static uint64_t body_length(const struct exchange *ex)
+{
+    return ex->body_done ? weir_spill_size(ex->body) : (uint64_t)ex->req->content_length;
+}
+
+static int start_app(struct exchange *ex, const struct script *s)
+{
+    const struct weir_conf_route *conf = ex->route->conf;
+    struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_RESPONDER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms,
+                                  .request_ms = conf->request_ms, .slow_ms = conf->slow_ms,
+                                  .body_kept = !exchange_streams_request(ex)};
+    struct weir_cgi_request r;
+    describe(ex, &r);
+    r.script_name = s->name;
+    r.script_filename = s->filename;
+    r.path_info = s->path_info;
+    if (ex->body) {
+        b.body_len = body_length(ex);
+        r.content_length = (int64_t)b.body_len;
+    }
+    if (add_params(ex, &r, ex->granted, ex->granted_count) < 0) return WEIR_NOMEM;
+    return ask(ex, &ex->snap->pools[conf->pool], &r, &b);
+}
+
+int app_not_begun(int status, struct weir_pool *p, const char **why)
+{
+    switch (status) {
+    case WEIR_LIMIT: *why = "the pool's queue is full"; return 503;
+    case WEIR_REFUSED:
+        *why = weir_pool_refusal(p);
+        if (!*why) *why = "the pool takes no requests";
+        return 503;
+    case WEIR_INVALID: *why = "a parameter of the request is too large for FastCGI"; return 431;
+    default: *why = "out of memory"; return 503;
+    }
+}
+
+/* What could not be asked is answered; what has begun is given its body. */
+static void begun(struct exchange *ex, int status)
+{
+    const char *why;
+    if (status < 0) {
+        int code = app_not_begun(status, ex->asked ? ex->asked->in->pool : NULL, &why);
+        exchange_fail(ex, code, why);
+    } else if (status == 1) {
+        ex->started = true;
+        exchange_pump_app(ex);
+    }
+}
+
+void exchange_run_app(struct exchange *ex, const struct script *s)
+{
+    if (ex->route->pool) {
+        begun(ex, start_app(ex, s));
+        return;
+    }
+    exchange_fail(ex, 503, ex->route->pool_conf && ex->route->pool_conf->broken ? ex->route->pool_conf->broken : "no pool serves this route");
+}
+
+/* ---- authorizer [FastCGI 1.0 6.3] ---- */
+
+void exchange_authorize(struct exchange *ex)
+{
+    const struct snapshot_pool *pool = ex->route->authorizer;
+    const struct weir_conf_pool *conf = pool->conf;
+    struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_AUTHORIZER, .queue_ms = ex->route->conf->queue_ms, .silent_ms = conf->silent_ms,
+                                  .request_ms = conf->request_ms, .slow_ms = conf->slow_ms, .repeatable = true, .body_kept = true};
+    struct weir_cgi_request r;
+    describe(ex, &r);
+    r.authorizer = true;
+    if (ex->route->conf->authorizer_script) r.script_filename = weir_cstr(ex->route->conf->authorizer_script);
+    ex->authorizing = true;
+    ex->granted_count = 0;
+    begun(ex, ask(ex, pool, &r, &b));
+}
+
+#define VARIABLE_LEN 9
+
+static bool is_variable(struct weir_str name)
+{
+    return name.len > VARIABLE_LEN && weir_str_ieq(weir_str(name.ptr, VARIABLE_LEN), WEIR_STR("Variable-"));
+}
+
+/* Each header Variable-NAME becomes the parameter NAME of who answers the request. */
+static int take_variables(struct exchange *ex, const struct weir_cgi_response *r)
+{
+    ex->granted = weir_arena_alloc(&ex->arena, (r->header_count + 1) * sizeof *ex->granted);
+    ex->granted_count = 0;
+    if (!ex->granted) return WEIR_NOMEM;
+    for (size_t i = 0; i < r->header_count; i++) {
+        struct weir_str name = r->headers[i].name;
+        if (!is_variable(name)) continue;
+        name = weir_str(name.ptr + VARIABLE_LEN, name.len - VARIABLE_LEN);
+        ex->granted[ex->granted_count++] = (struct weir_pair){name, r->headers[i].value};
+        if (weir_str_eq(name, WEIR_STR("REMOTE_USER"))) ex->user = r->headers[i].value;
+    }
+    return WEIR_OK;
+}
+
+/* It said no: what it grants is nobody's business. */
+static void drop_variables(struct exchange *ex)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < ex->field_count; i++)
+        if (!is_variable(ex->fields[i].name)) ex->fields[n++] = ex->fields[i];
+    ex->field_count = n;
+}
+
+/* It said yes: the request itself begins. */
+static void authorized(struct exchange *ex)
+{
+    ex->authorizing = ex->granting = ex->started = ex->head_done = false;
+    ex->answer = ANSWER_NONE;
+    ex->asked = NULL;
+    weir_buf_reset(&ex->pend, 4096);
+    exchange_admitted(ex);
+}
+
+/* ---- filter [FastCGI 1.0 6.4] ---- */
+
+static int start_filter(struct exchange *ex)
+{
+    const struct snapshot_pool *pool = ex->route->filter;
+    const struct lookup *l = &ex->lookup;
+    char digits[20];
+    struct weir_pair *told = weir_arena_alloc(&ex->arena, 2 * sizeof *told);
+    struct weir_cgi_request r;
+    describe(ex, &r);
+    r.script_name = l->script[0] ? weir_arena_str(&ex->arena, weir_cstr(l->script)) : ex->path.path;
+    r.script_filename = exchange_join(&ex->arena, r.document_root.ptr, r.script_name);
+    if (!told || !r.script_filename.ptr || !r.script_name.ptr) return WEIR_NOMEM;
+    uint64_t modified = l->st.st_mtim.tv_sec > 0 ? (uint64_t)l->st.st_mtim.tv_sec : 0;
+    told[0] = (struct weir_pair){WEIR_STR("FCGI_DATA_LAST_MOD"), weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, modified)))};
+    told[1] = (struct weir_pair){WEIR_STR("FCGI_DATA_LENGTH"), weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, (uint64_t)l->st.st_size)))};
+    if (!told[0].value.ptr || !told[1].value.ptr) return WEIR_NOMEM;
+    const struct weir_conf_route *conf = ex->route->conf;
+    struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_FILTER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms, .request_ms = conf->request_ms,
+                                  .slow_ms = conf->slow_ms, .body_kept = true, .data_len = (uint64_t)l->st.st_size};
+    if (ex->body) {
+        b.body_len = body_length(ex);
+        r.content_length = (int64_t)b.body_len;
+    }
+    if (add_params(ex, &r, ex->granted, ex->granted_count) < 0 || add_params(ex, &r, told, 2) < 0) return WEIR_NOMEM;
+    return ask(ex, pool, &r, &b);
+}
+
+void exchange_filter(struct exchange *ex)
+{
+    begun(ex, start_filter(ex));
+}
+
+/* ---- from the app ---- */
+
+static void local_redirect(struct exchange *ex)
+{
+    if (ex->job_runs) { /* of a filter that did not wait for its file */
+        ex->job_done = local_redirect;
+        return;
+    }
+    const struct weir_cgi_response *r = weir_cgi_head_response(ex->head);
+    struct weir_str to = r->location;
+    const char *why;
+    weir_client_req_free(ex->app);
+    ex->app = NULL;
+    ex->redirecting = ex->authorizing = ex->started = ex->head_done = false;
+    ex->answer = ANSWER_NONE;
+    ex->asked = NULL;
+    ex->granted_count = 0;
+    if (ex->lookup.fd >= 0) weir_loop_close(ex->worker->loop, ex->lookup.fd);
+    ex->lookup.fd = -1;
+    weir_spill_free(ex->body);
+    ex->body = NULL;
+    http_arm(ex->http, 0); /* what the redirected request answers does not wait for it */
+    ex->method_override = ex->req->head ? "HEAD" : "GET";
+    weir_buf_reset(&ex->pend, 4096);
+    if (++ex->redirects > MAX_REDIRECTS) {
+        exchange_fail(ex, 502, "the application redirects in a circle");
+        return;
+    }
+    if (weir_cgi_path_parse(to, &ex->arena, &ex->path, &why) < 0) {
+        exchange_fail(ex, 502, "the application redirects to a path that is not valid");
+        return;
+    }
+    ex->route = site_route(ex->site, ex->path.path);
+    if (ex->route->authorizer) exchange_authorize(ex);
+    else exchange_dispatch(ex);
+}
+
+/* Content into the connection's output, framed. */
+static int put_content(struct exchange *ex, const char *p, size_t len)
+{
+    struct weir_buf *out = &ex->http->out;
+    worker_take_spare(ex->worker, out);
+    int status = ex->framing == WEIR_HTTP_CHUNKED ? weir_http1_write_chunk(out, p, len) : weir_buf_append(out, p, len);
+    if (status == WEIR_OK) ex->sent += len;
+    return status;
+}
+
+/* Content for the client: how much of it is taken now, or WEIR_NOMEM. */
+static int64_t content(struct exchange *ex, const char *p, size_t len)
+{
+    struct http_conn *h = ex->http;
+    if (exchange_no_content(ex)) return (int64_t)len;
+    size_t take = len;
+    if (ex->length >= 0 && ex->head_written && take > (uint64_t)ex->length - ex->sent) {
+        take = (size_t)((uint64_t)ex->length - ex->sent);
+        if (take == 0) return (int64_t)len; /* more than it said: cut */
+    }
+    struct weir_buf *to = ex->head_written ? &h->out : &ex->pend;
+    size_t held = weir_buf_len(to);
+    size_t room = held < OUT_HIGH ? OUT_HIGH - held : 0;
+    if (take > room) take = room;
+    if (take == 0) return 0;
+    if ((ex->head_written ? put_content(ex, p, take) : weir_buf_append(to, p, take)) < 0) return WEIR_NOMEM;
+    http_dirty(h);
+    return (int64_t)take;
+}
+
+static int head_is_ready(struct exchange *ex)
+{
+    const struct weir_cgi_response *r = weir_cgi_head_response(ex->head);
+    if (ex->authorizing && r->kind == WEIR_CGI_DOCUMENT && r->status == 200) {
+        ex->granting = true;
+        return take_variables(ex, r);
+    }
+    ex->head_done = true;
+    if (r->kind == WEIR_CGI_LOCAL_REDIRECT) {
+        ex->redirecting = true;
+        return WEIR_OK;
+    }
+    ex->status = r->status;
+    ex->fields = r->headers;
+    ex->field_count = r->header_count;
+    ex->length = r->content_length;
+    if (ex->authorizing) drop_variables(ex);
+    http_dirty(ex->http);
+    return WEIR_OK;
+}
+
+static void app_output(struct exchange *ex, const char *p, size_t len, struct weir_client_req *req)
+{
+    size_t taken = 0;
+    if (!ex->head_done && !ex->granting) {
+        const char *why;
+        int status = weir_cgi_head_feed(ex->head, p, len, &taken, &why);
+        if (status == WEIR_PROTOCOL || status == WEIR_LIMIT) {
+            exchange_fail(ex, 502, why);
+            return;
+        }
+        if (status == WEIR_OK) status = head_is_ready(ex);
+        if (status == WEIR_NOMEM) {
+            exchange_fail(ex, 503, "out of memory");
+            return;
+        }
+    }
+    if (ex->redirecting || ex->granting) {
+        taken = len;
+    } else if (ex->head_done && taken < len) {
+        int64_t n = content(ex, p + taken, len - taken);
+        if (n < 0) {
+            exchange_fail(ex, 503, "out of memory");
+            return;
+        }
+        taken += (size_t)n;
+    }
+    weir_client_consume(req, taken);
+}
+
+/* Takes what is held for a client that was slow. */
+static void pull(struct exchange *ex)
+{
+    const char *p;
+    size_t len;
+    while (ex->http && ex->app && weir_buf_len(&ex->http->out) < OUT_HIGH && weir_buf_len(&ex->pend) < OUT_HIGH &&
+           weir_client_peek(ex->app, &p, &len) == WEIR_OK)
+        app_output(ex, p, len, ex->app);
+}
+
+/* What came before the head was written follows it; a length that the app promised is kept to. */
+static int move_pend(struct exchange *ex)
+{
+    size_t len = weir_buf_len(&ex->pend);
+    if (ex->length >= 0 && len > (uint64_t)ex->length) len = (size_t)ex->length;
+    int status = len && !exchange_no_content(ex) ? put_content(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
+    weir_buf_reset(&ex->pend, 4096);
+    return status;
+}
+
+void exchange_commit(struct exchange *ex)
+{
+    if (!ex->head_done || ex->head_written || ex->redirecting || ex->answer != ANSWER_APP) return;
+    if (ex->app_done && ex->length < 0 && !exchange_no_content(ex)) ex->length = (int64_t)weir_buf_len(&ex->pend);
+    if (!ex->body_done) ex->keep_alive = false;
+    if (!exchange_write_head(ex)) {
+        exchange_fail(ex, 502, "the application's header cannot be sent");
+        return;
+    }
+    if (move_pend(ex) < 0) exchange_break_off(ex, "out of memory");
+}
+
+static void complete(struct exchange *ex)
+{
+    struct http_conn *h = ex->http;
+    if (!exchange_no_content(ex) && ex->length >= 0 && ex->sent < (uint64_t)ex->length) {
+        exchange_break_off(ex, "the application sent less than its Content-Length");
+        return;
+    }
+    if (ex->framing == WEIR_HTTP_CHUNKED && !exchange_no_content(ex) && weir_http1_write_chunk_end(&h->out, NULL, 0) < 0) {
+        exchange_break_off(ex, "out of memory");
+        return;
+    }
+    http_dirty(h);
+    exchange_finish(ex);
+}
+
+int app_failed(const struct weir_client_result *r)
+{
+    switch (r->status) {
+    case WEIR_LIMIT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 502;
+    case WEIR_TIMEOUT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 504;
+    case WEIR_REFUSED: return r->protocol_status == 3 ? 500 : 503;
+    case WEIR_NOMEM: return 503;
+    case WEIR_INVALID: return 431;
+    default: return 502;
+    }
+}
+
+static void app_ended(struct exchange *ex, struct weir_client_req *req)
+{
+    struct weir_client_result r;
+    weir_client_req_result(req, &r);
+    if (r.status != WEIR_OK) {
+        if (r.status == WEIR_TIMEOUT && r.stage == WEIR_STAGE_RUN) gateway_late(ex->worker->gw, ex->req->method, ex->req->target, &r, true);
+        ex->head_done = ex->head_written;
+        exchange_fail(ex, app_failed(&r), r.reason);
+        return;
+    }
+    if (ex->redirecting) {
+        local_redirect(ex);
+        return;
+    }
+    weir_client_req_free(req);
+    ex->app = NULL;
+    if (ex->granting) {
+        authorized(ex);
+        return;
+    }
+    if (!ex->head_done) {
+        exchange_fail(ex, 502, "the application ended before its header was complete");
+        return;
+    }
+    ex->app_done = true;
+    if (!ex->head_written) {
+        struct http_conn *h = ex->http;
+        uint32_t epoch = h->epoch;
+        exchange_commit(ex);
+        if (h->epoch != epoch || h->ex != ex || !ex->head_written) return;
+    }
+    complete(ex);
+}
+
+void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
+{
+    struct exchange *ex = WEIR_CONTAINER(ev->user, struct exchange, caller);
+    switch (ev->type) {
+    case WEIR_CLIENT_STARTED:
+        ex->started = true;
+        if (ex->authorizing) break;
+        if (ex->body && ex->body_done && !exchange_streams_request(ex)) weir_spill_rewind(ex->body);
+        ex->file_at = 0;
+        exchange_pump_app(ex);
+        break;
+    case WEIR_CLIENT_ROOM: exchange_pump_app(ex); break;
+    case WEIR_CLIENT_OUTPUT:
+        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, ex->asked, ev->bytes);
+        else if (ev->bytes.len) app_output(ex, ev->bytes.ptr, ev->bytes.len, ev->req);
+        else pull(ex);
+        break;
+    case WEIR_CLIENT_SLOW: {
+        struct weir_client_result r;
+        weir_client_req_result(ev->req, &r);
+        gateway_late(w->gw, ex->req->method, ex->req->target, &r, false);
+        break;
+    }
+    case WEIR_CLIENT_STUCK: break; /* of no request */
+    case WEIR_CLIENT_END: app_ended(ex, ev->req); break;
+    }
+}
+
+void exchange_room(struct exchange *ex)
+{
+    if (ex->answer == ANSWER_FILE) exchange_file_pump(ex);
+    else if (ex->app && ex->started) pull(ex);
+}
