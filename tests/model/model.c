@@ -25,8 +25,9 @@ static const struct world worlds[] = {
     {"a narrow channel", 1, 1, 2, 2, 3, 2, 11, .asks = true, .large = true},
     {"two at once", 2, 2, 1, 1, 2, 1, 128, .asks = true, .large = true},
     {"two at once, aborted", 2, 2, 1, 1, 0, 2, 128, .asks = true, .aborts = true, .drains = true, .large = true},
-    {"the number of requests changes", 2, 2, 1, 1, 0, 1, 64, .asks = true, .limits = true, .drains = true},
-    {"one after the other on one id", 2, 1, 1, 1, 1, 1, 128, .asks = true, .aborts = true, .refuses = true},
+    {"the number of requests changes", 2, 2, 1, 1, 0, 1, 64, .asks = true, .limits = true, .drains = true, .large = true},
+    {"no request for a while", 1, 1, 1, 1, 0, 1, 64, .asks = true, .limits = true, .drains = true},
+    {"one after the other on one id", 2, 1, 1, 1, 1, 1, 128, .asks = true, .aborts = true, .refuses = true, .large = true},
 };
 
 /* ---- the state ---- */
