@@ -27,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
             if (choice < 4) (void)!weir_wire_app_write(w, ev.id, WEIR_STDOUT, data, len < 70 ? len : 70);
             if (choice == 4) (void)!weir_wire_app_end(w, ev.id, 1, 0);
             if (choice == 5) (void)!weir_wire_app_write(w, ev.id, WEIR_STDERR, data, 1);
+            if (choice == 6) weir_wire_app_limit(w, data[0] % 7);
         }
         size_t have = weir_wire_app_output(w, &out);
         weir_wire_app_sent(w, have / 2);
