@@ -367,7 +367,7 @@ static int answer_values(struct weir_wire_app *w)
             if (i == 3 && w->limits.no_flow) continue;
             seen |= 1u << i;
             if (i == 0) n = weir_u64_text(value, w->limits.conns);
-            else if (i == 1) n = weir_u64_text(value, w->limits.plain_requests);
+            else if (i == 1) n = weir_u64_text(value, w->limits.reqs);
             else if (i == 2) n = weir_u64_text(value, w->limits.plain_requests > 1);
             else {
                 memcpy(value, "window=", 7);
@@ -509,6 +509,16 @@ int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stre
     return (int64_t)n;
 }
 
+int weir_wire_app_write_end(struct weir_wire_app *w, uint16_t id, enum weir_stream s)
+{
+    struct request *r = writable(w, id, s);
+    if (w->error) return WEIR_CLOSED;
+    if (!r) return WEIR_INVALID;
+    int status = weir_record_write(&w->out, (uint8_t)s, id, NULL, 0, 0);
+    if (status == WEIR_OK) out_stream(r, s)->ended = true;
+    return status;
+}
+
 int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status, uint8_t protocol_status)
 {
     struct request *r = find(w, id);
@@ -518,8 +528,9 @@ int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status,
     int status = WEIR_OK;
     bool refusal = protocol_status != WEIR_WIRE_REQUEST_COMPLETE;
     if (!refusal && !r->aborted) {
-        if (r->out[OUT_STDERR].used) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
-        if (status == WEIR_OK) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
+        const struct credit_out *err = &r->out[OUT_STDERR];
+        if (err->used && !err->ended) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
+        if (status == WEIR_OK && !r->out[OUT_STDOUT].ended) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
     }
     if (status == WEIR_OK) status = write_end(w, id, app_status, protocol_status);
     deactivate(w, r);
