@@ -105,9 +105,9 @@ int conn_flush(FCGX_Request *r)
     struct Params *c = r->paramsPtr;
     const void *p;
     size_t len = weir_wire_app_output(c->wire, &p);
-    if (len && !c->broken) c->broken = send_all(r->ipcFd, p, len);
+    if (len && !c->out_error) c->out_error = send_all(r->ipcFd, p, len);
     weir_wire_app_sent(c->wire, len);
-    return c->broken;
+    return c->out_error;
 }
 
 static int receive(FCGX_Request *r)
@@ -119,8 +119,8 @@ static int receive(FCGX_Request *r)
         n = idle ? wait_read(r->ipcFd, c->bytes, sizeof c->bytes) : read(r->ipcFd, c->bytes, sizeof c->bytes);
         if (n < 0 && errno == EINTR && idle) return WEIR_AGAIN;
     } while (n < 0 && waited(r->ipcFd, POLLIN));
-    if (n <= 0) {
-        if (!c->broken) c->broken = n < 0 ? errno : FCGX_PROTOCOL_ERROR;
+    if (n <= 0) { /* it may still read what we send */
+        c->in_error = n < 0 ? errno : FCGX_PROTOCOL_ERROR;
         return WEIR_CLOSED;
     }
     weir_wire_app_feed(c->wire, c->bytes, (size_t)n);
@@ -134,13 +134,14 @@ int conn_next(FCGX_Request *r, struct weir_wire_event *ev)
     for (;;) {
         int status = weir_wire_app_next(c->wire, ev);
         if (status == WEIR_AGAIN) c->unread = false;
-        if (conn_flush(r) != 0 && status == WEIR_AGAIN) return WEIR_CLOSED;
+        (void)!conn_flush(r);
         if (status == WEIR_OK) break;
-        if (weir_wire_app_closing(c->wire)) return WEIR_CLOSED;
+        if (c->out_error && !c->open) return WEIR_CLOSED;
+        if (c->in_error || weir_wire_app_closing(c->wire)) return WEIR_CLOSED;
         status = receive(r);
         if (status < 0) return status;
     }
     if (ev->type != WEIR_WIRE_EV_ERROR) return WEIR_OK;
-    c->broken = FCGX_PROTOCOL_ERROR;
+    c->in_error = FCGX_PROTOCOL_ERROR;
     return WEIR_CLOSED;
 }

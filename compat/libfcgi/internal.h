@@ -26,7 +26,8 @@ struct Params {
     bool open;         /* the request has not been ended */
     bool corked;       /* more output follows at once */
     bool stdin_ended, data_ended;
-    int broken;        /* why nothing more is sent: an errno, or FCGX_PROTOCOL_ERROR */
+    int in_error;      /* why nothing more is read: an errno, or FCGX_PROTOCOL_ERROR */
+    int out_error;     /* why nothing more is sent */
     unsigned char bytes[IN_BYTES];
 };
 

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "fastcgi.h"
 #include "fcgios.h"
@@ -138,6 +139,13 @@ static int connect_next(FCGX_Request *r)
     return error > 0 ? -error : SHUT_DOWN;
 }
 
+/* A shutdown between two requests: the peer is told, and has nothing of ours left to read that would be worth waiting for. */
+static void leave(FCGX_Request *r)
+{
+    if (!r->detached) shutdown(r->ipcFd, SHUT_WR);
+    r->detached = 1;
+}
+
 int FCGX_Accept_r(FCGX_Request *r)
 {
     if (!__atomic_load_n(&initialized, __ATOMIC_ACQUIRE)) return NOT_INITIALIZED;
@@ -151,6 +159,7 @@ int FCGX_Accept_r(FCGX_Request *r)
             if (r->flags & FCGI_FAIL_ACCEPT_ON_INTR) return -EINTR;
             continue;
         }
+        if (status == WEIR_AGAIN) leave(r);
         FCGX_Free(r, 1);
         if (status == WEIR_NOMEM) return -ENOMEM;
     }
@@ -169,7 +178,7 @@ void FCGX_Finish_r(FCGX_Request *r)
     } else if (!r->paramsPtr && r->ipcFd >= 0) {
         close = 0; /* no request was on it yet: the program set it */
     }
-    if (r->paramsPtr && r->paramsPtr->broken) close = 1;
+    if (r->paramsPtr && (r->paramsPtr->in_error || r->paramsPtr->out_error)) close = 1;
     FCGX_Free(r, close);
 }
 

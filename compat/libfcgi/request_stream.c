@@ -60,7 +60,7 @@ static void fill(FCGX_Stream *s)
     }
     do {
         if (conn_next(in->request, &ev) < 0) {
-            stream_error(s, c->broken ? c->broken : FCGX_PROTOCOL_ERROR);
+            stream_error(s, c->in_error ? c->in_error : FCGX_PROTOCOL_ERROR);
             return;
         }
     } while (!take_event(s, &ev));
@@ -105,7 +105,7 @@ static int hand_over(struct owned_stream *out, const void *p, size_t len)
 {
     FCGX_Request *r = out->request;
     struct Params *c = r->paramsPtr;
-    if (c->broken) return c->broken;
+    if (c->out_error) return c->out_error;
     if (!c->open) return FCGX_CALL_SEQ_ERROR;
     if (len == 0) return 0;
     int64_t n = weir_wire_app_write(c->wire, (uint16_t)r->requestId, (enum weir_stream)out->type, p, len);
@@ -161,7 +161,7 @@ static void wrote(FCGX_Stream *s, int error)
     struct owned_stream *out = s->data;
     s->wrNext = out->bytes;
     if (error == 0) return;
-    if (out->request && error != FCGX_CALL_SEQ_ERROR) out->request->paramsPtr->broken = error; /* no END_REQUEST that says all is well */
+    if (out->request && error != FCGX_CALL_SEQ_ERROR) out->request->paramsPtr->out_error = error; /* no END_REQUEST that says all is well */
     s->rdNext = s->stop = s->wrNext; /* nothing more fits */
     stream_error(s, error);
 }
