@@ -67,6 +67,8 @@ int write_through(FCGX_Stream *s, const char *p, size_t len);
 struct owned_stream *owned(FCGX_Stream *s); /* NULL: made by the program */
 
 /* ---- stream.c ---- */
+int FCGX_VFPrintF(FCGX_Stream *s, const char *format, va_list arg) WEIR_PRINTF(2, 0); /* programs are not warned by our headers */
+int FCGX_FPrintF(FCGX_Stream *s, const char *format, ...) WEIR_PRINTF(2, 3);
 void stream_error(FCGX_Stream *s, int code);
 
 /* ---- wait.c ---- */

@@ -10,6 +10,12 @@
 
 extern char **environ;
 
+/* Programs are not warned by our headers. */
+int FCGI_vfprintf(FCGI_FILE *fp, const char *format, va_list ap) WEIR_PRINTF(2, 0);
+int FCGI_vprintf(const char *format, va_list ap) WEIR_PRINTF(1, 0);
+int FCGI_fprintf(FCGI_FILE *fp, const char *format, ...) WEIR_PRINTF(2, 3);
+int FCGI_printf(const char *format, ...) WEIR_PRINTF(1, 2);
+
 FCGI_FILE _fcgi_sF[3]; /* programs hold it by copy relocation: its size is part of the ABI */
 
 static bool accepted, as_cgi;

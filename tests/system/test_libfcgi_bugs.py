@@ -9,11 +9,10 @@ import struct
 import time
 
 import pytest
-from libfcgi import APPS, PROBE, SILENCE, App, answer, query, request, text
+from libfcgi import APPS, PROBE, SILENCE, App, answer, both, query, request, text
 from recorder import ABORT, BEGIN, GET_VALUES, PARAMS, RESULT, STDIN, pair, pairs, read_record, record
 from weirlib import SLOW, wait_for
 
-both = pytest.mark.parametrize("lib", ["ours", "debian"])
 UNKNOWN = 50
 
 
@@ -307,6 +306,7 @@ def test_b17_parameters_have_a_limit_which_is_told():
 
 # ---- B19, B20, B21, B22: accepting and closing ----
 
+@pytest.mark.nosan  # preloads a library
 @both
 def test_b19_a_signal_just_before_accept_is_not_lost(lib):
     preload = {"LD_PRELOAD": os.path.join(APPS, "libsignal_accept.so")}

@@ -44,26 +44,35 @@ static inline void script_serve(FCGX_Request *r)
     if (strchr(what, 'f')) FCGX_Free(r, 0);
 }
 
-/* ---- the web server's end: a thread that sends the pieces ---- */
+/* ---- the web server's end ---- */
 
 typedef size_t (*next_piece_fn)(void *arg, size_t at, size_t len);
 
 struct script_sender {
     const uint8_t *in;
-    size_t len;
+    size_t at, len, piece;
     next_piece_fn next_piece;
     void *arg;
     int fd;
 };
 
-static inline void *script_send(void *arg)
+/* Sends pieces, until there is no room for more (flags: MSG_DONTWAIT). */
+static inline bool script_send(struct script_sender *s, int flags)
 {
-    struct script_sender *s = arg;
-    for (size_t at = 0, n; at < s->len; at += n) {
-        n = s->next_piece(s->arg, at, s->len);
-        if (send(s->fd, s->in + at, n, MSG_NOSIGNAL) < 0) break;
+    while (s->at < s->len) {
+        if (s->piece == 0) s->piece = s->next_piece(s->arg, s->at, s->len);
+        if (send(s->fd, s->in + s->at, s->piece, MSG_NOSIGNAL | flags) < 0) return errno != EAGAIN;
+        s->at += s->piece;
+        s->piece = 0;
     }
     shutdown(s->fd, SHUT_WR);
+    return true;
+}
+
+/* The socket takes few pieces at a time: a thread sends the others. */
+static inline void *script_send_rest(void *arg)
+{
+    (void)script_send(arg, 0);
     return NULL;
 }
 
@@ -80,8 +89,8 @@ static inline char *script_run(const uint8_t *in, size_t len, next_piece_fn next
     FCGX_Init();
     if (!out || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, s) < 0) return out;
     setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
-    struct script_sender sender = {in, len, next_piece, arg, s[1]};
-    bool sending = pthread_create(&thread, NULL, script_send, &sender) == 0;
+    struct script_sender sender = {.in = in, .len = len, .next_piece = next_piece, .arg = arg, .fd = s[1]};
+    bool sending = !script_send(&sender, MSG_DONTWAIT) && pthread_create(&thread, NULL, script_send_rest, &sender) == 0;
     FCGX_InitRequest(&r, -1, 0); /* no listening socket: accepting ends with the connection */
     r.ipcFd = s[0];
     while (FCGX_Accept_r(&r) == 0) script_serve(&r);
