@@ -76,27 +76,36 @@ static inline void *script_send_rest(void *arg)
     return NULL;
 }
 
+enum { SCRIPT_ROOM = 1 << 20 };
+
+/* Takes what was answered. A reset tells that input was not read, before the output is given. */
+static inline void script_collect(int fd, char *out, size_t *len)
+{
+    for (ssize_t n; (n = recv(fd, out + *len, SCRIPT_ROOM - *len, MSG_DONTWAIT)) > 0 || (n < 0 && errno == ECONNRESET);)
+        if (n > 0) *len += (size_t)n;
+}
+
 /* Serves all requests of the input, which comes in the pieces that next_piece() tells. All that was answered, malloc'd. */
 static inline char *script_run(const uint8_t *in, size_t len, next_piece_fn next_piece, void *arg, size_t *out_len)
 {
-    enum { ROOM = 1 << 20 };
-    int s[2], big = ROOM;
-    char *out = malloc(ROOM);
+    int s[2];
+    char *out = malloc(SCRIPT_ROOM);
     pthread_t thread;
     FCGX_Request r;
     *out_len = 0;
     setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0", 1); /* nobody sends the rest of a body */
     FCGX_Init();
     if (!out || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, s) < 0) return out;
-    setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
     struct script_sender sender = {.in = in, .len = len, .next_piece = next_piece, .arg = arg, .fd = s[1]};
     bool sending = !script_send(&sender, MSG_DONTWAIT) && pthread_create(&thread, NULL, script_send_rest, &sender) == 0;
     FCGX_InitRequest(&r, -1, 0); /* no listening socket: accepting ends with the connection */
     r.ipcFd = s[0];
-    while (FCGX_Accept_r(&r) == 0) script_serve(&r);
+    while (FCGX_Accept_r(&r) == 0) {
+        script_serve(&r);
+        script_collect(s[1], out, out_len);
+    }
     if (sending) pthread_join(thread, NULL);
-    for (ssize_t n; (n = recv(s[1], out + *out_len, ROOM - *out_len, MSG_DONTWAIT)) > 0 || (n < 0 && errno == ECONNRESET);)
-        if (n > 0) *out_len += (size_t)n; /* a reset tells that input was not read, before the output is given */
+    script_collect(s[1], out, out_len);
     close(s[1]);
     return out;
 }
