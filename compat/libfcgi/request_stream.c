@@ -133,7 +133,7 @@ static int hand_over_end(struct owned_stream *out)
 static int to_request(struct owned_stream *out, const void *p, size_t len, int do_close)
 {
     struct Params *c = out->request->paramsPtr;
-    int error = hand_over(out, p, len);
+    int error = out->s.FCGI_errno > 0 ? out->s.FCGI_errno : hand_over(out, p, len); /* behind lost output there is no end */
     if (error == 0 && do_close) error = hand_over_end(out);
     return error == 0 && !c->corked ? conn_flush(out->request) : error;
 }

@@ -9,10 +9,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from libfcgi import DEBIAN, EXAMPLES, HEADERS, LIBS, OURS, PROBE, App, answer, both, query, request, text
+from libfcgi import BUILD, DEBIAN, EXAMPLES, HEADERS, LIBS, OURS, PROBE, App, answer, both, query, request, text
 from recorder import DATA, GET_VALUES, STDIN, pair, pairs, read_record, record
 from test_front import get, nginx
-from weirlib import SLOW, Weir
+from weirlib import ROOT, SLOW, Weir
 
 
 
@@ -122,6 +122,23 @@ def test_macros_of_both_headers_are_the_same(name):
         return found
     ours, theirs = macros(HEADERS), macros("/usr/include")
     assert {m: ours.get(m) for m in theirs} == theirs and (name == "fcgios.h" or len(theirs) > 3)
+
+
+@pytest.mark.nosan
+def test_what_is_installed_stands_apart_and_is_found_by_pkg_config(folder):
+    root = str(folder / "root")
+    run("meson", "install", "-C", BUILD, "--no-rebuild", env={**os.environ, "DESTDIR": root})
+    found = [os.path.join(at, f) for at, _, files in os.walk(root) for f in files if "fcgi" in f.lower() and "weir-cgi" not in f]
+    assert len(found) >= 11 and all("/weir/compat/" in f for f in found), found
+    package = next(f for f in found if f.endswith("/fcgi.pc"))
+    flags = run("pkg-config", "--cflags", "--libs", "fcgi", env={**os.environ, "PKG_CONFIG_PATH": os.path.dirname(package), "PKG_CONFIG_SYSROOT_DIR": root}).split()
+    program = str(folder / "installed")
+    run("gcc", "-o", program, os.path.join(ROOT, "compat/libfcgi/examples/echo_x.c"), *flags)
+    lib = os.path.dirname(os.path.dirname(package))
+    with App(program, env={"LD_LIBRARY_PATH": lib}, check=False) as app:
+        c = app.connect()
+        c.send(request(1, query("q")))
+        assert "QUERY_STRING=q" in text(answer(c, 1)) and app.loaded() == [os.path.join(lib, "libfcgi.so.0.0.0")]
 
 
 # ---- programs ----
