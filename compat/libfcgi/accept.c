@@ -57,7 +57,7 @@ static bool speaks(int fd)
     struct pollfd p = {.fd = fd, .events = POLLIN};
     int n;
     do n = poll(&p, 1, keeper_ms);
-    while (n < 0 && errno == EINTR && !shutdown_pending);
+    while (n < 0 && errno == EINTR); /* whoever was accepted is served */
     return n > 0;
 }
 
@@ -87,7 +87,7 @@ static bool is_shortage(int error)
 int OS_Accept(int listener, int fail_on_intr, const char *addrs)
 {
     int patience = PATIENCE_MS;
-    while (!shutdown_pending) {
+    while (!shutdown_pending()) {
         int fd = wait_accept(listener);
         if (fd >= 0) {
             if (take(fd, addrs)) return fd;
@@ -95,7 +95,7 @@ int OS_Accept(int listener, int fail_on_intr, const char *addrs)
             continue;
         }
         int error = errno;
-        if (error == EINTR && !fail_on_intr && !shutdown_pending) continue;
+        if (error == EINTR && !fail_on_intr && !shutdown_pending()) continue;
         if (lost_on_the_way(error)) continue;
         if (!is_shortage(error) || (patience -= PAUSE_MS) < 0) {
             errno = error;

@@ -72,7 +72,7 @@ int FCGX_FPrintF(FCGX_Stream *s, const char *format, ...) WEIR_PRINTF(2, 3);
 void stream_error(FCGX_Stream *s, int code);
 
 /* ---- wait.c ---- */
-extern volatile int shutdown_pending;
+bool shutdown_pending(void);
 void wait_init(void);
 void wait_reset(void);
 /* accept() and read() that a pending shutdown ends, also one that comes just before they begin: -1 with EINTR. */

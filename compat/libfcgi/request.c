@@ -140,7 +140,7 @@ static int connect_next(FCGX_Request *r)
 }
 
 /* A shutdown between two requests: the peer is told, and has nothing of ours left to read that would be worth waiting for. */
-static void leave(FCGX_Request *r)
+static void leave_idle(FCGX_Request *r)
 {
     if (!r->detached) shutdown(r->ipcFd, SHUT_WR);
     r->detached = 1;
@@ -155,11 +155,11 @@ int FCGX_Accept_r(FCGX_Request *r)
         if (status < 0) return status;
         status = begin(r);
         if (status == WEIR_OK) return 0;
-        if (status == WEIR_AGAIN && !shutdown_pending) { /* a signal: the connection stays for the next call */
+        if (status == WEIR_AGAIN && !shutdown_pending()) { /* a signal: the connection stays for the next call */
             if (r->flags & FCGI_FAIL_ACCEPT_ON_INTR) return -EINTR;
             continue;
         }
-        if (status == WEIR_AGAIN) leave(r);
+        if (status == WEIR_AGAIN) leave_idle(r);
         FCGX_Free(r, 1);
         if (status == WEIR_NOMEM) return -ENOMEM;
     }
@@ -175,6 +175,7 @@ void FCGX_Finish_r(FCGX_Request *r)
         close |= FCGX_FClose(r->err);
         if (c) c->corked = false;
         close |= FCGX_FClose(r->out);
+        if (c && c->open) close = 1; /* the program freed a stream: the end cannot be told otherwise */
     } else if (!r->paramsPtr && r->ipcFd >= 0) {
         close = 0; /* no request was on it yet: the program set it */
     }

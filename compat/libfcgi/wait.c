@@ -23,7 +23,7 @@ struct waiter {
     int fd; /* its own descriptor of the listening socket, -1: it reads */
 };
 
-volatile int shutdown_pending;
+static int pending; /* changed atomically */
 static struct waiter *waiters;
 static volatile char waiters_lock; /* held with all signals blocked: the handler may take it */
 
@@ -63,14 +63,18 @@ static void leave(const struct waiter *w, const sigset_t *old)
 
 /* ---- the shutdown ---- */
 
+bool shutdown_pending(void)
+{
+    return __atomic_load_n(&pending, __ATOMIC_RELAXED) != 0;
+}
+
 /* sig: passed on to the other threads that wait; 0: none. Async-signal-safe. */
 static void shut_down(int sig)
 {
     int saved = errno, dead;
     sigset_t old;
     lock(&old);
-    bool first = !shutdown_pending;
-    shutdown_pending = 1;
+    bool first = __atomic_exchange_n(&pending, 1, __ATOMIC_RELAXED) == 0;
     dead = first ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
     for (struct waiter *w = waiters; first && w; w = w->next) {
         if (w->fd >= 0 && dead >= 0) dup3(dead, w->fd, O_CLOEXEC);
@@ -123,7 +127,7 @@ void wait_init(void)
 
 void wait_reset(void)
 {
-    shutdown_pending = 0;
+    __atomic_store_n(&pending, 0, __ATOMIC_RELAXED);
 }
 
 /* ---- waiting ---- */
@@ -137,13 +141,13 @@ int wait_accept(int listener)
     enter(&w, own, &old);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     int fd = -1, error = EINTR;
-    if (!shutdown_pending) {
+    if (!shutdown_pending()) {
         fd = accept4(own < 0 ? listener : own, NULL, NULL, SOCK_CLOEXEC); /* < 0: no descriptor was free */
         error = errno;
     }
     leave(&w, &old);
     if (own >= 0) close(own);
-    errno = fd < 0 && shutdown_pending ? EINTR : error;
+    errno = fd < 0 && shutdown_pending() ? EINTR : error;
     return fd;
 }
 
@@ -154,7 +158,7 @@ ssize_t wait_read(int fd, void *buf, size_t len)
     struct pollfd p = {.fd = fd, .events = POLLIN};
     sigset_t old;
     enter(&w, -1, &old);
-    int n = ppoll(&p, 1, shutdown_pending ? &now : NULL, &old); /* what came before the shutdown is still served */
+    int n = ppoll(&p, 1, shutdown_pending() ? &now : NULL, &old); /* what came before the shutdown is still served */
     int error = n < 0 ? errno : EINTR;
     leave(&w, &old);
     if (n > 0) return read(fd, buf, len);

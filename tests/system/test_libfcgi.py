@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from libfcgi import BUILD, DEBIAN, EXAMPLES, HEADERS, LIBS, OURS, PROBE, App, answer, both, query, request, text
 from recorder import DATA, GET_VALUES, STDIN, pair, pairs, read_record, record
 from test_front import get, nginx
-from weirlib import ROOT, SLOW, Weir
+from weirlib import ROOT, SLOW, Weir, wait_for
 
 
 
@@ -238,6 +239,36 @@ def test_a_program_can_be_stopped_between_two_requests_of_a_kept_connection():
         begun = time.monotonic()
         app.process.terminate()
         assert app.ends() == 0 and time.monotonic() - begun < 1.5 * SLOW and c.closed()
+
+
+def test_a_connection_that_was_accepted_is_served_whatever_signal_comes():
+    with App(PROBE) as app:
+        c = app.connect()
+        wait_for(lambda: len(os.listdir(f"/proc/{app.process.pid}/fd")) > 3)
+        app.process.terminate()
+        c.send(request(1, query("nothing"), keep=0))
+        assert text(answer(c, 1)) == "nothing\n"
+        assert app.ends() == 0
+
+
+@both
+def test_a_connection_on_which_nothing_comes_does_not_hold_the_others(lib):
+    with App(PROBE, lib, env={"LIBFCGI_IS_AF_UNIX_KEEPER_POLL_TIMEOUT": "100"}) as app:
+        silent, c = app.connect(), app.connect()
+        c.send(request(1, query("nothing")))
+        assert text(answer(c, 1)) == "nothing\n" and silent.closed()
+
+
+def test_a_nonblocking_connection_is_waited_for():
+    with App(PROBE) as app:
+        c = app.connect()
+        c.send(request(1, query("nonblocking&much=3000000&read"), b"half", end=False))
+        assert len(c.s.recv(10000, socket.MSG_WAITALL)) == 10000  # and then it has to wait for us
+        c.send(record(STDIN, 1, b"rest") + record(STDIN, 1))
+        rest = b""
+        while b"read 8 error 0: halfrest" not in rest[-300:]:
+            rest += c.s.recv(100000)
+        assert rest.count(b"x") + 10000 > 3000000
 
 
 def test_a_program_that_closes_its_streams_early_is_answered_at_once(tmp_path):

@@ -65,6 +65,16 @@ static void print_format(int which)
     }
 }
 
+static void put_much(long n)
+{
+    static char piece[100000];
+    memset(piece, 'x', sizeof piece);
+    for (long k; n > 0; n -= k) {
+        k = n < (long)sizeof piece ? n : (long)sizeof piece;
+        if (FCGX_PutStr(piece, (int)k, r.out) < 0) break;
+    }
+}
+
 static void close_early(void)
 {
     FCGX_FClose(r.out);
@@ -93,10 +103,12 @@ static void carry_out(const char *word)
     else if (is(word, "printf", &v)) print_format(atoi(v));
     else if (is(word, "putstr", &v)) FCGX_FPrintF(r.out, "putstr %d\n", FCGX_PutStr("abc", atoi(v), r.out));
     else if (is(word, "close", &v)) close_early();
+    else if (is(word, "much", &v)) put_much(atol(v));
+    else if (is(word, "nonblocking", &v)) fcntl(r.ipcFd, F_SETFL, O_NONBLOCK);
     else if (is(word, "nothing", &v)) FCGX_FPrintF(r.out, "nothing\n");
 }
 
-/* probe [begin-anew | count]: begin-anew: after the end of accepting once more. */
+/* probe [begin-anew]: after the end of accepting once more. */
 int main(int argc, char **argv)
 {
     int again = argc > 1 && strcmp(argv[1], "begin-anew") == 0;
