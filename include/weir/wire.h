@@ -69,7 +69,8 @@ struct weir_wire_limits {
     uint32_t params_bytes;   /* PARAMS of one request [1 MiB]; of all incomplete requests of a connection: 4 x */
     uint32_t params_count;   /* pairs in them [2048] */
     uint32_t requests;       /* app end: active requests on an agreed connection, announced and enforced, at most 65535 [1000] */
-    uint32_t plain_requests; /* app end: the same on a plain connection, FCGI_MAX_REQS [1: never multiplex] */
+    uint32_t plain_requests; /* app end: the same on a plain connection [1: never multiplex] */
+    uint32_t reqs;           /* app end: what FCGI_MAX_REQS answers, requests of the whole program [plain_requests] */
     uint32_t conns;          /* app end: what FCGI_MAX_CONNS answers [1000] */
     uint32_t window;         /* initial limit of each stream that we receive on an agreed connection [64 KiB] */
     uint32_t stray_records;  /* records of inactive ids in a row before the connection ends [10000] */
@@ -129,8 +130,10 @@ WEIR_API void weir_wire_app_set_user(struct weir_wire_app *w, uint16_t id, void 
 WEIR_API WEIR_CHECK int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stream s, const void *buf, size_t len);
 /* How much write() would take now. */
 WEIR_API size_t weir_wire_app_room(const struct weir_wire_app *w, uint16_t id, enum weir_stream s);
-/* Ends the request: the ends of its streams (STDERR only if used), then END_REQUEST. The id is inactive at once. Another status than
- * REQUEST_COMPLETE before anything was consumed or written is a refusal (FC 7.3); later it is a broken answer. */
+/* Ends STDOUT or STDERR alone: the empty record. */
+WEIR_API WEIR_CHECK int weir_wire_app_write_end(struct weir_wire_app *w, uint16_t id, enum weir_stream s);
+/* Ends the request: the ends of its streams (what has not ended; STDERR only if used), then END_REQUEST. The id is inactive at once.
+ * Another status than REQUEST_COMPLETE before anything was consumed or written is a refusal (FC 7.3); later it is a broken answer. */
 WEIR_API WEIR_CHECK int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status, uint8_t protocol_status);
 /* The program took len bytes of an input stream (discarded ones too): credit goes back when due (FC 5.4). */
 WEIR_API void weir_wire_app_consumed(struct weir_wire_app *w, uint16_t id, enum weir_stream s, size_t len);

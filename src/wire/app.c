@@ -376,7 +376,7 @@ static int answer_values(struct weir_wire_app *w)
             if (i == 3 && w->limits.no_flow) continue;
             seen |= 1u << i;
             if (i == 0) n = weir_u64_text(value, w->limits.conns);
-            else if (i == 1) n = weir_u64_text(value, w->limits.plain_requests);
+            else if (i == 1) n = weir_u64_text(value, w->limits.reqs);
             else if (i == 2) n = weir_u64_text(value, w->limits.plain_requests > 1);
             else {
                 memcpy(value, "window=", 7);
@@ -520,12 +520,22 @@ int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stre
     return (int64_t)n;
 }
 
+int weir_wire_app_write_end(struct weir_wire_app *w, uint16_t id, enum weir_stream s)
+{
+    struct request *r = writable(w, id, s);
+    if (w->error) return WEIR_CLOSED;
+    if (!r) return WEIR_INVALID;
+    int status = weir_record_write(&w->out, (uint8_t)s, id, NULL, 0, 0);
+    if (status == WEIR_OK) out_stream(r, s)->ended = true;
+    return status;
+}
+
 /* The program took or gave something. */
 static bool touched(const struct request *r)
 {
     bool yes = false;
     for (int i = 0; i < IN_COUNT; i++) yes |= r->in[i].taken > 0;
-    for (int i = 0; i < OUT_COUNT; i++) yes |= r->out[i].used;
+    for (int i = 0; i < OUT_COUNT; i++) yes |= r->out[i].used || r->out[i].ended;
     return yes;
 }
 
@@ -539,8 +549,9 @@ int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status,
     bool complete = protocol_status == WEIR_WIRE_REQUEST_COMPLETE;
     bool ends = complete ? !r->aborted : touched(r); /* FC 7.3: alone, another status says that nothing ran */
     if (ends) {
-        if (r->out[OUT_STDERR].used) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
-        if (status == WEIR_OK) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
+        const struct credit_out *err = &r->out[OUT_STDERR];
+        if (err->used && !err->ended) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
+        if (status == WEIR_OK && !r->out[OUT_STDOUT].ended) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
     }
     if (status == WEIR_OK) status = write_end(w, id, app_status, protocol_status);
     deactivate(w, r);

@@ -11,6 +11,7 @@ void weir_wire_limits(struct weir_wire_limits *out, const struct weir_wire_limit
     if (!out->requests) out->requests = 1000;
     if (out->requests > 65535) out->requests = 65535;
     if (!out->plain_requests) out->plain_requests = 1;
+    if (!out->reqs) out->reqs = out->plain_requests;
     if (!out->conns) out->conns = 1000;
     if (!out->window) out->window = 65536;
     if (!out->stray_records) out->stray_records = 10000;

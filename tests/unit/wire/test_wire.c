@@ -677,6 +677,31 @@ static void a_window_of_0_is_opened_when_there_is_room(void **state)
     weir_wire_server_free(w);
 }
 
+static void one_output_stream_may_end_before_the_request(void **state)
+{
+    const struct weir_wire_limits limits = {.no_flow = 1, .reqs = 12, .conns = 34};
+    uint8_t in[256], want[256];
+    struct weir_wire_app *w;
+    struct log l = {.last = 0};
+    const void *out;
+    (void)state;
+    assert_int_equal(weir_wire_app_new(&w, &limits), WEIR_OK);
+    assert_int_equal(weir_wire_app_write_end(w, 1, WEIR_STDERR), WEIR_INVALID);
+    feed_app(w, in, hex(BEGIN PARAMS_END "01 09 00 00 00 1f 00 00 0e 00 \"FCGI_MAX_CONNS\" 0d 00 \"FCGI_MAX_REQS\"", in), &l);
+    assert_int_equal(weir_wire_app_write(w, 1, WEIR_STDERR, "e", 1), 1);
+    assert_int_equal(weir_wire_app_write_end(w, 1, WEIR_STDERR), WEIR_OK);
+    assert_int_equal(weir_wire_app_write_end(w, 1, WEIR_STDERR), WEIR_INVALID);
+    assert_int_equal(weir_wire_app_write(w, 1, WEIR_STDERR, "e", 1), WEIR_INVALID);
+    assert_int_equal(weir_wire_app_write(w, 1, WEIR_STDOUT, "o", 1), 1);
+    assert_int_equal(weir_wire_app_write_end(w, 1, WEIR_STDOUT), WEIR_OK);
+    assert_int_equal(weir_wire_app_end(w, 1, 5, 0), WEIR_OK);
+    size_t len = hex("01 0a 00 00 00 23 00 00 0e 02 \"FCGI_MAX_CONNS34\" 0d 02 \"FCGI_MAX_REQS12\" 01 07 00 01 00 01 00 00 \"e\" 01 07 00 01 00 00 00 00"
+                     "01 06 00 01 00 01 00 00 \"o\" 01 06 00 01 00 00 00 00 01 03 00 01 00 08 00 00 00 00 00 05 00 00 00 00", want);
+    assert_int_equal(weir_wire_app_output(w, &out), len);
+    assert_memory_equal(out, want, len);
+    weir_wire_app_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -691,6 +716,7 @@ int main(void)
         cmocka_unit_test(answers_of_real_peers_are_read), cmocka_unit_test(asking_has_a_clear_outcome),
         cmocka_unit_test(the_bytes_of_a_request_are_exact), cmocka_unit_test(a_pair_is_never_split_over_records),
         cmocka_unit_test(everything_arrives_within_its_credit_whatever_the_order), cmocka_unit_test(drain_lets_run_what_runs_and_begins_nothing),
+        cmocka_unit_test(one_output_stream_may_end_before_the_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
