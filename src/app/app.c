@@ -293,7 +293,7 @@ static void push_drain(struct weir_app *a)
         const void *out;
         if (!k->in_use) continue;
         bool quiet = weir_wire_app_idle(k->wire) && weir_wire_app_output(k->wire, &out) == 0;
-        if (late || (quiet && !weir_wire_app_agreed(k->wire) && !(k->fresh && first))) weir_app_conn_close(k);
+        if (late || (quiet && !k->lingers && !weir_wire_app_agreed(k->wire) && !(k->fresh && first))) weir_app_conn_close(k);
     }
 }
 

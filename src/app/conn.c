@@ -9,6 +9,8 @@
 #include "app/internal.h"
 
 #define CHOKED (64u << 10) /* answers to management records, ends and credit that a server leaves unread */
+#define LINGER_MS    1000
+#define LINGER_BYTES (4u << 20)
 
 static struct weir_ident ident(const struct app_conn *k, uint8_t kind)
 {
@@ -68,10 +70,16 @@ static struct app_conn *slot(struct weir_app *a)
     return k;
 }
 
+/* No request has all of its parameters. */
+static bool is_idle(const struct app_conn *k)
+{
+    return weir_wire_app_active(k->wire) == 0 || weir_wire_app_next_id(k->wire, 0, NULL) == 0;
+}
+
 static void arm_idle(struct app_conn *k)
 {
     struct weir_app *a = k->app;
-    if (a->o.idle_ms && weir_wire_app_active(k->wire) == 0)
+    if (a->o.idle_ms && is_idle(k))
         weir_timer_set(a->loop, &k->timer, ident(k, KIND_IDLE), weir_loop_now_ms(a->loop) + a->o.idle_ms);
     else weir_timer_clear(&k->timer);
 }
@@ -138,7 +146,7 @@ void weir_app_conn_close(struct app_conn *k)
 void weir_app_conn_idle(struct weir_app *a, const struct weir_event *ev)
 {
     struct app_conn *k = a->conns[ev->ident.index];
-    if (k->in_use && k->epoch == ev->ident.epoch && weir_wire_app_active(k->wire) == 0) weir_app_conn_close(k);
+    if (k->in_use && k->epoch == ev->ident.epoch && is_idle(k)) weir_app_conn_close(k);
 }
 
 /* ---- reading ---- */
@@ -178,10 +186,39 @@ static bool take(struct app_conn *k)
     return true;
 }
 
+/* A close while the server still sends could take the end of the answer with it (a TCP reset): we say that nothing follows, and read
+ * for a while what still comes. */
+static void linger(struct app_conn *k)
+{
+    struct weir_app *a = k->app;
+    k->lingers = true;
+    weir_loop_shutdown_write(a->loop, k->fd);
+    weir_timer_set(a->loop, &k->timer, ident(k, KIND_IDLE), weir_loop_now_ms(a->loop) + LINGER_MS);
+    weir_app_conn_resume(k);
+}
+
+static void linger_on(struct app_conn *k)
+{
+    struct weir_app *a = k->app;
+    for (int i = 0; i < 16; i++) {
+        int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
+        if (n == WEIR_AGAIN) return;
+        if (n < 0 || (k->lingered += (uint32_t)n) > LINGER_BYTES) {
+            weir_app_conn_close(k);
+            return;
+        }
+    }
+    weir_app_conn_resume(k);
+}
+
 /* Reads what is there; when the peer has closed, to the end: what came before the close still counts. */
 void weir_app_conn_read(struct app_conn *k)
 {
     struct weir_app *a = k->app;
+    if (k->lingers) {
+        linger_on(k);
+        return;
+    }
     for (int i = 0; i < 16; i++) {
         const void *out;
         if (k->stalled) return;
@@ -247,6 +284,7 @@ void weir_app_conn_flush(struct app_conn *k)
     const void *p;
     size_t len;
     weir_list_remove(&k->dirty_link);
+    if (k->lingers) return;
     if (k->broken) { /* an end could not be written: the server has to see that */
         weir_app_conn_close(k);
         return;
@@ -272,8 +310,9 @@ void weir_app_conn_flush(struct app_conn *k)
     }
     if (len < a->o.output_buffer / 2) weir_app_conn_tell_room(k);
     if (len) return;
-    if (weir_wire_app_closing(k->wire)) { /* [3.5]: ours to close; the server has all of it */
-        weir_app_conn_close(k);
+    if (weir_wire_app_closing(k->wire)) { /* FC1-3.5-b: ours to close; the server has all of it */
+        if (k->input_over) weir_app_conn_close(k);
+        else linger(k); /* IOP-A6 */
         return;
     }
     arm_idle(k);

@@ -277,6 +277,7 @@ void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t pr
     if (k) {
         if ((status < 0 || r->cut) && !app_status) app_status = 1;
         if (weir_wire_app_end(k->wire, r->id, app_status, protocol_status) < 0) k->broken = true;
+        k->input_over = weir_wire_app_closing(k->wire) && r->input_ended[0] && r->input_ended[1];
         if (k->stalled) {
             k->stalled = false;
             weir_app_conn_resume(k);

@@ -145,7 +145,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add(&l, WEIR_STR("REQUEST_URI"), r->request_uri);
     add(&l, WEIR_STR("DOCUMENT_URI"), r->document_uri);
     add_if(&l, WEIR_STR("DOCUMENT_ROOT"), r->document_root);
-    if (r->path_info.len) {
+    if (r->path_info.len && !r->authorizer) {
         add(&l, WEIR_STR("PATH_INFO"), r->path_info);
         if (r->document_root.len) {
             struct weir_str translated = concat(a, r->document_root, r->path_info);
@@ -153,7 +153,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
             add(&l, WEIR_STR("PATH_TRANSLATED"), translated);
         }
     }
-    if (r->content_length >= 0) {
+    if (r->content_length >= 0 && !r->authorizer) {
         char *digits = weir_arena_bytes(a, 20);
         if (!digits) return WEIR_NOMEM;
         add(&l, WEIR_STR("CONTENT_LENGTH"), weir_str(digits, weir_u64_text(digits, (uint64_t)r->content_length)));

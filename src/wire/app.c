@@ -169,10 +169,12 @@ static int on_begin(struct weir_wire_app *w)
     if (find(w, id)) return fail(w, "BEGIN_REQUEST for an active id");
     if (choose_mode(w, c[2], &flow) < 0) return WEIR_PROTOCOL;
     if (flow && w->active >= w->limits.requests) return fail(w, "more requests than were ever allowed");
-    if (!flow && (w->active >= w->limits.plain_requests || w->no_more)) return refuse(w, id, WEIR_WIRE_CANT_MPX_CONN);
-    if (role < 1 || role > 3) {
+    uint8_t refusal = 0;
+    if (!flow && (w->active >= w->limits.plain_requests || w->no_more)) refusal = WEIR_WIRE_CANT_MPX_CONN;
+    else if (role < 1 || role > 3) refusal = WEIR_WIRE_UNKNOWN_ROLE;
+    if (refusal) {
         if (!(c[2] & WEIR_WIRE_KEEP_CONN)) w->no_more = w->finished = true;
-        return refuse(w, id, WEIR_WIRE_UNKNOWN_ROLE);
+        return refuse(w, id, refusal);
     }
     struct request *r = activate(w, id);
     if (!r) return fail(w, "out of memory");

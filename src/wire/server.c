@@ -123,6 +123,33 @@ void weir_wire_server_allow_plain_mpx(struct weir_wire_server *w, uint32_t n)
 
 /* ---- beginning ---- */
 
+/* Bit 7 of some byte is set if v has a byte that is 0. */
+static inline uint64_t zero_byte(uint64_t v)
+{
+    return (v - UINT64_C(0x0101010101010101)) & ~v & UINT64_C(0x8080808080808080);
+}
+
+/* Has s a NUL, or a byte of `other`, which is eight times the same one? */
+static inline bool holds(struct weir_str s, uint64_t other)
+{
+    uint64_t found = 0, v;
+    if (s.len < 8) {
+        for (size_t i = 0; i < s.len; i++) found |= s.ptr[i] == 0 || s.ptr[i] == (char)other;
+        return found != 0;
+    }
+    for (size_t i = 0;; i = i + 16 <= s.len ? i + 8 : s.len - 8) { /* the last piece may overlap the one before */
+        memcpy(&v, s.ptr + i, 8);
+        found |= zero_byte(v) | zero_byte(v ^ other);
+        if (i + 8 == s.len) return found != 0;
+    }
+}
+
+/* What an environment can hold (FC1-6.1-f): an app would end the connection, and with it the requests beside this one. */
+static inline bool sendable(const struct weir_pair *p)
+{
+    return p->name.len > 0 && !holds(p->name, UINT64_C(0x0101010101010101) * '=') && !holds(p->value, 0);
+}
+
 /* PARAMS in as few records as possible, no pair in two of them, and the empty record. The same code measures (out NULL) and
  * writes. Returns the bytes; 0: a pair cannot be sent. */
 static inline __attribute__((always_inline)) size_t encode_params(uint8_t *out, uint16_t id, const struct weir_pair *params, size_t count)
@@ -130,7 +157,7 @@ static inline __attribute__((always_inline)) size_t encode_params(uint8_t *out, 
     size_t record = 0, at = WEIR_WIRE_HEADER_LEN; /* where the current record begins; the next byte */
     for (size_t i = 0; i < count; i++) {
         size_t n = pair_put(NULL, params[i].name, params[i].value);
-        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || params[i].name.len == 0) return 0;
+        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || (!out && !sendable(&params[i]))) return 0;
         if (at + n - record - WEIR_WIRE_HEADER_LEN > WEIR_WIRE_SEND_CONTENT) {
             if (out) weir_wire_header_write(out + record, WEIR_WIRE_PARAMS, id, (uint16_t)(at - record - WEIR_WIRE_HEADER_LEN), 0);
             record = at;
@@ -186,6 +213,7 @@ int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int 
     size_t written = encode_params(out + 16, r_id, params, count);
     WEIR_ASSERT(written == params_len);
     weir_buf_added(&w->out, 16 + params_len);
+    if (!(out[10] & WEIR_WIRE_KEEP_CONN)) w->spoiled = true; /* the app closes it */
     w->active++;
     *id = r_id;
     return WEIR_OK;
