@@ -17,7 +17,7 @@ static struct weir_ident ident(const struct app_conn *k, uint8_t kind)
     return (struct weir_ident){.kind = kind, .index = k->index, .epoch = k->epoch};
 }
 
-/* ---- who may connect: FCGI_WEB_SERVER_ADDRS [FastCGI 1.0 3.2], IPv6 too ---- */
+/* ---- who may connect: FCGI_WEB_SERVER_ADDRS (FC1-3.2-b), IPv6 too ---- */
 
 static bool same_address(const struct sockaddr_storage *peer, const char *text, size_t len)
 {
@@ -39,7 +39,7 @@ static bool same_address(const struct sockaddr_storage *peer, const char *text, 
 
 bool weir_app_peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer)
 {
-    if (!a->server_addrs || (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)) return true;
+    if (!a->server_addrs || (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)) return true; /* FC1-3.2-c */
     for (const char *p = a->server_addrs; *p;) {
         size_t n = strcspn(p, ",");
         if (same_address(peer, p, n)) return true;
@@ -89,7 +89,7 @@ int weir_app_conn_adopt(struct weir_app *a, int fd)
     const struct weir_wire_limits limits = {.params_bytes = a->o.params_bytes, .requests = a->o.max_requests,
                                             .plain_requests = a->o.max_plain, .conns = a->o.max_conns,
                                             .window = a->o.body_window, .threads = a->o.threads};
-    struct app_conn *k = a->conn_count < a->o.max_conns ? slot(a) : NULL;
+    struct app_conn *k = a->conn_count < a->o.max_conns ? slot(a) : NULL; /* FC1-3.2-d */
     if (!k) return WEIR_LIMIT;
     uint32_t index = k->index, epoch = (k->epoch + 1) & 0xffffff;
     *k = (struct app_conn){.app = a, .index = index, .epoch = epoch, .fd = fd, .in_use = true};
@@ -132,7 +132,7 @@ void weir_app_conn_close(struct app_conn *k)
         if (!r) continue;
         r->conn = NULL;
         r->param_block = (char *)(uintptr_t)weir_wire_app_params_take(k->wire, id).ptr;
-        weir_app_req_abort(r);
+        weir_app_req_abort(r); /* IOP-A7 */
     }
     weir_wire_app_free(k->wire);
     k->wire = NULL;
@@ -140,13 +140,13 @@ void weir_app_conn_close(struct app_conn *k)
     weir_loop_close(a->loop, k->fd);
     k->epoch = (k->epoch + 1) & 0xffffff;
     a->free_index[a->free_count++] = k->index;
-    a->conn_count--;
+    a->conn_count--; /* FC1-3.5-d */
 }
 
 void weir_app_conn_idle(struct weir_app *a, const struct weir_event *ev)
 {
     struct app_conn *k = a->conns[ev->ident.index];
-    if (k->in_use && k->epoch == ev->ident.epoch && is_idle(k)) weir_app_conn_close(k);
+    if (k->in_use && k->epoch == ev->ident.epoch && is_idle(k)) weir_app_conn_close(k); /* IOP-A8, FC1-3.5-c */
 }
 
 /* ---- reading ---- */
@@ -178,7 +178,7 @@ static bool take(struct app_conn *k)
         case WEIR_WIRE_EV_ABORT:
             if (r) weir_app_req_abort(r);
             break;
-        case WEIR_WIRE_EV_ERROR: weir_app_conn_close(k); return false;
+        case WEIR_WIRE_EV_ERROR: weir_app_conn_close(k); return false; /* FC1-7-d */
         default: break;
         }
     }

@@ -131,7 +131,7 @@ static struct weir_str concat(struct weir_arena *a, struct weir_str x, struct we
     return weir_str(p, x.len + y.len);
 }
 
-int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, struct weir_pair **out, size_t *count)
+int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, struct weir_pair **out, size_t *count) /* FC1-6.2-a */
 {
     struct list l = {0};
     l.pairs = weir_arena_alloc(a, (MAX_FIXED + r->header_count + r->extra_count) * sizeof *l.pairs);
@@ -139,7 +139,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add(&l, WEIR_STR("GATEWAY_INTERFACE"), WEIR_STR("CGI/1.1"));
     add(&l, WEIR_STR("SERVER_SOFTWARE"), WEIR_STR("weir/" WEIR_VERSION));
     add(&l, WEIR_STR("REQUEST_METHOD"), r->method);
-    if (!r->authorizer) add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name);
+    if (!r->authorizer) add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name); /* FC1-6.3-a */
     add_if(&l, WEIR_STR("SCRIPT_FILENAME"), r->script_filename);
     add(&l, WEIR_STR("QUERY_STRING"), r->query);
     add(&l, WEIR_STR("REQUEST_URI"), r->request_uri);
