@@ -9,6 +9,7 @@ static void a_simple_request_is_read_however_it_is_split(void **state)
                ";REQUEST(1,0,1,0,0,);INPUT(1,5)abc;INPUT_END(1,5,1,0,0,)", "");
 }
 
+/* FC1-3.3-d, IOP-S6 */
 static void padding_of_any_size_stands_on_any_record(void **state)
 {
     (void)state;
@@ -19,6 +20,7 @@ static void padding_of_any_size_stands_on_any_record(void **state)
     app_events(text, ";REQUEST(1,0,1,0,0,);INPUT_END(1,5,1,0,0,)", "");
 }
 
+/* FC1-4.1-b, FC1-4.1-c, FC1-4.2-a, IOP-A9 */
 static void management_records_are_answered(void **state)
 {
     (void)state;
@@ -28,6 +30,7 @@ static void management_records_are_answered(void **state)
     app_events("01 64 00 00 00 03 01 00 \"abc\" 00", "", "01 0b 00 00 00 08 00 00 64 00 00 00 00 00 00 00");
 }
 
+/* FC1-5.5-a, FC1-5.5-d, FC1-5.5-f, FC1-5.4-b, IOP-A5 */
 static void refusals_carry_their_status(void **state)
 {
     (void)state;
@@ -36,6 +39,7 @@ static void refusals_carry_their_status(void **state)
     app_events(BEGIN "01 02 00 01 00 00 00 00", "", "01 03 00 01 00 08 00 00 00 00 00 00 00 46 43 01"); /* ABORT before PARAMS end */
 }
 
+/* FC1-3.3-b, FC1-3.3-g, FC1-3.3-k, FC1-3.3-l, FC1-3.3-m, FC1-3.4-d, FC1-5.2-b, FC1-6.1-a, IOP-A3 */
 static void mistakes_of_a_server_end_the_connection_with_a_reason(void **state)
 {
     (void)state;
@@ -55,6 +59,7 @@ static void mistakes_of_a_server_end_the_connection_with_a_reason(void **state)
                ";REQUEST(1,0,1,0,10,);ERROR(0,0,0,0,0,credit that is not valid)", NULL);
 }
 
+/* FC1-3.3-h, FC1-5.4-e */
 static void records_of_inactive_requests_are_ignored(void **state)
 {
     (void)state;
@@ -62,6 +67,7 @@ static void records_of_inactive_requests_are_ignored(void **state)
     app_events(BEGIN PARAMS_END "01 02 00 01 00 00 00 00 01 02 00 01 00 00 00 00", ";REQUEST(1,0,1,0,0,);ABORT(1,0,1,0,0,)", "");
 }
 
+/* FC1-3.4-b, FC1-3.4-d */
 static void pairs_straddle_records_and_use_long_lengths(void **state)
 {
     (void)state;
@@ -82,6 +88,7 @@ static void pairs_straddle_records_and_use_long_lengths(void **state)
 
 /* ---- the server's end ---- */
 
+/* FC1-3.3-l, FC1-3.3-m, FC1-3.3-o, FC1-5.5-g, FC1-A-a, IOP-S6, IOP-S7 */
 static void answers_of_real_peers_are_read(void **state)
 {
     (void)state;
@@ -97,6 +104,7 @@ static void answers_of_real_peers_are_read(void **state)
     server_events("01 04 00 01 00 00 00 00", ";ERROR(0,0,0,0,0,a record that an application may not send)", false);
 }
 
+/* FC1-4.1-f, FC1-4.2-b */
 static void asking_has_a_clear_outcome(void **state)
 {
     (void)state;
@@ -113,6 +121,7 @@ static void asking_has_a_clear_outcome(void **state)
     server_events("01 0a 00 00 00 2e 00 00 11 1b \"FCGI_FLOW_CONTROLwindow=1 later=7 requests=9\"", ";VALUES(0,0,0,0,10,)", true);
 }
 
+/* FC1-5.1-a, FC1-5.2-a, FC1-6.1-a, IOP-S1, IOP-S3 */
 static void the_bytes_of_a_request_are_exact(void **state)
 {
     (void)state;
@@ -135,6 +144,7 @@ static void the_bytes_of_a_request_are_exact(void **state)
     weir_wire_server_free(w);
 }
 
+/* IOP-S2 */
 static void a_pair_is_never_split_over_records(void **state)
 {
     (void)state;
@@ -318,6 +328,7 @@ static void some_step(struct pair *p, unsigned *done, unsigned *begun)
     }
 }
 
+/* FC1-3.3-i, FC1-3.3-n, FC1-5.3-a, FC1-5.3-b */
 static void everything_arrives_within_its_credit_whatever_the_order(void **state)
 {
     (void)state;
