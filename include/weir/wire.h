@@ -159,7 +159,7 @@ WEIR_API WEIR_CHECK int weir_wire_server_ping(struct weir_wire_server *w);
 /* Encodes BEGIN_REQUEST, PARAMS and their end straight into the output. window: initial credit for STDOUT and for STDERR,
  * each (agreed connections only). keep: KEEP_CONN (always set on an agreed connection).
  * WEIR_LIMIT: as many are active as the peer takes (plain: 1 unless allow_plain_mpx was called), or no id is free;
- * WEIR_INVALID: a pair over WEIR_WIRE_SEND_CONTENT, an empty name; WEIR_CLOSED: after an error or FINAL;
+ * WEIR_INVALID: a pair over WEIR_WIRE_SEND_CONTENT, an empty name, a NUL, a '=' in a name; WEIR_CLOSED: after an error or FINAL;
  * WEIR_NOMEM. Nothing is written then. */
 WEIR_API WEIR_CHECK int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int keep, uint32_t window,
                                                const struct weir_pair *params, size_t count, void *user, uint16_t *id);
@@ -185,7 +185,8 @@ WEIR_API int weir_wire_server_agreed(const struct weir_wire_server *w);
 /* Output that the machine still holds for a begun request is on its way (sent) or not: 1 when no byte of it was sent(). */
 WEIR_API int weir_wire_server_unsent(const struct weir_wire_server *w, uint16_t id);
 /* 1: the connection may serve another request: no error, no FINAL, nothing active, no partial record came, no byte is
- * unsent; and on a plain one STDIN had ended before each END_REQUEST, all ended as REQUEST_COMPLETE, none was aborted. */
+ * unsent; and on a plain one each was begun with KEEP_CONN, its STDIN had ended before END_REQUEST, it ended as REQUEST_COMPLETE, and none
+ * was aborted. */
 WEIR_API int weir_wire_server_reusable(const struct weir_wire_server *w);
 WEIR_API uint16_t weir_wire_server_next_id(const struct weir_wire_server *w, uint16_t after, void **user);
 
