@@ -253,8 +253,8 @@ def test_what_a_kept_connection_lost_is_not_sent_again(w):
     assert w.get("/loses/x").status == 200
 
 
-@pytest.mark.parametrize("status,expected", [(1, 200), (2, 200), (3, 200)])
-def test_what_is_refused_is_sent_to_another_connection(w, status, expected):
+@pytest.mark.parametrize("status", [1, 2, 3])
+def test_what_is_refused_is_sent_to_another_connection(w, status):
     """FC1-5.5-d, FC1-5.5-e, FC1-5.5-f"""
     count = [0]
 
@@ -267,7 +267,7 @@ def test_what_is_refused_is_sent_to_another_connection(w, status, expected):
         return b""
     app = App(w, "refuses", talk)
     try:
-        assert w.get("/refuses/x", "POST", b"body").status == expected
+        assert w.get("/refuses/x", "POST", b"body").status == 200
         wait_for(lambda: app.open == 0)
         assert [[x[2] for x in c if x[0] == STDIN] for c in app.seen] == [[b"body", b""]] * 2
     finally:
