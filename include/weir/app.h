@@ -36,10 +36,10 @@ struct weir_app_options {
     uint32_t params_bytes;     /* of one request [1 MiB] */
     uint32_t body_window;      /* input bytes of a request that are held unread [64 KiB] */
     uint32_t output_buffer;    /* bytes of a connection that wait to be sent before writes wait [256 KiB] */
-    uint32_t idle_ms;          /* a connection without a request, also one with half a record, is closed after it (with flow control:
+    uint32_t idle_ms;          /* a connection without a request, also one with half a head, is closed after it (with flow control:
                                   the server is asked to) [0: never] */
     uint32_t drain_ms;         /* what still runs then is aborted [30000] */
-    const char *server_addrs;  /* FCGI_WEB_SERVER_ADDRS: addresses that may connect by TCP; NULL: from the environment */
+    const char *server_addrs;  /* FCGI_WEB_SERVER_ADDRS: addresses that may connect by TCP; NULL: from the environment (FC1-3.2-b) */
     uint32_t roles;            /* WEIR_APP_ROLE_*: requests of other roles are refused, UNKNOWN_ROLE [responder alone] */
     uint64_t max_total;        /* after so many requests it drains by itself [0: never] */
 };

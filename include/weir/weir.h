@@ -51,10 +51,10 @@ struct weir_pair {
     struct weir_str name, value;
 };
 
-/* FastCGI 1.0 section 6: roles. */
+/* Roles (FC1-8-a). */
 enum weir_role { WEIR_RESPONDER = 1, WEIR_AUTHORIZER = 2, WEIR_FILTER = 3 };
 
-/* FastCGI 1.0 section 8: the streams of a request, numbered as their record types. */
+/* The streams of a request, numbered as their record types (FC1-8-a). */
 enum weir_stream { WEIR_STDIN = 5, WEIR_STDOUT = 6, WEIR_STDERR = 7, WEIR_DATA = 8 };
 
 #ifdef __cplusplus

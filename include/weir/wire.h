@@ -2,7 +2,7 @@
 /* FastCGI records and the connection machine of both ends: bytes and time in, events and bytes out. No I/O, no clock,
  * no thread, no callback. The same events come out however the bytes are split.
  *
- * Source: FastCGI 1.0 (M. R. Brown, 1996), sections in brackets; flow control: docs/flow-control.md ("FC").
+ * Source: FastCGI 1.0 (M. R. Brown, 1996), rules by their ids (docs/fastcgi-rules.md; FC1-B-a: its examples); flow control: docs/flow-control.md ("FC").
  *
  * One object is one connection; it belongs to one thread at a time. Contract of both ends:
  *     feed(w, bytes)                lend the received bytes until next() has returned WEIR_AGAIN
@@ -20,11 +20,11 @@
 extern "C" {
 #endif
 
-/* ---- numbers of the protocol [3.3, 8] ---- */
+/* ---- numbers of the protocol (FC1-8-a) ---- */
 #define WEIR_WIRE_VERSION 1
-#define WEIR_WIRE_HEADER_LEN 8
+#define WEIR_WIRE_HEADER_LEN 8 /* FC1-8-b */
 #define WEIR_WIRE_MAX_CONTENT 65535
-#define WEIR_WIRE_SEND_CONTENT 65528 /* the most that we send: content + padding stays below 65536 for every peer */
+#define WEIR_WIRE_SEND_CONTENT 65528 /* the most that we send: content + padding stays below 65536 for every peer (IOP-S3) */
 enum weir_wire_type {
     WEIR_WIRE_BEGIN_REQUEST = 1,
     WEIR_WIRE_ABORT_REQUEST = 2,
@@ -48,7 +48,7 @@ enum weir_wire_protocol_status {
 #define WEIR_WIRE_KEEP_CONN 0x01
 #define WEIR_WIRE_FLOW 0x80 /* FC 3 */
 
-/* ---- codec: record header [3.3] ---- */
+/* ---- codec: record header (FC1-3.1-a, FC1-3.3-a) ---- */
 struct weir_wire_header {
     uint8_t version, type, padding;
     uint16_t id, len;
@@ -57,7 +57,7 @@ struct weir_wire_header {
 WEIR_API void weir_wire_header_write(uint8_t *out, uint8_t type, uint16_t id, uint16_t len, uint8_t padding);
 WEIR_API void weir_wire_header_read(const uint8_t *in, struct weir_wire_header *out);
 
-/* ---- codec: name-value pairs [3.4] ---- */
+/* ---- codec: name-value pairs (FC1-3.4-a) ---- */
 /* Bytes that one pair takes; with out != NULL also writes it (the one code path for measuring and writing).
  * 0: a length above 2^31-1. */
 WEIR_API size_t weir_wire_pair(uint8_t *out, struct weir_str name, struct weir_str value);
@@ -166,7 +166,7 @@ WEIR_API WEIR_CHECK int weir_wire_server_ping(struct weir_wire_server *w);
 /* Encodes BEGIN_REQUEST, PARAMS and their end straight into the output. window: initial credit for STDOUT and for STDERR,
  * each (agreed connections only). keep: KEEP_CONN (always set on an agreed connection).
  * WEIR_LIMIT: as many are active as the peer takes (plain: 1 unless allow_plain_mpx was called), or no id is free;
- * WEIR_INVALID: a pair over WEIR_WIRE_SEND_CONTENT, an empty name; WEIR_CLOSED: after an error or FINAL;
+ * WEIR_INVALID: a pair over WEIR_WIRE_SEND_CONTENT, an empty name, a NUL, a '=' in a name; WEIR_CLOSED: after an error or FINAL;
  * WEIR_NOMEM. Nothing is written then. */
 WEIR_API WEIR_CHECK int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int keep, uint32_t window,
                                                const struct weir_pair *params, size_t count, void *user, uint16_t *id);
@@ -192,7 +192,8 @@ WEIR_API int weir_wire_server_agreed(const struct weir_wire_server *w);
 /* Output that the machine still holds for a begun request is on its way (sent) or not: 1 when no byte of it was sent(). */
 WEIR_API int weir_wire_server_unsent(const struct weir_wire_server *w, uint16_t id);
 /* 1: the connection may serve another request: no error, no FINAL, nothing active, no partial record came, no byte is
- * unsent; and on a plain one STDIN had ended before each END_REQUEST, all ended as REQUEST_COMPLETE, none was aborted. */
+ * unsent; and on a plain one each was begun with KEEP_CONN, its STDIN had ended before END_REQUEST, it ended as REQUEST_COMPLETE, and none
+ * was aborted. */
 WEIR_API int weir_wire_server_reusable(const struct weir_wire_server *w);
 WEIR_API uint16_t weir_wire_server_next_id(const struct weir_wire_server *w, uint16_t after, void **user);
 

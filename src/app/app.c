@@ -49,7 +49,7 @@ static int listen_start(struct weir_app *a)
     int listens = 0;
     socklen_t len = sizeof listens;
     if (a->o.listen_fd < 0) return WEIR_OK;
-    if (getsockopt(a->o.listen_fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) {
+    if (getsockopt(a->o.listen_fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) { /* FC1-2.2-c, FC1-2.2-d */
         if (errno == ENOTSOCK && a->o.listen_fd == 0 && getenv("GATEWAY_INTERFACE")) return weir_app_bridge_start(a);
         return WEIR_SYSTEM;
     }
@@ -83,7 +83,7 @@ int weir_app_new_on(struct weir_app **out, const struct weir_app_options *o, str
     pthread_mutex_init(&a->lock, NULL);
     pthread_mutex_init(&a->handed_lock, NULL);
     pthread_cond_init(&a->work, NULL);
-    const char *addrs = a->o.server_addrs ? a->o.server_addrs : getenv("FCGI_WEB_SERVER_ADDRS");
+    const char *addrs = a->o.server_addrs ? a->o.server_addrs : getenv("FCGI_WEB_SERVER_ADDRS"); /* FC1-3.2-b */
     if (addrs && *addrs && !(a->server_addrs = strdup(addrs))) { /* without the list everybody might connect */
         free(a->scratch);
         free(a);
@@ -99,7 +99,7 @@ int weir_app_new(struct weir_app **out, const struct weir_app_options *o)
 {
     struct weir_loop *loop;
     struct weir_app *a;
-    int status = weir_loop_epoll_new(&loop);
+    int status = weir_loop_epoll_new(&loop); /* FC1-2.2-e */
     if (status < 0) return status;
     status = weir_app_new_on(&a, o, loop);
     if (status < 0) {
@@ -255,7 +255,7 @@ static void accept_some(struct weir_app *a, int most)
     for (int i = 0; i < most && a->listening; i++) {
         struct sockaddr_storage peer = {0};
         uint32_t len;
-        int fd = weir_loop_accept(a->loop, a->o.listen_fd, &peer, &len);
+        int fd = weir_loop_accept(a->loop, a->o.listen_fd, &peer, &len); /* FC1-3.2-a */
         if (fd < 0) return;
         if (!weir_app_peer_allowed(a, &peer) || weir_app_conn_adopt(a, fd) < 0) weir_loop_close(a->loop, fd);
     }
@@ -293,7 +293,7 @@ static void push_drain(struct weir_app *a)
         const void *out;
         if (!k->in_use) continue;
         bool quiet = weir_wire_app_idle(k->wire) && weir_wire_app_output(k->wire, &out) == 0;
-        if (late || (quiet && !weir_wire_app_agreed(k->wire) && !(k->fresh && first))) weir_app_conn_close(k);
+        if (late || (quiet && !k->lingers && !weir_wire_app_agreed(k->wire) && !(k->fresh && first))) weir_app_conn_close(k);
     }
 }
 
@@ -381,7 +381,7 @@ int weir_app_next(struct weir_app *a, struct weir_app_event *ev)
     }
     if (a->drain_told && a->conn_count == 0 && a->req_count == 0 && !a->drained_told) {
         a->drained_told = true;
-        *ev = (struct weir_app_event){.type = WEIR_APP_DRAINED};
+        *ev = (struct weir_app_event){.type = WEIR_APP_DRAINED}; /* FC1-7-a */
         return WEIR_OK;
     }
     return WEIR_AGAIN;

@@ -9,13 +9,15 @@
 #include "app/internal.h"
 
 #define CHOKED (64u << 10) /* answers to management records, ends and credit that a server leaves unread */
+#define LINGER_MS    1000
+#define LINGER_BYTES (4u << 20)
 
 static struct weir_ident ident(const struct app_conn *k, uint8_t kind)
 {
     return (struct weir_ident){.kind = kind, .index = k->index, .epoch = k->epoch};
 }
 
-/* ---- who may connect: FCGI_WEB_SERVER_ADDRS [FastCGI 1.0 3.2], IPv6 too ---- */
+/* ---- who may connect: FCGI_WEB_SERVER_ADDRS (FC1-3.2-b), IPv6 too ---- */
 
 static bool same_address(const struct sockaddr_storage *peer, const char *text, size_t len)
 {
@@ -37,7 +39,7 @@ static bool same_address(const struct sockaddr_storage *peer, const char *text, 
 
 bool weir_app_peer_allowed(const struct weir_app *a, const struct sockaddr_storage *peer)
 {
-    if (!a->server_addrs || (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)) return true;
+    if (!a->server_addrs || (peer->ss_family != AF_INET && peer->ss_family != AF_INET6)) return true; /* FC1-3.2-c */
     for (const char *p = a->server_addrs; *p;) {
         size_t n = strcspn(p, ",");
         if (same_address(peer, p, n)) return true;
@@ -68,11 +70,17 @@ static struct app_conn *slot(struct weir_app *a)
     return k;
 }
 
+/* No request has all of its parameters. */
+static bool is_idle(const struct app_conn *k)
+{
+    return weir_wire_app_active(k->wire) == 0 || weir_wire_app_next_id(k->wire, 0, NULL) == 0;
+}
+
 static void arm_idle(struct app_conn *k)
 {
     struct weir_app *a = k->app;
     uint32_t ms = k->leaving ? a->o.drain_ms : a->o.idle_ms;
-    if (a->o.idle_ms && weir_wire_app_active(k->wire) == 0)
+    if (a->o.idle_ms && is_idle(k))
         weir_timer_set(a->loop, &k->timer, ident(k, KIND_IDLE), weir_loop_now_ms(a->loop) + ms);
     else weir_timer_clear(&k->timer);
 }
@@ -82,7 +90,7 @@ int weir_app_conn_adopt(struct weir_app *a, int fd)
     const struct weir_wire_limits limits = {.params_bytes = a->o.params_bytes, .requests = a->o.max_requests,
                                             .plain_requests = a->o.max_plain, .conns = a->o.max_conns,
                                             .window = a->o.body_window, .threads = a->o.threads};
-    struct app_conn *k = a->conn_count < a->o.max_conns ? slot(a) : NULL;
+    struct app_conn *k = a->conn_count < a->o.max_conns ? slot(a) : NULL; /* FC1-3.2-d */
     if (!k) return WEIR_LIMIT;
     uint32_t index = k->index, epoch = (k->epoch + 1) & 0xffffff;
     *k = (struct app_conn){.app = a, .index = index, .epoch = epoch, .fd = fd, .in_use = true};
@@ -125,7 +133,7 @@ void weir_app_conn_close(struct app_conn *k)
         if (!r) continue;
         r->conn = NULL;
         r->param_block = (char *)(uintptr_t)weir_wire_app_params_take(k->wire, id).ptr;
-        weir_app_req_abort(r);
+        weir_app_req_abort(r); /* IOP-A7 */
     }
     weir_wire_app_free(k->wire);
     k->wire = NULL;
@@ -133,15 +141,15 @@ void weir_app_conn_close(struct app_conn *k)
     weir_loop_close(a->loop, k->fd);
     k->epoch = (k->epoch + 1) & 0xffffff;
     a->free_index[a->free_count++] = k->index;
-    a->conn_count--;
+    a->conn_count--; /* FC1-3.5-d */
 }
 
 void weir_app_conn_idle(struct weir_app *a, const struct weir_event *ev)
 {
     struct app_conn *k = a->conns[ev->ident.index];
-    if (!k->in_use || k->epoch != ev->ident.epoch || weir_wire_app_active(k->wire)) return;
+    if (!k->in_use || k->epoch != ev->ident.epoch || !is_idle(k)) return;
     if (!weir_wire_app_agreed(k->wire) || k->leaving) {
-        weir_app_conn_close(k);
+        weir_app_conn_close(k); /* IOP-A8, FC1-3.5-c */
         return;
     }
     k->leaving = true; /* a request may be on its way: the server is told, and closes (FC 7.5); if not, we do after drain_ms */
@@ -179,7 +187,7 @@ static bool take(struct app_conn *k)
         case WEIR_WIRE_EV_ABORT:
             if (r) weir_app_req_abort(r);
             break;
-        case WEIR_WIRE_EV_ERROR: weir_app_conn_close(k); return false;
+        case WEIR_WIRE_EV_ERROR: weir_app_conn_close(k); return false; /* FC1-7-d */
         default: break;
         }
     }
@@ -187,10 +195,39 @@ static bool take(struct app_conn *k)
     return true;
 }
 
+/* A close while the server still sends could take the end of the answer with it (a TCP reset): we say that nothing follows, and read
+ * for a while what still comes. */
+static void linger(struct app_conn *k)
+{
+    struct weir_app *a = k->app;
+    k->lingers = true;
+    weir_loop_shutdown_write(a->loop, k->fd);
+    weir_timer_set(a->loop, &k->timer, ident(k, KIND_IDLE), weir_loop_now_ms(a->loop) + LINGER_MS);
+    weir_app_conn_resume(k);
+}
+
+static void linger_on(struct app_conn *k)
+{
+    struct weir_app *a = k->app;
+    for (int i = 0; i < 16; i++) {
+        int64_t n = weir_loop_read(a->loop, k->fd, a->scratch, SCRATCH);
+        if (n == WEIR_AGAIN) return;
+        if (n < 0 || (k->lingered += (uint32_t)n) > LINGER_BYTES) {
+            weir_app_conn_close(k);
+            return;
+        }
+    }
+    weir_app_conn_resume(k);
+}
+
 /* Reads what is there; when the peer has closed, to the end: what came before the close still counts. */
 void weir_app_conn_read(struct app_conn *k)
 {
     struct weir_app *a = k->app;
+    if (k->lingers) {
+        linger_on(k);
+        return;
+    }
     for (int i = 0; i < 16; i++) {
         const void *out;
         if (k->stalled) return;
@@ -256,6 +293,7 @@ void weir_app_conn_flush(struct app_conn *k)
     const void *p;
     size_t len;
     weir_list_remove(&k->dirty_link);
+    if (k->lingers) return;
     if (k->broken) { /* an end could not be written: the server has to see that */
         weir_app_conn_close(k);
         return;
@@ -281,8 +319,9 @@ void weir_app_conn_flush(struct app_conn *k)
     }
     if (len < a->o.output_buffer / 2) weir_app_conn_tell_room(k);
     if (len) return;
-    if (weir_wire_app_closing(k->wire)) { /* [3.5]: ours to close; the server has all of it */
-        weir_app_conn_close(k);
+    if (weir_wire_app_closing(k->wire)) { /* FC1-3.5-b: ours to close; the server has all of it */
+        if (k->input_over) weir_app_conn_close(k);
+        else linger(k); /* IOP-A6 */
         return;
     }
     arm_idle(k);

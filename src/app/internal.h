@@ -28,7 +28,9 @@ struct app_conn {
     bool choked;           /* not read because the server takes none of our answers */
     bool fresh;            /* nothing has been asked of it yet */
     bool leaving;          /* it was idle for too long, and the server was told FINAL */
-    uint32_t wants_room, batched;
+    bool input_over;       /* nothing more comes of the request whose end closes it */
+    bool lingers;          /* that end is sent: what still comes is read for nobody */
+    uint32_t wants_room, batched, lingered;
     uint64_t batch_since_us;
 };
 struct weir_app_req {

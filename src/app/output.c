@@ -47,7 +47,7 @@ int weir_app_req_own_header(struct weir_app_req *r)
     return WEIR_OK;
 }
 
-/* The header goes out whole, in front of the first body byte: true when it is out. */
+/* The header goes out whole, in front of the first body byte: true when it is out. (FC1-6.1-h) */
 static int send_head(struct weir_app_req *r)
 {
     static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
@@ -120,7 +120,7 @@ static int64_t write_all(struct weir_app_req *r, enum weir_stream s, const char 
 
 int64_t weir_app_req_write(struct weir_app_req *r, enum weir_stream s, const void *buf, size_t len)
 {
-    if ((s != WEIR_STDOUT && s != WEIR_STDERR) || (s == WEIR_STDOUT && r->body_over)) return WEIR_INVALID;
+    if ((s != WEIR_STDOUT && s != WEIR_STDERR) || (s == WEIR_STDOUT && r->body_over)) return WEIR_INVALID; /* FC1-7-c */
     app_lock(r->app);
     r->touched = true;
     int64_t n = threaded(r->app) ? write_all(r, s, buf, len) : write_some(r, s, buf, len);
@@ -276,7 +276,8 @@ void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t pr
     struct app_conn *k = r->conn;
     if (k) {
         if ((status < 0 || r->cut) && !app_status) app_status = 1;
-        if (weir_wire_app_end(k->wire, r->id, app_status, protocol_status) < 0) k->broken = true;
+        if (weir_wire_app_end(k->wire, r->id, app_status, protocol_status) < 0) k->broken = true; /* FC1-5.4-a, FC1-6.2-e, FC1-6.4-e */
+        k->input_over = weir_wire_app_closing(k->wire) && r->input_ended[0] && r->input_ended[1];
         if (k->stalled) {
             k->stalled = false;
             weir_app_conn_resume(k);

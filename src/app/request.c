@@ -81,7 +81,7 @@ static void turn_away(struct app_conn *k, const struct weir_wire_event *ev)
 {
     static const char busy[] = "Status: 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 1\r\n\r\nbusy\n";
     uint8_t status = WEIR_WIRE_OVERLOADED;
-    if (!ev->agreed) { /* common servers know no OVERLOADED */
+    if (!ev->agreed) { /* common servers know no OVERLOADED (FC1-5.5-e) */
         if (weir_wire_app_write(k->wire, ev->id, WEIR_STDOUT, busy, sizeof busy - 1) > 0) status = WEIR_WIRE_REQUEST_COMPLETE;
     }
     if (weir_wire_app_end(k->wire, ev->id, 0, status) < 0) k->broken = true;
@@ -92,7 +92,7 @@ struct weir_app_req *weir_app_req_begin(struct app_conn *k, const struct weir_wi
 {
     struct weir_app *a = k->app;
     if (!(a->o.roles & weir_app_role_bit(ev->role))) {
-        if (weir_wire_app_end(k->wire, ev->id, 0, WEIR_WIRE_UNKNOWN_ROLE) < 0) k->broken = true;
+        if (weir_wire_app_end(k->wire, ev->id, 0, WEIR_WIRE_UNKNOWN_ROLE) < 0) k->broken = true; /* FC1-5.5-f */
         weir_app_conn_dirty(k);
         return NULL;
     }
@@ -106,8 +106,8 @@ struct weir_app_req *weir_app_req_begin(struct app_conn *k, const struct weir_wi
     r->id = ev->id;
     r->role = ev->role;
     r->flow = ev->agreed;
-    r->ev_request = true;
-    r->input_ended[weir_app_input(WEIR_DATA)] = r->role != WEIR_FILTER;
+    r->ev_request = true; /* FC1-6.2-d */
+    r->input_ended[weir_app_input(WEIR_DATA)] = r->role != WEIR_FILTER; /* FC1-6.3-e */
     weir_wire_app_set_user(k->wire, ev->id, r);
     if (++a->total == a->o.max_total) atomic_store(&a->drain_asked, true); /* seen at the end of this turn */
     if (threaded(a)) {
@@ -132,7 +132,7 @@ void weir_app_req_abort(struct weir_app_req *r)
 {
     if (r->aborted) return;
     r->aborted = true;
-    for (size_t i = 0; i < WEIR_COUNT(r->in); i++) r->input_ended[i] = true;
+    for (size_t i = 0; i < WEIR_COUNT(r->in); i++) r->input_ended[i] = true; /* FC1-5.4-e */
     r->ev_abort = true;
     weir_app_req_post(r);
 }
@@ -175,9 +175,9 @@ bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
         ev->type = WEIR_APP_REQUEST;
     } else if (r->ev_abort) {
         r->ev_abort = r->ev_input[0] = r->ev_input[1] = r->ev_room = false;
-        ev->type = WEIR_APP_ABORT;
+        ev->type = WEIR_APP_ABORT; /* FC1-5.4-a */
     } else if (r->ev_input[0] || r->ev_input[1]) {
-        ev->stream = r->ev_input[0] ? WEIR_STDIN : WEIR_DATA;
+        ev->stream = r->ev_input[0] ? WEIR_STDIN : WEIR_DATA; /* FC1-6.4-d */
         r->ev_input[weir_app_input(ev->stream)] = false;
         ev->type = WEIR_APP_INPUT;
     } else if (r->ev_room) {
@@ -206,7 +206,7 @@ enum weir_role weir_app_req_role(const struct weir_app_req *r)
 const char *weir_app_req_param(const struct weir_app_req *r, const char *name)
 {
     struct weir_str want = weir_cstr(name);
-    for (size_t i = r->param_count; i > 0; i--)
+    for (size_t i = r->param_count; i > 0; i--) /* FC1-5.2-a */
         if (weir_str_eq(r->params[i - 1].name, want)) return r->params[i - 1].value.ptr;
     return NULL;
 }
@@ -218,7 +218,7 @@ int weir_app_req_param_at(const struct weir_app_req *r, size_t i, struct weir_pa
     return WEIR_OK;
 }
 
-int64_t weir_app_req_content_length(const struct weir_app_req *r)
+int64_t weir_app_req_content_length(const struct weir_app_req *r) /* FC1-6.2-f, FC1-6.4-f */
 {
     const char *s = weir_app_req_param(r, "CONTENT_LENGTH");
     uint64_t n;

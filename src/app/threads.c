@@ -27,7 +27,7 @@ static void *handler_main(void *arg)
             status = a->o.handler(r, a->o.handler_arg);
             pthread_mutex_lock(&a->lock);
         }
-        weir_app_req_finish(r, (uint32_t)status, WEIR_WIRE_REQUEST_COMPLETE);
+        weir_app_req_finish(r, (uint32_t)status, WEIR_WIRE_REQUEST_COMPLETE); /* FC1-6.2-e */
         weir_loop_wake(a->loop);
     }
     pthread_mutex_unlock(&a->lock);
@@ -65,7 +65,7 @@ static void take_one(struct weir_app *a)
 {
     struct sockaddr_storage peer = {0};
     socklen_t len = sizeof peer;
-    int fd = accept4(a->o.listen_fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC); /* may wait: another was faster */
+    int fd = accept4(a->o.listen_fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC); /* may wait: another was faster (FC1-3.2-a) */
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE) usleep(10000);
         return;

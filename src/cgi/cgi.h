@@ -34,7 +34,7 @@ struct weir_cgi_request {
     struct weir_str remote_user, auth_type;   /* empty: not sent */
     struct weir_str redirect_status;          /* "200"; empty: not sent */
     int64_t content_length;                   /* -1: no body: CONTENT_LENGTH is not sent */
-    bool authorizer;                          /* for one: SCRIPT_NAME is not sent [FastCGI 1.0 6.3] */
+    bool authorizer;                          /* for one: no CONTENT_LENGTH, PATH_INFO, PATH_TRANSLATED, SCRIPT_NAME (FC1-6.3-a) */
     struct weir_str host;                     /* whom the request is for: stands for the Host field's value (RFC 9112 3.2.2); may be empty */
     const struct weir_pair *headers;          /* the request's fields, names as sent */
     size_t header_count;

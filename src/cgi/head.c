@@ -122,7 +122,7 @@ static int on_line(struct weir_cgi_head *h, struct weir_str line, const char **r
         *reason = "the application sent a folded header line";
         return WEIR_PROTOCOL;
     }
-    if (!h->any && weir_str_prefix(line, WEIR_STR("HTTP/"))) {
+    if (!h->any && weir_str_prefix(line, WEIR_STR("HTTP/"))) { /* FC1-6.1-h */
         *reason = "the application sent an HTTP status line instead of a CGI header";
         return WEIR_PROTOCOL;
     }

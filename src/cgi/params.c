@@ -131,7 +131,7 @@ static struct weir_str concat(struct weir_arena *a, struct weir_str x, struct we
     return weir_str(p, x.len + y.len);
 }
 
-int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, struct weir_pair **out, size_t *count)
+int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, struct weir_pair **out, size_t *count) /* FC1-6.2-a */
 {
     struct list l = {0};
     l.pairs = weir_arena_alloc(a, (MAX_FIXED + r->header_count + r->extra_count) * sizeof *l.pairs);
@@ -139,13 +139,13 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add(&l, WEIR_STR("GATEWAY_INTERFACE"), WEIR_STR("CGI/1.1"));
     add(&l, WEIR_STR("SERVER_SOFTWARE"), WEIR_STR("weir/" WEIR_VERSION));
     add(&l, WEIR_STR("REQUEST_METHOD"), r->method);
-    if (!r->authorizer) add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name);
+    if (!r->authorizer) add(&l, WEIR_STR("SCRIPT_NAME"), r->script_name); /* FC1-6.3-a */
     add_if(&l, WEIR_STR("SCRIPT_FILENAME"), r->script_filename);
     add(&l, WEIR_STR("QUERY_STRING"), r->query);
     add(&l, WEIR_STR("REQUEST_URI"), r->request_uri);
     add(&l, WEIR_STR("DOCUMENT_URI"), r->document_uri);
     add_if(&l, WEIR_STR("DOCUMENT_ROOT"), r->document_root);
-    if (r->path_info.len) {
+    if (r->path_info.len && !r->authorizer) {
         add(&l, WEIR_STR("PATH_INFO"), r->path_info);
         if (r->document_root.len) {
             struct weir_str translated = concat(a, r->document_root, r->path_info);
@@ -153,7 +153,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
             add(&l, WEIR_STR("PATH_TRANSLATED"), translated);
         }
     }
-    if (r->content_length >= 0) {
+    if (r->content_length >= 0 && !r->authorizer) {
         char *digits = weir_arena_bytes(a, 20);
         if (!digits) return WEIR_NOMEM;
         add(&l, WEIR_STR("CONTENT_LENGTH"), weir_str(digits, weir_u64_text(digits, (uint64_t)r->content_length)));

@@ -136,7 +136,7 @@ static void connected(struct conn *k)
 {
     struct weir_client *c = k->client;
     weir_timer_clear(&k->timer);
-    bool asks = k->shared && k->ep->flow;
+    bool asks = k->shared && k->ep->flow; /* IOP-S10 */
     if (weir_wire_server_new(&k->wire, NULL) < 0 || (asks && weir_wire_server_ask(k->wire) < 0)) {
         weir_wire_server_free(k->wire);
         k->wire = NULL;
@@ -289,7 +289,7 @@ void conn_timer(struct weir_client *c, const struct weir_event *ev)
     if (tag_epoch(tag) != ev->ident.epoch || tag_owner(tag) != c->index || (tag & 0xff) == CONN_FREE) return;
     if (conn_state(k) == CONN_CONNECTING) {
         back_off(k, true, "the application does not answer the connect");
-    } else if (conn_state(k) == CONN_ASKING) {
+    } else if (conn_state(k) == CONN_ASKING) { /* FC1-4.1-f, IOP-S10 */
         conn_close(k, WEIR_TIMEOUT, "the application did not answer GET_VALUES");
     }
 }
@@ -334,7 +334,7 @@ void conn_values(struct conn *k, bool agreed, uint32_t threads)
     run_pending(k);
 }
 
-void conn_retire(struct conn *k)
+void conn_retire(struct conn *k) /* FC1-5.4-c, IOP-S13 */
 {
     struct weir_client *c = k->client;
     k->retired = true;
@@ -364,7 +364,7 @@ void conn_after_end(struct conn *k)
     pthread_mutex_lock(&ep->pool->lock);
     bool drain = ep->drain;
     pthread_mutex_unlock(&ep->pool->lock);
-    if (drain || k->final || k->own) conn_close(k, WEIR_CLOSED, k->own ? "not needed any more" : "the application drains");
+    if (drain || k->final || k->own) conn_close(k, WEIR_CLOSED, k->own ? "not needed any more" : "the application drains"); /* FC1-3.5-a */
 }
 
 /* ---- batches ---- */
@@ -451,7 +451,7 @@ bool conn_read(struct conn *k)
         return true;
     }
     if (n != WEIR_AGAIN)
-        conn_close(k, WEIR_CLOSED,
+        conn_close(k, WEIR_CLOSED, /* IOP-S7 */
                    n == WEIR_CLOSED ? "the application closed the connection before its answer was complete"
                                     : "the connection to the application broke");
     else if (k->broken)
@@ -468,8 +468,8 @@ void conn_end_read(struct conn *k)
     if (k->shared || conn_state(k) != CONN_ACTIVE || k->single) return;
     if (k->proving) return; /* its request ended for the client, perhaps not for the worker: it stays busy */
     /* a single one without a request: its request ended just now, or it was idle and looked at */
-    if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) pool_conn_idle(k, false);
-    else conn_close(k, WEIR_CLOSED, "not kept");
+    if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) pool_conn_idle(k, false); /* IOP-S8 */
+    else conn_close(k, WEIR_CLOSED, "not kept"); /* FC1-3.5-a */
 }
 
 /* Takes an idle connection that has something to tell out of the idle list: true if it is still ours. */
@@ -507,7 +507,7 @@ void conn_event(struct weir_client *c, const struct weir_event *ev)
     }
     if (ev->ready & WEIR_READY_WRITE) conn_flush(k);
     if (ev->ready & WEIR_READY_CLOSED) k->peer_closed = true;
-    if (!(ev->ready & WEIR_READY_READ) || k->paused) return;
+    if (!(ev->ready & WEIR_READY_READ) || k->paused) return; /* FC1-6.1-b */
     if (weir_list_empty(&k->read_link) && c->reading != k) weir_list_push_back(&c->to_read, &k->read_link);
 }
 

@@ -12,12 +12,12 @@ bool endpoint_shared(const struct weir_endpoint *ep)
     return ep->flow || ep->plain_mpx;
 }
 
-bool endpoint_keeps(const struct weir_endpoint *ep)
+bool endpoint_keeps(const struct weir_endpoint *ep) /* IOP-S12 */
 {
     return ep->keep && !atomic_load_explicit(&ep->pool->group->leaves, memory_order_relaxed);
 }
 
-/* Single connections that are more than our part. */
+/* Single connections that are more than our part. (IOP-S12) */
 static uint32_t too_many(const struct weir_endpoint *ep)
 {
     uint32_t all = ep->conns + ep->others;
@@ -473,7 +473,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
         if (r->client == c) weir_list_push_back(&mine, &r->link);
         else client_post(r->client, r);
     }
-    while (p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) {
+    while (p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
         struct weir_endpoint *ep = may_open(p, now_us);
         if (!ep) break;
         ep->conns++;

@@ -106,13 +106,13 @@ void req_arm(struct weir_client_req *r)
 void req_stop(struct weir_client_req *r, int status, const char *reason)
 {
     struct conn *k = r->conn;
-    if (!k->shared) { /* on a connection of its own the close says it [research: what apps really notice] */
+    if (!k->shared) { /* on a connection of its own the close says it: what apps really notice (FC1-5.4-d, FC1-6.2-c, IOP-S13) */
         conn_close(k, status, reason);
         return;
     }
     r->aborted_us = r->client->loop->now_us;
     k->aborted++;
-    if (weir_wire_server_abort(k->wire, r->id) < 0) {
+    if (weir_wire_server_abort(k->wire, r->id) < 0) { /* FC1-5.4-c, IOP-S13 */
         conn_close(k, status, reason);
         return;
     }
@@ -327,9 +327,9 @@ static void end_streams(struct weir_client_req *r)
 {
     struct conn *k = r->conn;
     bool whole = r->sent == r->o.body_len + r->o.data_len;
-    if (r->sent == r->o.body_len && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true;
+    if (r->sent == r->o.body_len && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true; /* IOP-S4, FC1-6.1-e, FC1-6.3-e */
     if (!whole) return;
-    if (r->o.role == WEIR_FILTER && weir_wire_server_write_end(k->wire, r->id, WEIR_DATA) < 0) k->broken = true;
+    if (r->o.role == WEIR_FILTER && weir_wire_server_write_end(k->wire, r->id, WEIR_DATA) < 0) k->broken = true; /* FC1-6.4-b */
     if (k->shared || !k->ep->prove || !endpoint_keeps(k->ep)) return;
     k->proving = weir_wire_server_ping(k->wire) == WEIR_OK;
 }
@@ -340,7 +340,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     set_window(r, 0);
     if (weir_wire_server_agreed(k->wire)) set_window(r, window_share(c));
     r->tries++;
-    bool keep = !k->own && (k->shared || endpoint_keeps(k->ep));
+    bool keep = !k->own && (k->shared || endpoint_keeps(k->ep)); /* FC1-3.5-a */
     int status = weir_wire_server_begin(k->wire, r->o.role, keep, r->window, r->o.params, r->o.param_count, r, &r->id);
     if (status < 0) {
         r->conn = NULL;
@@ -416,7 +416,7 @@ void req_requeue(struct weir_client_req *r)
     req_arm(r);
 }
 
-/* Somebody waits for it, nothing of its answer was seen, and its body is at hand. */
+/* Somebody waits for it, nothing of its answer was seen, and its body is at hand. (IOP-S9) */
 static bool may_repeat(const struct weir_client_req *r)
 {
     return !r->forgotten && !r->aborted_us && r->received == 0 && r->tries < MAX_TRIES && (r->sent == 0 || r->o.body_kept);
@@ -441,7 +441,7 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
     if (r->aborted_us) k->aborted--;
     r->result.app_status = ev->app_status;
     r->result.protocol_status = ev->protocol_status;
-    if (ev->not_run && r->received == 0) {
+    if (ev->not_run && r->received == 0) { /* FC1-5.5-d, FC1-5.5-e */
         r->result.not_run = true;
         if (may_repeat(r)) {
             r->refused_by = r->ep->id;
@@ -451,13 +451,13 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
         }
         leave_slot(r, NULL, false);
         req_end(r, WEIR_REFUSED, WEIR_STAGE_RUN,
-                ev->protocol_status == WEIR_WIRE_UNKNOWN_ROLE ? "the application does not know this role"
+                ev->protocol_status == WEIR_WIRE_UNKNOWN_ROLE ? "the application does not know this role" /* FC1-5.5-f */
                                                               : "the application refused: overloaded");
         return;
     }
     leave_slot(r, NULL, true);
     if (ev->protocol_status != WEIR_WIRE_REQUEST_COMPLETE) req_end(r, WEIR_CLOSED, WEIR_STAGE_RUN, "the application broke its answer off");
-    else req_end(r, WEIR_OK, WEIR_STAGE_DONE, "complete");
+    else req_end(r, WEIR_OK, WEIR_STAGE_DONE, "complete"); /* FC1-5.5-c */
 }
 
 /* ---- body and output ---- */
@@ -475,9 +475,9 @@ int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
     const void *out;
     if (r->state != REQ_RUNNING || r->aborted_us) return WEIR_CLOSED;
     if (r->tell_started) return 0; /* on another connection now: its body begins anew with STARTED */
-    bool data = r->sent >= r->o.body_len; /* STDIN has ended */
+    bool data = r->sent >= r->o.body_len; /* STDIN has ended (FC1-6.1-a, FC1-6.4-b) */
     uint64_t left = (data ? r->o.data_len : 0) + r->o.body_len - r->sent;
-    if (len > left + (data ? 0 : r->o.data_len)) return WEIR_INVALID;
+    if (len > left + (data ? 0 : r->o.data_len)) return WEIR_INVALID; /* FC1-6.2-b, FC1-6.4-c, IOP-S5 */
     if (len > left) len = (size_t)left;
     size_t waiting = weir_wire_server_output(k->wire, &out);
     size_t room = waiting < OUTPUT_HIGH ? OUTPUT_HIGH - waiting : 0;

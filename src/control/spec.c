@@ -27,7 +27,7 @@ static void set(struct environment *e, const char *name, const char *value)
     e->list[i] = (struct env){name, value};
 }
 
-/* The clean base environment, what Weir itself has to say, and the pool's own: later ones win. */
+/* The clean base environment, what Weir itself has to say, and the pool's own: later ones win. (FC1-2.3-a) */
 static void base_environment(struct environment *e, const struct weir_conf_pool *o)
 {
     const struct passwd *pw = o->user ? getpwnam(o->user) : getpwuid(geteuid());
@@ -190,7 +190,7 @@ static bool make_run(struct control *c, const struct pool *p, struct unit_spec *
         set(&e, "NOTIFY_SOCKET", notify);
     }
     own_environment(&e, o);
-    out->memfd = write_spec(o, o->argv, o->argc, &e, 0);
+    out->memfd = write_spec(o, o->argv, o->argc, &e, 0); /* FC1-2.1-a */
     out->workers = out->processes = 1;
     return out->memfd >= 0;
 }

@@ -220,7 +220,7 @@ static void watch_output(struct control *c, struct unit *u)
     u->log_fd = u->error_fd = -1;
 }
 
-/* The first process of a unit ended, and not because it was told to. */
+/* The first process of a unit ended, and not because it was told to. (FC1-7-a) */
 static void tell_end(struct control *c, struct unit *u, int status)
 {
     struct pool *p = u->pool;

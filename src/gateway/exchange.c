@@ -60,7 +60,7 @@ void exchange_gone(struct exchange *ex)
         ex->app = NULL;
     }
     if (ex->req && !ex->done) {
-        if (!ex->head_written) ex->status = 499; /* the client left before an answer */
+        if (!ex->head_written) ex->status = 499; /* the client left before an answer (IOP-S13) */
         log_access(ex);
     }
     leave(ex);

@@ -139,7 +139,7 @@ static int start_app(struct exchange *ex, const struct script *s)
     r.path_info = s->path_info;
     if (ex->body) {
         b.body_len = body_length(ex);
-        r.content_length = (int64_t)b.body_len;
+        r.content_length = (int64_t)b.body_len; /* FC1-6.2-b, IOP-S5 */
     }
     if (add_params(ex, &r, ex->granted, ex->granted_count) < 0) return WEIR_NOMEM;
     return ask(ex, &ex->snap->pools[conf->pool], &r, &b);
@@ -180,7 +180,7 @@ void exchange_run_app(struct exchange *ex, const struct script *s)
     exchange_fail(ex, 503, ex->route->pool_conf && ex->route->pool_conf->broken ? ex->route->pool_conf->broken : "no pool serves this route");
 }
 
-/* ---- authorizer [FastCGI 1.0 6.3] ---- */
+/* ---- authorizer ---- */
 
 void exchange_authorize(struct exchange *ex)
 {
@@ -190,7 +190,7 @@ void exchange_authorize(struct exchange *ex)
                                   .request_ms = conf->request_ms, .slow_ms = conf->slow_ms, .repeatable = true, .body_kept = true};
     struct weir_cgi_request r;
     describe(ex, &r);
-    r.authorizer = true;
+    r.authorizer = true; /* FC1-6.3-a */
     if (ex->route->conf->authorizer_script) r.script_filename = weir_cstr(ex->route->conf->authorizer_script);
     ex->authorizing = true;
     ex->granted_count = 0;
@@ -204,7 +204,7 @@ static bool is_variable(struct weir_str name)
     return name.len > VARIABLE_LEN && weir_str_ieq(weir_str(name.ptr, VARIABLE_LEN), WEIR_STR("Variable-"));
 }
 
-/* Each header Variable-NAME becomes the parameter NAME of who answers the request. */
+/* Each header Variable-NAME becomes the parameter NAME of who answers the request. (FC1-6.3-b) */
 static int take_variables(struct exchange *ex, const struct weir_cgi_response *r)
 {
     ex->granted = weir_arena_alloc(&ex->arena, (r->header_count + 1) * sizeof *ex->granted);
@@ -220,7 +220,7 @@ static int take_variables(struct exchange *ex, const struct weir_cgi_response *r
     return WEIR_OK;
 }
 
-/* It said no: what it grants is nobody's business. */
+/* It said no: what it grants is nobody's business. (FC1-6.3-c) */
 static void drop_variables(struct exchange *ex)
 {
     size_t n = 0;
@@ -239,7 +239,7 @@ static void authorized(struct exchange *ex)
     exchange_admitted(ex);
 }
 
-/* ---- filter [FastCGI 1.0 6.4] ---- */
+/* ---- filter ---- */
 
 static int start_filter(struct exchange *ex)
 {
@@ -253,12 +253,12 @@ static int start_filter(struct exchange *ex)
     r.script_filename = exchange_join(&ex->arena, r.document_root.ptr, r.script_name);
     if (!told || !r.script_filename.ptr || !r.script_name.ptr) return WEIR_NOMEM;
     uint64_t modified = l->st.st_mtim.tv_sec > 0 ? (uint64_t)l->st.st_mtim.tv_sec : 0;
-    told[0] = (struct weir_pair){WEIR_STR("FCGI_DATA_LAST_MOD"), weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, modified)))};
+    told[0] = (struct weir_pair){WEIR_STR("FCGI_DATA_LAST_MOD"), weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, modified)))}; /* FC1-6.4-a */
     told[1] = (struct weir_pair){WEIR_STR("FCGI_DATA_LENGTH"), weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, (uint64_t)l->st.st_size)))};
     if (!told[0].value.ptr || !told[1].value.ptr) return WEIR_NOMEM;
     const struct weir_conf_route *conf = ex->route->conf;
     struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_FILTER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms, .request_ms = conf->request_ms,
-                                  .slow_ms = conf->slow_ms, .body_kept = true, .data_len = (uint64_t)l->st.st_size};
+                                  .slow_ms = conf->slow_ms, .body_kept = true, .data_len = (uint64_t)l->st.st_size}; /* FC1-6.4-c */
     if (ex->body) {
         b.body_len = body_length(ex);
         r.content_length = (int64_t)b.body_len;
@@ -376,7 +376,7 @@ static void app_output(struct exchange *ex, const char *p, size_t len, struct we
             return;
         }
     }
-    if (ex->redirecting || ex->granting) {
+    if (ex->redirecting || ex->granting) { /* FC1-6.3-b */
         taken = len;
     } else if (ex->head_done && taken < len) {
         int64_t n = content(ex, p + taken, len - taken);
@@ -441,9 +441,9 @@ int app_failed(const struct weir_client_result *r)
     switch (r->status) {
     case WEIR_LIMIT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 502;
     case WEIR_TIMEOUT: return r->stage == WEIR_STAGE_QUEUE ? 503 : 504;
-    case WEIR_REFUSED: return r->protocol_status == 3 ? 500 : 503;
+    case WEIR_REFUSED: return r->protocol_status == 3 ? 500 : 503; /* FC1-5.5-e, FC1-5.5-f */
     case WEIR_NOMEM: return 503;
-    case WEIR_INVALID: return 431;
+    case WEIR_INVALID: return 431; /* IOP-S2 */
     default: return 502;
     }
 }
@@ -469,7 +469,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
         return;
     }
     if (!ex->head_done) {
-        exchange_fail(ex, 502, "the application ended before its header was complete");
+        exchange_fail(ex, 502, "the application ended before its header was complete"); /* IOP-S7 */
         return;
     }
     ex->app_done = true;
@@ -495,7 +495,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         break;
     case WEIR_CLIENT_ROOM: exchange_pump_app(ex); break;
     case WEIR_CLIENT_OUTPUT:
-        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, ex->asked, ev->bytes);
+        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, ex->asked, ev->bytes); /* FC1-7-c, FC1-6.1-c */
         else if (ev->bytes.len) app_output(ex, ev->bytes.ptr, ev->bytes.len, ev->req);
         else pull(ex);
         break;

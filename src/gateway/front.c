@@ -69,14 +69,14 @@ static void wire_event(struct front *f, const struct weir_wire_event *ev)
         if (r) front_req_aborted(r);
         break;
     case WEIR_WIRE_EV_ERROR:
-        log_error(f->worker, "a web server's connection ends: %s", ev->reason);
+        log_error(f->worker, "a web server's connection ends: %s", ev->reason); /* FC1-7-d */
         f->broken = true;
         break;
     default: break;
     }
 }
 
-/* Time for the next request, or for the rest of its head; anew when the phase changes. */
+/* Time for the next request, or for the rest of its head; anew when the phase changes. (IOP-A8) */
 static void set_phase(struct front *f)
 {
     uint32_t active = weir_wire_app_active(f->wire);
@@ -179,7 +179,7 @@ static void tell_room(struct front *f)
 
 static bool is_over(const struct front *f)
 {
-    if (weir_wire_app_closing(f->wire)) return true; /* [FastCGI 1.0 3.5]: ours to close; the web server has all of it */
+    if (weir_wire_app_closing(f->wire)) return true; /* FC1-3.5-b: ours to close; the web server has all of it */
     if (!weir_wire_app_idle(f->wire)) return false;
     if (f->close_after) return true;
     const struct worker *w = f->worker;
@@ -236,7 +236,7 @@ static bool same_network(const struct weir_conf_allow *a, const uint8_t *address
     return rest == 0 || ((a->address[whole] ^ address[whole]) >> (8 - rest)) == 0;
 }
 
-static bool address_allowed(const struct weir_conf_listener *conf, const struct sockaddr_storage *peer)
+static bool address_allowed(const struct weir_conf_listener *conf, const struct sockaddr_storage *peer) /* FC1-3.2-b */
 {
     const struct sockaddr_in *v4 = (const void *)peer;
     const struct sockaddr_in6 *v6 = (const void *)peer;

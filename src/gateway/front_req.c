@@ -85,7 +85,7 @@ static void arm(struct front_req *r, uint32_t ms)
 
 static bool input_ended(const struct front_req *r)
 {
-    if (r->role == WEIR_AUTHORIZER) return true; /* it has no streams [FastCGI 1.0 6.3] */
+    if (r->role == WEIR_AUTHORIZER) return true; /* it has no streams (FC1-6.3-e) */
     return r->stdin_ended && (r->role != WEIR_FILTER || r->data_ended);
 }
 
@@ -189,7 +189,7 @@ static void finish(struct front_req *r, uint32_t app_status, uint8_t protocol_st
     front_dirty(f);
 }
 
-/* What Weir says in the app's place. Who speaks flow control knows what a refusal is, and may ask another one. */
+/* What Weir says in the app's place. Who speaks flow control knows what a refusal is, and may ask another one. (FC1-5.5-e) */
 static void answer(struct front_req *r)
 {
     char page[400];
@@ -426,7 +426,7 @@ void front_body_stored(struct weir_job *job)
     front_dirty(r->front);
 }
 
-/* Nobody waits for it any more. */
+/* Nobody waits for it any more. (FC1-5.4-a) */
 void front_req_aborted(struct front_req *r)
 {
     drop_app(r);

@@ -299,7 +299,7 @@ static int parse_unix(struct weir_str path, struct sockaddr_storage *out, uint32
     return WEIR_OK;
 }
 
-int weir_address_parse(struct weir_str text, struct sockaddr_storage *out, uint32_t *len)
+int weir_address_parse(struct weir_str text, struct sockaddr_storage *out, uint32_t *len) /* FC1-2.2-d */
 {
     memset(out, 0, sizeof *out);
     if (weir_str_prefix(text, WEIR_STR("unix:")))

@@ -50,7 +50,7 @@ static bool passes(const struct runner *r, const struct weir_pair *p)
     return !pool_says(r, p->name);
 }
 
-static char *pair_text(struct weir_app_req *req, struct weir_str name, struct weir_str value)
+static char *pair_text(struct weir_app_req *req, struct weir_str name, struct weir_str value) /* FC1-6.1-g */
 {
     char *text = weir_app_req_alloc(req, name.len + value.len + 2);
     if (!text) return NULL;

@@ -33,7 +33,7 @@ static const char *text_of(int status)
     }
 }
 
-/* Ends the request with an error of our own; the reason is for the log, not for the client. */
+/* Ends the request with an error of our own; the reason is for the log, not for the client. (FC1-7-c) */
 static void answer(struct weir_app_req *req, int status, const char *what, const char *why)
 {
     bool told = weir_app_req_printf(req, WEIR_STDERR, "weir-cgi: %s%s%s\n", what, *what ? ": " : "", why) >= 0;
@@ -201,7 +201,7 @@ static bool end_if_done(struct job *j)
 {
     bool sent = j->out.fd < 0 && weir_buf_len(&j->held) == 0;
     if (j->state == JOB_EXITED && sent && j->err.fd < 0 && weir_buf_len(&j->lines) == 0) {
-        weir_app_req_end(j->req, (uint32_t)j->status);
+        weir_app_req_end(j->req, (uint32_t)j->status); /* FC1-6.2-e */
         job_free(j);
         return true;
     }

@@ -66,7 +66,7 @@ static void wait_children(pid_t first, int *status, int64_t until)
 
 static void end_all(int sig, unsigned ms, pid_t first, int *status)
 {
-    if (sig && signal_all(sig)) wait_children(first, status, now_ms() + (int64_t)ms);
+    if (sig && signal_all(sig)) wait_children(first, status, now_ms() + (int64_t)ms); /* FC1-7-b */
     for (int round = 0; !reap(first, status); round++) { /* forks may outrun a round */
         if (round > 0) stop_all();
         signal_all(SIGKILL);
@@ -96,7 +96,7 @@ static void limit_files(uint32_t files)
     setrlimit(RLIMIT_NOFILE, &r);
 }
 
-/* 0-2, what the program is given above them, and the report behind that; nothing else stays open. */
+/* 0-2, what the program is given above them, and the report behind that; nothing else stays open. (FC1-2.2-a, FC1-2.2-b) */
 static int arrange_descriptors(const struct keeper_start *s, int *report)
 {
     bool fpm = s->spec.flags & ROOT_SPEC_FPM;
@@ -128,7 +128,7 @@ static _Noreturn void run_process(const struct keeper_start *s, int report, pid_
     if (flags >= 0) fcntl(s->listener, F_SETFL, flags & ~O_NONBLOCK);
     int high_report = fcntl(report, F_DUPFD_CLOEXEC, 10);
     int code = high_report < 0 ? errno : arrange_descriptors(s, &high_report);
-    if (!code) code = become(&s->who, &step);
+    if (!code) code = become(&s->who, &step); /* FC1-2.4-a */
     if (!code) {
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* the second line only: the keeper is the first */
         if (getppid() != keeper) _exit(1);
@@ -137,7 +137,7 @@ static _Noreturn void run_process(const struct keeper_start *s, int report, pid_
     }
     if (!code) {
         step = "start the program";
-        execve(s->spec.argv[0], s->spec.argv, s->spec.envp);
+        execve(s->spec.argv[0], s->spec.argv, s->spec.envp); /* FC1-2.1-b */
         code = errno;
     }
     m.code = code;

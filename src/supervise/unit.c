@@ -84,7 +84,7 @@ static int listen_at(const char *path, uid_t uid, gid_t gid, mode_t mode)
     /* the folder is ours alone: the name cannot have become something else */
     if (!bad && uid != (uid_t)-1 && lchown(path, uid, gid) < 0) bad = errno;
     if (!bad && chmod(path, mode) < 0) bad = errno;
-    if (!bad && listen(fd, 511) < 0) bad = errno;
+    if (!bad && listen(fd, 511) < 0) bad = errno; /* FC1-2.2-a */
     if (!bad) return fd;
     close(fd);
     unlink(path);

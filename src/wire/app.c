@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The application's end of a connection: records -> requests, answers -> records. Sections: FastCGI 1.0 [n], flow control
+/* The application's end of a connection: records -> requests, answers -> records. Rules of FastCGI 1.0 by their ids, flow control
  * (FC n). Ids of a hostile server cost memory only for active requests: the table has two levels. */
 #include <stdlib.h>
 
@@ -26,7 +26,7 @@ struct weir_wire_app {
     struct decoder d;
     struct weir_wire_limits limits;
     struct weir_buf out, values;
-    struct request **table[256];
+    struct request **table[256]; /* FC1-3.3-j */
     struct request *free_requests;
     struct request *cur; /* of the record that comes in */
     struct small small;
@@ -81,7 +81,7 @@ static struct request *find(const struct weir_wire_app *w, uint16_t id)
     return chunk ? chunk[id & 0xff] : NULL;
 }
 
-static struct request *activate(struct weir_wire_app *w, uint16_t id)
+static struct request *activate(struct weir_wire_app *w, uint16_t id) /* FC1-3.3-g */
 {
     struct request **chunk = w->table[id >> 8];
     if (!chunk) chunk = w->table[id >> 8] = calloc(256, sizeof(struct request *));
@@ -105,7 +105,7 @@ static void deactivate(struct weir_wire_app *w, struct request *r)
         w->cur = NULL;
         w->content = SKIP; /* what still comes of this record is nobody's */
     }
-    if (!r->keep) w->finished = true;
+    if (!r->keep) w->finished = true; /* FC1-3.5-b, FC1-3.5-c */
     w->table[r->id >> 8][r->id & 0xff] = NULL;
     weir_buf_reset(&r->params, 4096);
     r->next_free = w->free_requests;
@@ -119,13 +119,13 @@ static int fail(struct weir_wire_app *w, const char *reason)
     return WEIR_PROTOCOL;
 }
 
-/* ---- END_REQUEST [5.5] ---- */
+/* ---- END_REQUEST (FC1-5.5-a) ---- */
 
 static int write_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status, uint8_t protocol_status)
 {
     uint8_t c[8] = {(uint8_t)(app_status >> 24), (uint8_t)(app_status >> 16), (uint8_t)(app_status >> 8),
                     (uint8_t)app_status, protocol_status, 0, 0, 0};
-    if (!w->limits.no_flow) memcpy(c + 5, "FC\1", 3); /* FC 2.4 */
+    if (!w->limits.no_flow) memcpy(c + 5, "FC\1", 3); /* FC 2.4 (FC1-5.5-g) */
     return weir_record_write(&w->out, WEIR_WIRE_END_REQUEST, id, c, sizeof c, 0);
 }
 
@@ -137,7 +137,7 @@ static int refuse(struct weir_wire_app *w, uint16_t id, uint8_t protocol_status)
 /* ---- records in: headers ---- */
 
 /* FC 2.1.4: flagged requests need an agreed connection that is kept, and no plain ones beside them. */
-static int choose_mode(struct weir_wire_app *w, uint8_t flags, bool *flow)
+static int choose_mode(struct weir_wire_app *w, uint8_t flags, bool *flow) /* FC1-5.1-b */
 {
     *flow = false;
     if (flags & WEIR_WIRE_FLOW && !w->limits.no_flow) {
@@ -168,22 +168,24 @@ static int on_begin(struct weir_wire_app *w)
     const uint8_t *c = w->small.bytes;
     uint16_t id = w->d.h.id, role = (uint16_t)(c[0] << 8 | c[1]);
     bool flow;
-    if (id == 0) return fail(w, "BEGIN_REQUEST with id 0");
-    if (w->small.len != 8) return fail(w, "BEGIN_REQUEST with a content that is not 8 bytes");
-    if (find(w, id)) return fail(w, "BEGIN_REQUEST for an active id");
+    if (id == 0) return fail(w, "BEGIN_REQUEST with id 0"); /* FC1-3.3-k */
+    if (w->small.len != 8) return fail(w, "BEGIN_REQUEST with a content that is not 8 bytes"); /* FC1-3.3-m, FC1-5.1-a */
+    if (find(w, id)) return fail(w, "BEGIN_REQUEST for an active id"); /* FC1-3.3-g */
     if (choose_mode(w, c[2], &flow) < 0) return WEIR_PROTOCOL;
     if (flow && w->active >= w->highest) return fail(w, "more requests than were ever allowed");
-    if (!flow && (w->active >= w->limits.plain_requests || w->no_more)) return refuse(w, id, WEIR_WIRE_CANT_MPX_CONN);
-    if (role < 1 || role > 3) {
+    uint8_t refusal = 0;
+    if (!flow && (w->active >= w->limits.plain_requests || w->no_more)) refusal = WEIR_WIRE_CANT_MPX_CONN; /* FC1-5.5-d, IOP-A5 */
+    else if (role < 1 || role > 3) refusal = WEIR_WIRE_UNKNOWN_ROLE; /* FC1-5.5-f */
+    if (refusal) {
         if (!(c[2] & WEIR_WIRE_KEEP_CONN)) w->no_more = w->finished = true;
-        return refuse(w, id, WEIR_WIRE_UNKNOWN_ROLE);
+        return refuse(w, id, refusal);
     }
     struct request *r = activate(w, id);
     if (!r) return fail(w, "out of memory");
     r->role = (uint8_t)role;
     r->keep = (c[2] & WEIR_WIRE_KEEP_CONN) != 0;
     r->flow = flow;
-    if (!r->keep) w->no_more = true; /* [3.5]: ours to close behind it */
+    if (!r->keep) w->no_more = true; /* FC1-3.5-b: ours to close behind it */
     init_streams(w, r);
     return WEIR_OK;
 }
@@ -208,9 +210,9 @@ static int on_application_header(struct weir_wire_app *w)
         return WEIR_OK;
     }
     struct request *r = find(w, h->id);
-    if (!r) return stray_record(w); /* [3.3]: ignored while inactive */
+    if (!r) return stray_record(w); /* ignored while inactive (FC1-3.3-h) */
     w->stray = 0;
-    w->cur = r;
+    w->cur = r; /* FC1-3.3-n */
     switch (h->type) {
     case WEIR_WIRE_PARAMS:
         if (r->running) return fail(w, "PARAMS after their end");
@@ -218,8 +220,8 @@ static int on_application_header(struct weir_wire_app *w)
         return WEIR_OK;
     case WEIR_WIRE_STDIN:
     case WEIR_WIRE_DATA:
-        if (!r->running) return fail(w, "a body before the end of PARAMS");
-        if (in_stream(r, h->type)->ended) return fail(w, "content after the end of its stream");
+        if (!r->running) return fail(w, "a body before the end of PARAMS"); /* FC1-6.1-a, IOP-A3 */
+        if (in_stream(r, h->type)->ended) return fail(w, "content after the end of its stream"); /* FC1-3.3-l */
         w->content = STREAM;
         return WEIR_OK;
     case WEIR_WIRE_CREDIT:
@@ -227,7 +229,7 @@ static int on_application_header(struct weir_wire_app *w)
         w->content = SMALL;
         return WEIR_OK;
     case WEIR_WIRE_ABORT_REQUEST: w->content = SMALL; return WEIR_OK;
-    default: w->content = SKIP; return WEIR_OK; /* nothing is said about unknown application records: ignored */
+    default: w->content = SKIP; return WEIR_OK; /* nothing is said about unknown application records: ignored (FC1-A-a) */
     }
 }
 
@@ -237,29 +239,29 @@ static int on_header(struct weir_wire_app *w)
     w->cur = NULL;
     if (w->d.h.id != 0) return on_application_header(w);
     if (w->d.h.type == WEIR_WIRE_BEGIN_REQUEST) return fail(w, "BEGIN_REQUEST with id 0");
-    w->content = w->d.h.type == WEIR_WIRE_GET_VALUES ? VALUES : SKIP;
+    w->content = w->d.h.type == WEIR_WIRE_GET_VALUES ? VALUES : SKIP; /* FC1-3.3-k, FC1-4.1-d */
     weir_buf_reset(&w->values, 4096);
     return WEIR_OK;
 }
 
 /* ---- records in: content ---- */
 
-static int on_params(struct weir_wire_app *w)
+static int on_params(struct weir_wire_app *w) /* FC1-5.2-a, FC1-3.4-d */
 {
     struct request *r = w->cur;
     struct weir_str piece = w->d.piece;
     if (weir_buf_len(&r->params) + piece.len > w->limits.params_bytes ||
-        w->params_held + piece.len > 4 * (uint64_t)w->limits.params_bytes) {
+        w->params_held + piece.len > 4 * (uint64_t)w->limits.params_bytes) { /* IOP-A8 */
         uint16_t id = r->id;
         deactivate(w, r);
-        return refuse(w, id, WEIR_WIRE_OVERLOADED);
+        return refuse(w, id, WEIR_WIRE_OVERLOADED); /* FC1-5.5-e, IOP-A5 */
     }
     if (weir_buf_append(&r->params, piece.ptr, piece.len) < 0) return fail(w, "out of memory");
     w->params_held += piece.len;
     return WEIR_OK;
 }
 
-static int on_stream(struct weir_wire_app *w, struct weir_wire_event *ev)
+static int on_stream(struct weir_wire_app *w, struct weir_wire_event *ev) /* FC1-5.3-a */
 {
     struct request *r = w->cur;
     struct credit_in *in = in_stream(r, w->d.h.type);
@@ -272,7 +274,7 @@ static int on_stream(struct weir_wire_app *w, struct weir_wire_event *ev)
 
 /* ---- records in: complete ---- */
 
-/* [3.4]: each pair whole; what no environment can carry is refused. */
+/* Each pair whole (FC1-3.4-d); what no environment can carry is refused (FC1-5.2-b, FC1-6.1-f). */
 static int check_params(const struct weir_wire_app *w, const struct request *r, uint32_t *count)
 {
     struct weir_str all = weir_str(weir_buf_ptr(&r->params), weir_buf_len(&r->params));
@@ -282,7 +284,7 @@ static int check_params(const struct weir_wire_app *w, const struct request *r, 
     *count = 0;
     while ((status = weir_wire_pair_next(all, &pos, &p)) == WEIR_OK) {
         bool odd = p.name.len == 0;
-        if (++*count > w->limits.params_count) return WEIR_LIMIT;
+        if (++*count > w->limits.params_count) return WEIR_LIMIT; /* IOP-A8 */
         for (size_t i = 0; i < p.name.len; i++) odd |= p.name.ptr[i] == 0 || p.name.ptr[i] == '=';
         if (odd || (p.value.len && memchr(p.value.ptr, 0, p.value.len))) return WEIR_INVALID;
     }
@@ -302,7 +304,7 @@ static int on_params_end(struct weir_wire_app *w, struct weir_wire_event *ev)
     if (status < 0) return fail(w, "PARAMS that are no name-value pairs");
     if (!weir_buf_room(&r->params, 1)) return fail(w, "out of memory"); /* the byte behind them is the program's, too */
     w->params_held -= weir_buf_len(&r->params);
-    r->running = true;
+    r->running = true; /* IOP-A3, FC1-6.1-b */
     *ev = (struct weir_wire_event){.type = WEIR_WIRE_EV_REQUEST, .id = r->id, .role = r->role, .keep = r->keep,
                                    .agreed = r->flow, .param_count = count};
     return 1;
@@ -321,8 +323,8 @@ static int on_stream_end(struct weir_wire_app *w, struct weir_wire_event *ev)
 static int on_abort(struct weir_wire_app *w, struct weir_wire_event *ev)
 {
     struct request *r = w->cur;
-    if (r->aborted) return WEIR_OK;
-    if (!r->running) { /* nobody knows it yet */
+    if (r->aborted) return WEIR_OK; /* FC1-5.4-e */
+    if (!r->running) { /* nobody knows it yet (FC1-5.4-b) */
         uint16_t id = r->id;
         deactivate(w, r);
         return refuse(w, id, WEIR_WIRE_REQUEST_COMPLETE);
@@ -350,7 +352,7 @@ static int on_credit(struct weir_wire_app *w, struct weir_wire_event *ev)
     return 1;
 }
 
-static void tell_limit(struct weir_wire_app *w)
+static void tell_limit(struct weir_wire_app *w) /* IOP-A1 */
 {
     uint8_t flags = w->drained ? CREDIT_FINAL : 0;
     if (weir_credit_write(&w->out, w->sent, &w->limit_at, 0, WEIR_WIRE_BEGIN_REQUEST, flags, w->limit) < 0)
@@ -358,7 +360,7 @@ static void tell_limit(struct weir_wire_app *w)
     else if (w->limit > w->highest) w->highest = w->limit;
 }
 
-/* [4.1, 4.2]: each known name once, in one record. */
+/* Each known name once, in one record, and the program has no part in it (FC1-4.1-b, FC1-4.1-e). */
 static int answer_values(struct weir_wire_app *w)
 {
     static const char *const names[] = {"FCGI_MAX_CONNS", "FCGI_MAX_REQS", "FCGI_MPXS_CONNS", FLOW_NAME};
@@ -375,7 +377,7 @@ static int answer_values(struct weir_wire_app *w)
             if (seen >> i & 1 || !weir_str_eq(p.name, weir_cstr(names[i]))) continue;
             if (i == 3 && w->limits.no_flow) continue;
             seen |= 1u << i;
-            if (i == 0) n = weir_u64_text(value, w->limits.conns);
+            if (i == 0) n = weir_u64_text(value, w->limits.conns); /* FC1-4.1-c */
             else if (i == 1) n = weir_u64_text(value, w->limits.reqs);
             else if (i == 2) n = weir_u64_text(value, w->limits.plain_requests > 1);
             else {
@@ -403,11 +405,11 @@ static int answer_values(struct weir_wire_app *w)
     return w->error ? WEIR_PROTOCOL : WEIR_OK;
 }
 
-static int on_management_end(struct weir_wire_app *w)
+static int on_management_end(struct weir_wire_app *w) /* IOP-A9 */
 {
     if (w->content == VALUES) return answer_values(w);
     if (w->d.h.type == WEIR_WIRE_CREDIT && w->agreed) return WEIR_OK;
-    uint8_t c[8] = {w->d.h.type}; /* [4.3] */
+    uint8_t c[8] = {w->d.h.type}; /* FC1-4.2-a */
     return weir_record_write(&w->out, WEIR_WIRE_UNKNOWN_TYPE, 0, c, sizeof c, 0) < 0 ? fail(w, "out of memory") : WEIR_OK;
 }
 
@@ -415,7 +417,7 @@ static int on_end(struct weir_wire_app *w, struct weir_wire_event *ev)
 {
     if (w->d.h.id == 0) return on_management_end(w);
     if (w->d.h.type == WEIR_WIRE_BEGIN_REQUEST && w->content == SMALL) return on_begin(w);
-    if (!w->cur || w->content == SKIP) return WEIR_OK;
+    if (!w->cur || w->content == SKIP) return WEIR_OK; /* IOP-A4, FC1-5.5-b */
     switch (w->d.h.type) {
     case WEIR_WIRE_PARAMS: return w->d.h.len == 0 ? on_params_end(w, ev) : WEIR_OK;
     case WEIR_WIRE_STDIN:
@@ -513,7 +515,7 @@ int64_t weir_wire_app_write(struct weir_wire_app *w, uint16_t id, enum weir_stre
     else n = len;
     if (n == 0) return 0;
     uint32_t record = w->active > 1 ? STREAM_RECORD : WEIR_WIRE_SEND_CONTENT;
-    if (weir_stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
+    if (weir_stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM; /* FC1-5.3-b */
     out->sent += n;
     out->idle = 0;
     out->used = true;
@@ -546,11 +548,11 @@ int weir_wire_app_end(struct weir_wire_app *w, uint16_t id, uint32_t app_status,
     if (!r || !r->running) return WEIR_INVALID;
     if (!weir_buf_room(&w->out, 64)) return WEIR_NOMEM;
     int status = WEIR_OK;
-    bool complete = protocol_status == WEIR_WIRE_REQUEST_COMPLETE;
+    bool complete = protocol_status == WEIR_WIRE_REQUEST_COMPLETE; /* FC1-5.5-c */
     bool ends = complete ? !r->aborted : touched(r); /* FC 7.3: alone, another status says that nothing ran */
-    if (ends) {
+    if (ends) { /* FC1-6.1-e */
         const struct credit_out *err = &r->out[OUT_STDERR];
-        if (err->used && !err->ended) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0);
+        if (err->used && !err->ended) status = weir_record_write(&w->out, WEIR_WIRE_STDERR, id, NULL, 0, 0); /* FC1-6.1-d, IOP-A2 */
         if (status == WEIR_OK && !r->out[OUT_STDOUT].ended) status = weir_record_write(&w->out, WEIR_WIRE_STDOUT, id, NULL, 0, 0);
     }
     if (status == WEIR_OK) status = write_end(w, id, app_status, protocol_status);
@@ -608,7 +610,7 @@ int weir_wire_app_agreed(const struct weir_wire_app *w)
 
 int weir_wire_app_closing(const struct weir_wire_app *w)
 {
-    return w->finished && w->active == 0;
+    return w->finished && w->active == 0; /* FC1-3.5-b */
 }
 
 int weir_wire_app_idle(const struct weir_wire_app *w)

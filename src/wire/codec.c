@@ -6,15 +6,15 @@ void weir_wire_header_write(uint8_t *out, uint8_t type, uint16_t id, uint16_t le
 {
     out[0] = WEIR_WIRE_VERSION;
     out[1] = type;
-    out[2] = (uint8_t)(id >> 8);
+    out[2] = (uint8_t)(id >> 8); /* FC1-3.1-a */
     out[3] = (uint8_t)id;
     out[4] = (uint8_t)(len >> 8);
     out[5] = (uint8_t)len;
     out[6] = padding;
-    out[7] = 0;
+    out[7] = 0; /* FC1-3.3-f */
 }
 
-void weir_wire_header_read(const uint8_t *in, struct weir_wire_header *out)
+void weir_wire_header_read(const uint8_t *in, struct weir_wire_header *out) /* FC1-3.3-a */
 {
     out->version = in[0];
     out->type = in[1];
@@ -28,7 +28,7 @@ size_t weir_wire_pair(uint8_t *out, struct weir_str name, struct weir_str value)
     return pair_put(out, name, value);
 }
 
-/* One length at *pos: WEIR_OK, or WEIR_PROTOCOL if it runs past the end. */
+/* One length at *pos: WEIR_OK, or WEIR_PROTOCOL if it runs past the end. (FC1-3.4-b) */
 static int length_read(struct weir_str b, size_t *pos, size_t *out)
 {
     const uint8_t *p = (const uint8_t *)b.ptr;
@@ -44,7 +44,7 @@ static int length_read(struct weir_str b, size_t *pos, size_t *out)
     return WEIR_OK;
 }
 
-int weir_wire_pair_next(struct weir_str bytes, size_t *pos, struct weir_pair *out)
+int weir_wire_pair_next(struct weir_str bytes, size_t *pos, struct weir_pair *out) /* FC1-3.4-a, FC1-3.4-c */
 {
     size_t at = *pos, name_len, value_len;
     if (at == bytes.len) return WEIR_AGAIN;

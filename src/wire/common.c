@@ -26,7 +26,7 @@ void weir_decoder_feed(struct decoder *d, const void *buf, size_t len)
     d->end = d->p + len;
 }
 
-static void skip_padding(struct decoder *d)
+static void skip_padding(struct decoder *d) /* FC1-3.3-d */
 {
     size_t n = (size_t)(d->end - d->p);
     if (n > d->padding_left) n = d->padding_left;
@@ -56,9 +56,9 @@ enum decode_step weir_decoder_next(struct decoder *d)
         d->head[d->head_len++] = *d->p++;
     }
     weir_wire_header_read(d->head, &d->h);
-    if (d->h.version != WEIR_WIRE_VERSION) return DECODE_VERSION;
+    if (d->h.version != WEIR_WIRE_VERSION) return DECODE_VERSION; /* FC1-3.3-b */
     d->head_len = 0;
-    d->content_left = d->h.len;
+    d->content_left = d->h.len; /* FC1-3.3-c */
     d->padding_left = d->h.padding;
     d->in_content = true;
     return DECODE_HEADER;
@@ -133,7 +133,7 @@ int weir_record_write(struct weir_buf *out, uint8_t type, uint16_t id, const voi
     return WEIR_OK;
 }
 
-int weir_stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const char *p, size_t len, uint32_t record)
+int weir_stream_write(struct weir_buf *out, uint8_t type, uint16_t id, const char *p, size_t len, uint32_t record) /* FC1-3.3-l */
 {
     size_t records = (len + record - 1) / record;
     if (!weir_buf_room(out, len + records * WEIR_WIRE_HEADER_LEN)) return WEIR_NOMEM;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The web server's end of a connection: requests -> records, records -> their output. It owns the ids: one that is free again
- * is used before a new one, so that they stay small and both sides can index by them [3.3]. */
+ * is used before a new one, so that they stay small and both sides can index by them (FC1-3.3-i, IOP-S1). */
 #include <stdlib.h>
 
 #include "wire/wire_internal.h"
@@ -23,7 +23,7 @@ struct weir_wire_server {
     struct decoder d;
     struct weir_wire_limits limits;
     struct weir_buf out, values;
-    struct request *requests; /* index id - 1 */
+    struct request *requests; /* index id - 1 (FC1-3.3-j) */
     uint16_t *free_ids;       /* stack */
     uint32_t cap, top, free_count;
     struct small small;
@@ -87,7 +87,7 @@ static bool grow(struct weir_wire_server *w)
 
 static uint16_t take_id(struct weir_wire_server *w)
 {
-    if (w->free_count) return w->free_ids[--w->free_count];
+    if (w->free_count) return w->free_ids[--w->free_count]; /* FC1-3.3-i */
     if (w->top == w->cap && !grow(w)) return 0;
     return (uint16_t)++w->top;
 }
@@ -98,9 +98,9 @@ static int get_values(struct weir_wire_server *w, const char *name, enum asked a
 {
     uint8_t content[64];
     if (w->error) return WEIR_CLOSED;
-    if ((w->active && asked == ASK_FLOW) || w->asked != ASK_NONE) return WEIR_INVALID;
-    size_t len = weir_wire_pair(content, weir_cstr(name), WEIR_STR(""));
-    int status = weir_record_write(&w->out, WEIR_WIRE_GET_VALUES, 0, content, len, 8); /* FC 2.1: padded for libfcgi */
+    if ((w->active && asked == ASK_FLOW) || w->asked != ASK_NONE) return WEIR_INVALID; /* FC1-4.1-f */
+    size_t len = weir_wire_pair(content, weir_cstr(name), WEIR_STR("")); /* FC1-4.1-a */
+    int status = weir_record_write(&w->out, WEIR_WIRE_GET_VALUES, 0, content, len, 8); /* FC 2.1: padded for libfcgi (FC1-3.3-e, IOP-S3, IOP-S10) */
     if (status == WEIR_OK) w->asked = asked;
     return status;
 }
@@ -123,14 +123,41 @@ void weir_wire_server_allow_plain_mpx(struct weir_wire_server *w, uint32_t n)
 
 /* ---- beginning ---- */
 
-/* PARAMS in as few records as possible, no pair in two of them, and the empty record. The same code measures (out NULL) and
+/* Bit 7 of some byte is set if v has a byte that is 0. */
+static inline uint64_t zero_byte(uint64_t v)
+{
+    return (v - UINT64_C(0x0101010101010101)) & ~v & UINT64_C(0x8080808080808080);
+}
+
+/* Has s a NUL, or a byte of `other`, which is eight times the same one? */
+static inline bool holds(struct weir_str s, uint64_t other)
+{
+    uint64_t found = 0, v;
+    if (s.len < 8) {
+        for (size_t i = 0; i < s.len; i++) found |= s.ptr[i] == 0 || s.ptr[i] == (char)other;
+        return found != 0;
+    }
+    for (size_t i = 0;; i = i + 16 <= s.len ? i + 8 : s.len - 8) { /* the last piece may overlap the one before */
+        memcpy(&v, s.ptr + i, 8);
+        found |= zero_byte(v) | zero_byte(v ^ other);
+        if (i + 8 == s.len) return found != 0;
+    }
+}
+
+/* What an environment can hold (FC1-6.1-f): an app would end the connection, and with it the requests beside this one. */
+static inline bool sendable(const struct weir_pair *p)
+{
+    return p->name.len > 0 && !holds(p->name, UINT64_C(0x0101010101010101) * '=') && !holds(p->value, 0);
+}
+
+/* PARAMS in as few records as possible, no pair in two of them (IOP-S2), and the empty record (FC1-6.1-e). The same code measures (out NULL) and
  * writes. Returns the bytes; 0: a pair cannot be sent. */
 static inline __attribute__((always_inline)) size_t encode_params(uint8_t *out, uint16_t id, const struct weir_pair *params, size_t count)
 {
     size_t record = 0, at = WEIR_WIRE_HEADER_LEN; /* where the current record begins; the next byte */
     for (size_t i = 0; i < count; i++) {
         size_t n = pair_put(NULL, params[i].name, params[i].value);
-        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || params[i].name.len == 0) return 0;
+        if (n == 0 || n > WEIR_WIRE_SEND_CONTENT || (!out && !sendable(&params[i]))) return 0;
         if (at + n - record - WEIR_WIRE_HEADER_LEN > WEIR_WIRE_SEND_CONTENT) {
             if (out) weir_wire_header_write(out + record, WEIR_WIRE_PARAMS, id, (uint16_t)(at - record - WEIR_WIRE_HEADER_LEN), 0);
             record = at;
@@ -162,7 +189,7 @@ int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int 
                            const struct weir_pair *params, size_t count, void *user, uint16_t *id)
 {
     if (w->error || w->final) return WEIR_CLOSED;
-    if (w->asked != ASK_NONE || w->active >= w->limit) return WEIR_LIMIT;
+    if (w->asked != ASK_NONE || w->active >= w->limit) return WEIR_LIMIT; /* FC1-3.3-n */
     size_t params_len = encode_params(NULL, 0, params, count);
     if (params_len == 0) return WEIR_INVALID;
     uint8_t *out = (uint8_t *)weir_buf_room(&w->out, 16 + params_len);
@@ -171,7 +198,7 @@ int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int 
     if (!r_id) return WEIR_LIMIT;
     init_request(w, &w->requests[r_id - 1], window, user);
     weir_wire_header_write(out, WEIR_WIRE_BEGIN_REQUEST, r_id, 8, 0);
-    memset(out + 8, 0, 8);
+    memset(out + 8, 0, 8); /* FC1-5.1-a, FC1-5.1-b */
     out[8] = (uint8_t)((unsigned)role >> 8);
     out[9] = (uint8_t)role;
     out[10] = keep || w->agreed ? WEIR_WIRE_KEEP_CONN : 0;
@@ -183,9 +210,10 @@ int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int 
         out[14] = (uint8_t)(window >> 8);
         out[15] = (uint8_t)window;
     }
-    size_t written = encode_params(out + 16, r_id, params, count);
+    size_t written = encode_params(out + 16, r_id, params, count); /* FC1-6.1-a, IOP-S1 */
     WEIR_ASSERT(written == params_len);
     weir_buf_added(&w->out, 16 + params_len);
+    if (!(out[10] & WEIR_WIRE_KEEP_CONN)) w->spoiled = true; /* the app closes it (IOP-S8) */
     w->active++;
     *id = r_id;
     return WEIR_OK;
@@ -201,7 +229,7 @@ static struct credit_out *out_stream(struct request *r, enum weir_stream s)
 static struct request *writable(const struct weir_wire_server *w, uint16_t id, enum weir_stream s)
 {
     struct request *r = find(w, id);
-    if (!r || r->aborted || (s != WEIR_STDIN && s != WEIR_DATA) || out_stream(r, s)->ended) return NULL;
+    if (!r || r->aborted || (s != WEIR_STDIN && s != WEIR_DATA) || out_stream(r, s)->ended) return NULL; /* FC1-5.4-e */
     return r;
 }
 
@@ -221,8 +249,8 @@ int64_t weir_wire_server_write(struct weir_wire_server *w, uint16_t id, enum wei
     if (n < len) out->starved = true;
     else n = len;
     if (n == 0) return 0;
-    uint32_t record = w->active > 1 ? STREAM_RECORD : WEIR_WIRE_SEND_CONTENT;
-    if (weir_stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM;
+    uint32_t record = w->active > 1 ? STREAM_RECORD : WEIR_WIRE_SEND_CONTENT; /* IOP-S3 */
+    if (weir_stream_write(&w->out, (uint8_t)s, id, buf, n, record) < 0) return WEIR_NOMEM; /* FC1-5.3-a */
     out->sent += n;
     out->idle = 0;
     return (int64_t)n;
@@ -233,7 +261,7 @@ int weir_wire_server_write_end(struct weir_wire_server *w, uint16_t id, enum wei
     struct request *r = writable(w, id, s);
     if (w->error) return WEIR_CLOSED;
     if (!r) return WEIR_INVALID;
-    int status = weir_record_write(&w->out, (uint8_t)s, id, NULL, 0, 0);
+    int status = weir_record_write(&w->out, (uint8_t)s, id, NULL, 0, 0); /* FC1-6.1-e */
     if (status == WEIR_OK) out_stream(r, s)->ended = true;
     return status;
 }
@@ -244,7 +272,7 @@ int weir_wire_server_abort(struct weir_wire_server *w, uint16_t id)
     if (w->error) return WEIR_CLOSED;
     if (!r) return WEIR_INVALID;
     if (r->aborted) return WEIR_OK;
-    int status = weir_record_write(&w->out, WEIR_WIRE_ABORT_REQUEST, id, NULL, 0, 0);
+    int status = weir_record_write(&w->out, WEIR_WIRE_ABORT_REQUEST, id, NULL, 0, 0); /* FC1-5.4-c */
     if (status == WEIR_OK) r->aborted = true;
     return status;
 }
@@ -279,10 +307,10 @@ static int on_header(struct weir_wire_server *w)
             if (h->len < CREDIT_LEN) return fail(w, "CREDIT that is too short");
             w->content = SMALL;
         }
-        return WEIR_OK;
+        return WEIR_OK; /* what was not asked for is skipped (FC1-3.3-k, FC1-4.2-b, IOP-S6) */
     }
     struct request *r = find(w, h->id);
-    if (!r) { /* of a request that ended: ignored */
+    if (!r) { /* of a request that ended: ignored (FC1-3.3-o, IOP-S6) */
         if (++w->stray > w->limits.stray_records) return fail(w, "too many records of inactive requests");
         return WEIR_OK;
     }
@@ -290,12 +318,12 @@ static int on_header(struct weir_wire_server *w)
     switch (h->type) {
     case WEIR_WIRE_STDOUT:
     case WEIR_WIRE_STDERR:
-        if (r->in[h->type == WEIR_WIRE_STDERR].ended) return fail(w, "output after the end of its stream");
+        if (r->in[h->type == WEIR_WIRE_STDERR].ended) return fail(w, "output after the end of its stream"); /* FC1-3.3-l, IOP-S7 */
         r->answered = true;
         w->content = STREAM;
         return WEIR_OK;
     case WEIR_WIRE_END_REQUEST:
-        if (h->len != 8) return fail(w, "END_REQUEST with a content that is not 8 bytes");
+        if (h->len != 8) return fail(w, "END_REQUEST with a content that is not 8 bytes"); /* FC1-3.3-m */
         w->content = SMALL;
         return WEIR_OK;
     case WEIR_WIRE_CREDIT:
@@ -304,11 +332,11 @@ static int on_header(struct weir_wire_server *w)
         r->answered = true; /* FC 7.3: nothing of the request comes before a refusal */
         w->content = SMALL;
         return WEIR_OK;
-    default: return fail(w, "a record that an application may not send");
+    default: return fail(w, "a record that an application may not send"); /* FC1-A-a */
     }
 }
 
-static int on_stream(struct weir_wire_server *w, struct weir_wire_event *ev)
+static int on_stream(struct weir_wire_server *w, struct weir_wire_event *ev) /* FC1-5.3-b, FC1-6.1-c */
 {
     struct request *r = find(w, w->d.h.id);
     if (!r) return WEIR_OK;
@@ -337,12 +365,12 @@ static int on_end_request(struct weir_wire_server *w, struct weir_wire_event *ev
     if (!r) return WEIR_OK;
     const uint8_t *c = w->small.bytes;
     struct weir_wire_event end = {.type = WEIR_WIRE_EV_END, .id = w->d.h.id, .protocol_status = c[4], .user = r->user};
-    end.app_status = (uint32_t)c[0] << 24 | (uint32_t)c[1] << 16 | (uint32_t)c[2] << 8 | c[3];
-    end.agreed = memcmp(c + 5, "FC\1", 3) == 0;
-    bool refusal = c[4] >= WEIR_WIRE_CANT_MPX_CONN && c[4] <= WEIR_WIRE_UNKNOWN_ROLE;
+    end.app_status = (uint32_t)c[0] << 24 | (uint32_t)c[1] << 16 | (uint32_t)c[2] << 8 | c[3]; /* FC1-5.5-a */
+    end.agreed = memcmp(c + 5, "FC\1", 3) == 0; /* FC1-5.5-g */
+    bool refusal = c[4] >= WEIR_WIRE_CANT_MPX_CONN && c[4] <= WEIR_WIRE_UNKNOWN_ROLE; /* FC1-5.5-d, FC1-5.5-e, FC1-5.5-f */
     end.not_run = refusal && !r->answered;
-    if (!w->agreed && (!r->out[OUT_STDIN].ended || c[4] != WEIR_WIRE_REQUEST_COMPLETE || r->aborted)) w->spoiled = true;
-    bool tell_end = !r->in[IN_STDOUT].ended && !r->aborted && !refusal;
+    if (!w->agreed && (!r->out[OUT_STDIN].ended || c[4] != WEIR_WIRE_REQUEST_COMPLETE || r->aborted)) w->spoiled = true; /* IOP-S8, FC1-5.5-b */
+    bool tell_end = !r->in[IN_STDOUT].ended && !r->aborted && !refusal; /* IOP-S6 */
     r->active = false;
     w->free_ids[w->free_count++] = w->d.h.id;
     w->active--;
@@ -411,7 +439,7 @@ static int on_values(struct weir_wire_server *w, struct weir_wire_event *ev)
 static int on_end(struct weir_wire_server *w, struct weir_wire_event *ev)
 {
     if (w->content == VALUES) return on_values(w, ev);
-    if (w->asked == ASK_FLOW) return outcome(w, false, ev); /* any other record: negative */
+    if (w->asked == ASK_FLOW) return outcome(w, false, ev); /* any other record: negative (FC1-4.1-f, FC1-4.2-b) */
     if (w->content == SKIP) return WEIR_OK;
     switch (w->d.h.type) {
     case WEIR_WIRE_STDOUT:
@@ -498,7 +526,7 @@ int weir_wire_server_unsent(const struct weir_wire_server *w, uint16_t id)
     return r && w->sent <= r->begin_at;
 }
 
-int weir_wire_server_reusable(const struct weir_wire_server *w)
+int weir_wire_server_reusable(const struct weir_wire_server *w) /* IOP-S8 */
 {
     return !w->error && !w->final && !w->spoiled && !w->has_pending && w->active == 0 && w->asked == ASK_NONE &&
            decoder_between(&w->d) && w->d.p == w->d.end && weir_buf_len(&w->out) == 0;

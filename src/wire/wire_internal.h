@@ -16,10 +16,10 @@
 
 void weir_wire_limits(struct weir_wire_limits *out, const struct weir_wire_limits *in); /* defaults filled in */
 
-/* ---- pairs [3.4]: the one path for measuring (out NULL) and writing ---- */
+/* ---- pairs (FC1-3.4-a, FC1-3.4-c): the one path for measuring (out NULL) and writing ---- */
 static inline uint8_t *pair_length_write(uint8_t *out, size_t len)
 {
-    if (len < 128) {
+    if (len < 128) { /* FC1-3.4-b */
         *out++ = (uint8_t)len;
         return out;
     }
@@ -54,7 +54,7 @@ struct decoder {
     const uint8_t *p, *end;   /* lent */
     struct weir_str piece;
     struct weir_wire_header h;
-    uint32_t content_left, padding_left;
+    uint32_t content_left, padding_left; /* FC1-3.3-c */
     uint8_t head[WEIR_WIRE_HEADER_LEN];
     uint8_t head_len;
     bool in_content;

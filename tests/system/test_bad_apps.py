@@ -113,6 +113,7 @@ def weir():
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_broken_app_gets_its_answer_and_others_are_unharmed(weir, name):
+    """FC1-5.5-e, FC1-5.5-f, IOP-S6, IOP-S7"""
     i = list(CASES).index(name)
     try:
         r = weir.get(f"/{i}/x")
@@ -141,6 +142,7 @@ def test_an_answer_shorter_than_its_length_is_cut_off_not_completed(weir):
 
 
 def test_call_tells_what_is_wrong(weir, tmp_path):
+    """FC1-5.5-e, IOP-S7"""
     def call(name, *args):
         i = list(CASES).index(name)
         return subprocess.run([WEIR, "call", f"unix:{weir.run_dir}/keep{i}.sock", *args], capture_output=True, stdin=subprocess.DEVNULL, timeout=30)

@@ -231,6 +231,7 @@ def test_git_clones_and_pushes_through_http_backend(weir, tmp_path):
 
 
 def test_a_program_is_told_the_request_and_the_pools_environment_and_nothing_else(weir):
+    """FC1-6.1-g, FC1-6.2-a"""
     r = weir.get("/tool/env/more?a=b&c", method="POST", body="hello", headers={"Proxy": "http://evil", "X-Own": "1", "Content-Type": "text/x"})
     told = json.loads(r.text)
     env = told["env"]
@@ -310,6 +311,7 @@ def test_a_client_that_does_not_read_stops_the_program(weir):
 
 
 def test_the_header_of_a_program_is_its_own(weir):
+    """FC1-6.1-h"""
     r = weir.get("/tool/status")
     assert r.status == 418 and r.getheader("X-Thing") == "a" and r.text == b"short and stout"
     r = weir.get("/tool/nph")

@@ -126,6 +126,7 @@ def test_a_body_that_the_app_does_not_take_is_not_the_clients_fault():
 
 
 def test_a_body_that_the_client_does_not_send_is_not_the_apps_fault():
+    """FC1-6.2-c"""
     with Weir("site a {\n listen http://127.0.0.1:PORT\n pool p\n body { stream yes }\n time { body 2s }\n}\n"
               f"pool p {{ run ./demo; processes 1; {USER} time {{ silent 1s }} }}\n") as w:
         before = w.pids("p")

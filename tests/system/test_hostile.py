@@ -44,6 +44,7 @@ def test_a_client_that_takes_nothing_of_an_answer_that_timed_out_harms_nobody():
 
 
 def test_a_handler_that_does_not_hear_its_abort_takes_no_other_request_with_it():
+    """FC1-5.4-c, IOP-S13"""
     program = os.path.join(TEST_APPS, "threads_app")
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run {program}; {USER} }}") as w:
         ask(w, "/sleep/7000").close()  # given up at once; its handler goes on for 7 s

@@ -111,6 +111,7 @@ def get(port, path, data=None):
 
 @pytest.mark.parametrize("front", ["nginx", "nginx keep", "haproxy", "haproxy get-values"])
 def test_a_foreign_web_server_in_front_of_libweir(front, tmp_path):
+    """FC1-3.5-b, FC1-3.5-c, FC1-7-a, FC1-7-b"""
     port = free_port()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "app.sock"))

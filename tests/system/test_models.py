@@ -186,6 +186,7 @@ os.execv(os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo"), ["dem
 
 
 def test_the_last_words_of_a_stopped_pool_are_heard_and_nothing_of_it_is_left():
+    """FC1-7-b"""
     app = """#!/usr/bin/python3
 import os, signal, subprocess, sys, time
 subprocess.Popen(["setsid", "sleep", "1000"])

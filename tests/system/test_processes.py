@@ -178,6 +178,7 @@ while True:
 
 
 def test_an_app_gets_a_clean_start_and_its_daemons_die_with_it():
+    """FC1-2.2-b, FC1-2.3-a, FC1-2.4-a"""
     with Weir(f"pool p {{ run ./app.py DIR/run/keep.pid; env EXTRA 1; {USER} }}", {"app.py": APP}) as w:
         wait_for(lambda: "to stderr" in w.log() and "mask" in w.log())
         log = w.log()
@@ -199,6 +200,7 @@ def test_an_app_gets_a_clean_start_and_its_daemons_die_with_it():
 
 
 def test_a_program_that_dies_at_once_is_started_with_growing_pauses():
+    """FC1-7-a"""
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./no.sh; queue 10 300ms; {USER} }}",
               {"no.sh": "#!/bin/sh\nexit 3\n"}) as w:
         wait_for(lambda: w.log().count("tried again") >= 3)

@@ -223,6 +223,7 @@ def test_a_script_in_a_loop_is_told_504_its_worker_is_replaced_and_nobody_else_n
 
 @pytest.mark.parametrize("pool", ["php fpm; workers 2", "php cgi; workers 2", "run ./deaf.py"])
 def test_a_process_that_ignores_its_end_does_not_hold_it_up(pool):
+    """FC1-7-b"""
     deaf = "#!/usr/bin/python3\nimport signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nimport socket\ns = socket.socket(fileno=0)\n" \
            "kept = []\nwhile True:\n    try:\n        kept.append(s.accept()[0])\n    except OSError:\n        time.sleep(0.1)\n"
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; {'php' if 'php' in pool else 'pool'} p }}\n"

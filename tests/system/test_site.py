@@ -121,6 +121,7 @@ def test_a_chunked_body_gets_its_length(weir):
 
 
 def test_status_redirect_and_header_of_an_app_pass(weir):
+    """FC1-6.1-h"""
     r = weir.get("/status.php")
     assert (r.status, r.headers["X-A"], r.text) == (418, "b", b"teapot")
     r = weir.get("/redirect.php")
@@ -151,6 +152,7 @@ def test_routes_match_in_the_order_written(weir):
 
 
 def test_stderr_of_an_app_reaches_the_log_escaped(weir):
+    """FC1-7-c"""
     assert weir.get("/err.php").text == b"ok"
     wait_for(lambda: "app says" in weir.log())
     assert "\x01" not in weir.log()

@@ -126,6 +126,7 @@ static const char *answer(struct test *t)
 
 /* ---- roles ---- */
 
+/* FC1-5.5-f, IOP-A5 */
 static void a_role_that_the_program_does_not_speak_is_refused(void **state)
 {
     (void)state;
@@ -143,6 +144,7 @@ static void a_role_that_the_program_does_not_speak_is_refused(void **state)
     }
 }
 
+/* FC1-6.4-b, FC1-6.4-e */
 static void a_filter_reads_the_body_and_then_the_file(void **state)
 {
     (void)state;
@@ -401,6 +403,7 @@ static void with_threads(weir_app_handler *handler, struct seen *seen, struct te
     pthread_join(thread, NULL);
 }
 
+/* FC1-6.2-d, FC1-6.2-e */
 static void a_handler_that_waits_is_told_its_deadline(void **state)
 {
     (void)state;

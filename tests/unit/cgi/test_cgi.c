@@ -57,6 +57,7 @@ static const char *find(const struct weir_pair *p, size_t n, const char *name)
     return found;
 }
 
+/* FC1-6.2-a, FC1-6.3-a */
 static void parameters_are_what_rfc_3875_says_and_no_client_can_forge_them(void **state)
 {
     (void)state;
@@ -93,9 +94,17 @@ static void parameters_are_what_rfc_3875_says_and_no_client_can_forge_them(void 
     assert_int_equal(weir_cgi_params(&r, &a, &p, &n), WEIR_OK);
     assert_null(find(p, n, "PATH_INFO"));
     assert_null(find(p, n, "CONTENT_LENGTH"));
+    r.path_info = WEIR_STR("/x");
+    r.content_length = 7;
+    r.authorizer = true;
+    assert_int_equal(weir_cgi_params(&r, &a, &p, &n), WEIR_OK);
+    static const char *const no_authorizers[] = {"CONTENT_LENGTH", "PATH_INFO", "PATH_TRANSLATED", "SCRIPT_NAME", "HTTP_CONTENT_LENGTH"};
+    for (size_t i = 0; i < WEIR_COUNT(no_authorizers); i++) assert_null(find(p, n, no_authorizers[i]));
+    assert_string_equal(find(p, n, "REQUEST_METHOD"), "POST");
     weir_arena_fini(&a);
 }
 
+/* FC1-6.1-h */
 static void heads_mean_the_same_however_they_are_split(void **state)
 {
     (void)state;

@@ -1,104 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* wire: vectors, every split, both ends against each other with credit, the errors of a hostile peer. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-
-#include "base/base.h"
-#include "weir/wire.h"
-
-/* ---- bytes in hex, and events as text ---- */
-
-static size_t hex(const char *s, uint8_t *out)
-{
-    size_t n = 0;
-    unsigned v;
-    for (; *s; s++) {
-        if (*s == ' ' || *s == '\n') continue;
-        if (*s == '"') { /* text as it is */
-            for (s++; *s != '"'; s++) out[n++] = (uint8_t)*s;
-            continue;
-        }
-        assert_int_equal(sscanf(s, "%2x", &v), 1);
-        out[n++] = (uint8_t)v;
-        s++;
-    }
-    return n;
-}
-
-struct log {
-    char text[8192];
-    size_t len;
-    enum weir_wire_event_type last;
-};
-
-/* Pieces of one stream in a row are one entry, so that splits do not show. */
-static void note(struct log *l, const struct weir_wire_event *ev)
-{
-    static const char *const names[] = {"?", "REQUEST", "INPUT", "INPUT_END", "ROOM", "ABORT", "END", "VALUES", "LIMIT", "ERROR"};
-    char *p = l->text + l->len;
-    size_t room = sizeof l->text - l->len;
-    int n;
-    if (ev->type == WEIR_WIRE_EV_INPUT) {
-        char head[64];
-        snprintf(head, sizeof head, "INPUT(%u,%u)", ev->id, (unsigned)ev->stream);
-        const char *before = strrchr(l->text, ';');
-        bool more = l->last == WEIR_WIRE_EV_INPUT && before && strncmp(before + 1, head, strlen(head)) == 0;
-        n = snprintf(p, room, "%s%s%.*s", more ? "" : ";", more ? "" : head, (int)ev->bytes.len, ev->bytes.ptr);
-    } else {
-        n = snprintf(p, room, ";%s(%u,%u,%u,%u,%u,%s)", names[ev->type], ev->id, (unsigned)ev->stream, ev->role, ev->app_status,
-                     ev->protocol_status * 100u + ev->agreed * 10u + ev->limit, ev->reason ? ev->reason : "");
-    }
-    assert_in_range(n, 0, room - 1);
-    l->len += (size_t)n;
-    l->last = ev->type;
-}
-
-static void feed_app(struct weir_wire_app *w, const uint8_t *p, size_t len, struct log *l)
-{
-    struct weir_wire_event ev;
-    uint8_t *exact = malloc(len ? len : 1); /* so that AddressSanitizer sees an over-read */
-    memcpy(exact, p, len);
-    weir_wire_app_feed(w, exact, len);
-    while (weir_wire_app_next(w, &ev) == WEIR_OK) {
-        note(l, &ev);
-        if (ev.type == WEIR_WIRE_EV_INPUT) weir_wire_app_consumed(w, ev.id, ev.stream, ev.bytes.len);
-    }
-    free(exact);
-}
-
-/* The events of these bytes and, behind them, what was put out; equal for every split. */
-static void app_events(const char *bytes, const char *events, const char *output)
-{
-    uint8_t in[4096], want[4096];
-    size_t len = hex(bytes, in), want_len = output ? hex(output, want) : 0;
-    for (size_t step = len; step >= 1; step = step > 7 ? step / 2 : step - 1) {
-        struct weir_wire_app *w;
-        struct log l = {.last = 0};
-        const void *out;
-        assert_int_equal(weir_wire_app_new(&w, NULL), WEIR_OK);
-        for (size_t i = 0; i < len; i += step) feed_app(w, in + i, len - i < step ? len - i : step, &l);
-        assert_string_equal(l.text, events);
-        if (output) {
-            assert_int_equal(weir_wire_app_output(w, &out), want_len);
-            assert_memory_equal(out, want, want_len);
-        }
-        weir_wire_app_free(w);
-    }
-}
-
-#define BEGIN      "01 01 00 01 00 08 00 00  00 01 01 00 00 00 00 00"
-#define PARAMS_A1  "01 04 00 01 00 04 04 00  01 01 41 31 00 00 00 00"
-#define PARAMS_END "01 04 00 01 00 00 00 00"
-#define STDIN_END  "01 05 00 01 00 00 00 00"
-#define ASK        "01 09 00 00 00 13 08 00  11 00 \"FCGI_FLOW_CONTROL\" 00 00 00 00 00 00 00 00"
-#define AGREED     "01 0a 00 00 00 2d 00 00  11 1a \"FCGI_FLOW_CONTROLwindow=65536 requests=1000\""
-#define BEGIN_FLOW "01 01 00 01 00 08 00 00  00 01 81 01 00 00 40 00"
+#include "wire_text.h"
 
 static void a_simple_request_is_read_however_it_is_split(void **state)
 {
@@ -107,6 +9,7 @@ static void a_simple_request_is_read_however_it_is_split(void **state)
                ";REQUEST(1,0,1,0,0,);INPUT(1,5)abc;INPUT_END(1,5,1,0,0,)", "");
 }
 
+/* FC1-3.3-d, IOP-S6 */
 static void padding_of_any_size_stands_on_any_record(void **state)
 {
     (void)state;
@@ -117,6 +20,7 @@ static void padding_of_any_size_stands_on_any_record(void **state)
     app_events(text, ";REQUEST(1,0,1,0,0,);INPUT_END(1,5,1,0,0,)", "");
 }
 
+/* FC1-4.1-b, FC1-4.1-c, FC1-4.2-a, IOP-A9 */
 static void management_records_are_answered(void **state)
 {
     (void)state;
@@ -126,6 +30,7 @@ static void management_records_are_answered(void **state)
     app_events("01 64 00 00 00 03 01 00 \"abc\" 00", "", "01 0b 00 00 00 08 00 00 64 00 00 00 00 00 00 00");
 }
 
+/* FC1-5.5-a, FC1-5.5-d, FC1-5.5-f, FC1-5.4-b, IOP-A5 */
 static void refusals_carry_their_status(void **state)
 {
     (void)state;
@@ -134,6 +39,7 @@ static void refusals_carry_their_status(void **state)
     app_events(BEGIN "01 02 00 01 00 00 00 00", "", "01 03 00 01 00 08 00 00 00 00 00 00 00 46 43 01"); /* ABORT before PARAMS end */
 }
 
+/* FC1-3.3-b, FC1-3.3-g, FC1-3.3-k, FC1-3.3-l, FC1-3.3-m, FC1-3.4-d, FC1-5.2-b, FC1-6.1-a, IOP-A3 */
 static void mistakes_of_a_server_end_the_connection_with_a_reason(void **state)
 {
     (void)state;
@@ -153,6 +59,7 @@ static void mistakes_of_a_server_end_the_connection_with_a_reason(void **state)
                ";REQUEST(1,0,1,0,10,);ERROR(0,0,0,0,0,credit that is not valid)", NULL);
 }
 
+/* FC1-3.3-h, FC1-5.4-e */
 static void records_of_inactive_requests_are_ignored(void **state)
 {
     (void)state;
@@ -160,6 +67,7 @@ static void records_of_inactive_requests_are_ignored(void **state)
     app_events(BEGIN PARAMS_END "01 02 00 01 00 00 00 00 01 02 00 01 00 00 00 00", ";REQUEST(1,0,1,0,0,);ABORT(1,0,1,0,0,)", "");
 }
 
+/* FC1-3.4-b, FC1-3.4-d */
 static void pairs_straddle_records_and_use_long_lengths(void **state)
 {
     (void)state;
@@ -180,31 +88,7 @@ static void pairs_straddle_records_and_use_long_lengths(void **state)
 
 /* ---- the server's end ---- */
 
-static void server_events(const char *bytes, const char *events, bool ask)
-{
-    uint8_t in[4096];
-    size_t len = hex(bytes, in);
-    for (size_t step = len; step >= 1; step = step > 7 ? step / 2 : step - 1) {
-        struct weir_wire_server *w;
-        struct log l = {.last = 0};
-        uint16_t id;
-        assert_int_equal(weir_wire_server_new(&w, NULL), WEIR_OK);
-        if (ask) assert_int_equal(weir_wire_server_ask(w), WEIR_OK);
-        else assert_int_equal(weir_wire_server_begin(w, WEIR_RESPONDER, 1, 0, NULL, 0, NULL, &id), WEIR_OK);
-        for (size_t i = 0; i < len; i += step) {
-            struct weir_wire_event ev;
-            size_t n = len - i < step ? len - i : step;
-            uint8_t *exact = malloc(n);
-            memcpy(exact, in + i, n);
-            weir_wire_server_feed(w, exact, n);
-            while (weir_wire_server_next(w, &ev) == WEIR_OK) note(&l, &ev);
-            free(exact);
-        }
-        assert_string_equal(l.text, events);
-        weir_wire_server_free(w);
-    }
-}
-
+/* FC1-3.3-l, FC1-3.3-m, FC1-3.3-o, FC1-5.5-g, FC1-A-a, IOP-S6, IOP-S7 */
 static void answers_of_real_peers_are_read(void **state)
 {
     (void)state;
@@ -220,6 +104,7 @@ static void answers_of_real_peers_are_read(void **state)
     server_events("01 04 00 01 00 00 00 00", ";ERROR(0,0,0,0,0,a record that an application may not send)", false);
 }
 
+/* FC1-4.1-f, FC1-4.2-b */
 static void asking_has_a_clear_outcome(void **state)
 {
     (void)state;
@@ -236,6 +121,7 @@ static void asking_has_a_clear_outcome(void **state)
     server_events("01 0a 00 00 00 2e 00 00 11 1b \"FCGI_FLOW_CONTROLwindow=1 later=7 requests=9\"", ";VALUES(0,0,0,0,10,)", true);
 }
 
+/* FC1-5.1-a, FC1-5.2-a, FC1-6.1-a, IOP-S1, IOP-S3 */
 static void the_bytes_of_a_request_are_exact(void **state)
 {
     (void)state;
@@ -258,6 +144,7 @@ static void the_bytes_of_a_request_are_exact(void **state)
     weir_wire_server_free(w);
 }
 
+/* IOP-S2 */
 static void a_pair_is_never_split_over_records(void **state)
 {
     (void)state;
@@ -441,6 +328,7 @@ static void some_step(struct pair *p, unsigned *done, unsigned *begun)
     }
 }
 
+/* FC1-3.3-i, FC1-3.3-n, FC1-5.3-a, FC1-5.3-b */
 static void everything_arrives_within_its_credit_whatever_the_order(void **state)
 {
     (void)state;
