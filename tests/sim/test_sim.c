@@ -321,7 +321,7 @@ static void start(struct world *w, uint64_t seed)
     w->net.tap = w->tap;
     if (weir_random_next(r) % 3 == 0) w->net.capacity = 200 + weir_random_next(r) % 3000;
     w->client_loop = sim_loop_new(&w->net);
-    w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w, .idle_ms = w->flow && seed % 4 == 1 ? 5 : 0};
+    w->app = (struct sim_app){.task = task_of, .fail = app_fails, .arg = w, .idle_ms = w->flow && seed % 4 == 1 ? 25 : 0};
     sim_app_start(&w->app, &w->net, "/sim", 20);
     if (weir_client_group_new(&w->group, 1) < 0) abort();
     struct weir_pool_options po = {.size = sizeof po, .name = "p", .queue_count = 1000, .queue_ms = 3600000, .owned = true};
