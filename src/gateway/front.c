@@ -114,6 +114,20 @@ static bool read_some(struct front *f)
     return true;
 }
 
+/* It was idle for too long. A request may be on its way on an agreed connection: its web server is told, and closes (FC 7.5). */
+static void idle_ends(struct front *f, uint64_t now)
+{
+    if (!weir_wire_app_agreed(f->wire) || f->leaving) {
+        front_close(f);
+        return;
+    }
+    f->leaving = true;
+    weir_wire_app_drain(f->wire);
+    front_dirty(f);
+    f->due_ms = now + front_conf(f)->idle_ms;
+    weir_timer_set(f->worker->loop, &f->timer, ident(f), f->due_ms);
+}
+
 void front_event(struct worker *w, const struct weir_event *ev)
 {
     if (ev->ident.index >= w->front_top) return;
@@ -122,7 +136,9 @@ void front_event(struct worker *w, const struct weir_event *ev)
     uint64_t now = weir_loop_now_ms(w->loop);
     if (ev->ready & WEIR_READY_TIMER) {
         uint64_t next = f->due_ms && (!f->send_due_ms || f->due_ms < f->send_due_ms) ? f->due_ms : f->send_due_ms;
-        if (next && next <= now && !(front_held_up(f) && next == f->due_ms)) front_close(f);
+        bool late = next && next <= now && !(front_held_up(f) && next == f->due_ms);
+        if (late && next == f->due_ms && f->phase == FRONT_IDLE) idle_ends(f, now);
+        else if (late) front_close(f);
         else if (next) weir_timer_set(w->loop, &f->timer, ident(f), next > now ? next : now + front_conf(f)->header_ms);
         return;
     }

@@ -287,6 +287,7 @@ struct front {
     int fd;
     uint8_t phase;
     bool in_use, want_write, readable, peer_closed, broken, wants_room, close_after;
+    bool leaving;                 /* it was idle for too long, and was told FINAL */
     bool asked, last;             /* a request came; one came while this gateway drains: the last one here */
 };
 struct front_req {

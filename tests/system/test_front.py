@@ -358,6 +358,19 @@ def test_connections_that_are_idle_or_send_half_a_head_are_closed_and_bad_record
         assert heard(busy.end_of(1)[0])["role"] == 1
 
 
+def test_an_idle_connection_with_flow_control_is_left_by_final():
+    with Weir(conf(RECORD, more="time { idle 300ms }"), RECORDER) as w:
+        agreed = Fcgi(w.dir + "/front.sock")
+        agreed.send(record(GET_VALUES, 0, pair(b"FCGI_FLOW_CONTROL", b"")))
+        kind, rid, content = recorder.read_record(agreed.s)
+        assert (kind, rid) == (RESULT, 0) and b"window=" in content
+        kind, rid, content = recorder.read_record(agreed.s)
+        assert (kind, rid) == (32, 0) and content == b"\1\1" + bytes(14)  # BEGIN_REQUEST, FINAL, limit 0
+        agreed.send(record(BEGIN, 1, struct.pack("!HBBI", 1, 0x81, 1, 65536)), record(PARAMS, 1, pair(b"QUERY_STRING", b"")), record(PARAMS, 1), record(STDIN, 1))
+        assert heard(agreed.end_of(1)[0])["role"] == 1  # it was on its way
+        assert agreed.closed()
+
+
 def test_too_many_requests_on_a_plain_connection_are_refused_and_too_many_parameters_too():
     """FC1-5.5-d, FC1-5.5-e, IOP-A5, IOP-A8"""
     with Weir(conf(RECORD), RECORDER) as w:
