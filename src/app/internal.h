@@ -48,7 +48,7 @@ struct weir_app_req {
     uint16_t id;
     uint8_t role;
     bool in_use, ending; /* ending: its handler is done, its header waits for room */
-    bool input_ended, aborted, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
+    bool input_ended, aborted, head_ended, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
     bool ev_request, ev_input, ev_room, ev_abort, ev_deadline;
 };
 struct weir_app {

@@ -276,7 +276,7 @@ int64_t weir_app_req_read(struct weir_app_req *r, void *buf, size_t len)
 int weir_app_req_header(struct weir_app_req *r, const char *name, const char *value)
 {
     struct weir_str n = weir_cstr(name), v = weir_cstr(value);
-    if (r->head_sent || n.len == 0 || !weir_str_all(n, WEIR_BYTE_TOKEN) || !weir_str_field(v)) return WEIR_INVALID;
+    if (r->head_sent || r->head_ended || n.len == 0 || !weir_str_all(n, WEIR_BYTE_TOKEN) || !weir_str_field(v)) return WEIR_INVALID;
     char *p = weir_buf_room(&r->head, n.len + v.len + 4); /* whole or not at all */
     if (!p) return WEIR_NOMEM;
     if (weir_str_ieq(n, WEIR_STR("Content-Type")) || weir_str_ieq(n, WEIR_STR("Location"))) r->has_type = true;
@@ -291,7 +291,7 @@ int weir_app_req_header(struct weir_app_req *r, const char *name, const char *va
 int weir_app_req_status(struct weir_app_req *r, int status)
 {
     char line[24];
-    if (r->head_sent || status < 200 || status > 599) return WEIR_INVALID;
+    if (r->head_sent || r->head_ended || status < 200 || status > 599) return WEIR_INVALID;
     if (status == 200) return WEIR_OK;
     int n = snprintf(line, sizeof line, "Status: %d\r\n", status);
     return weir_buf_append(&r->head, line, (size_t)n);
@@ -309,11 +309,11 @@ static int send_head(struct weir_app_req *r)
 {
     static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
     if (r->head_sent) return WEIR_OK;
-    size_t len = weir_buf_len(&r->head);
-    bool ended = len >= 2 && memcmp(weir_buf_ptr(&r->head) + len - 2, "\n\n", 2) == 0;
-    if (!ended) { /* "\n\n" marks a header that was closed in an earlier try */
+    if (!r->head_ended) { /* in an earlier try, if there was no room */
         if (!r->has_type && weir_buf_append(&r->head, type, sizeof type - 1) < 0) return WEIR_NOMEM;
-        if (weir_buf_append(&r->head, "\n", 1) < 0) return WEIR_NOMEM;
+        r->has_type = true;
+        if (weir_buf_append(&r->head, "\r\n", 2) < 0) return WEIR_NOMEM;
+        r->head_ended = true;
     }
     int64_t n = weir_wire_app_write(r->conn->wire, r->id, WEIR_STDOUT, weir_buf_ptr(&r->head), weir_buf_len(&r->head));
     if (n < 0) return (int)n;
