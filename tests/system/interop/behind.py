@@ -8,7 +8,7 @@ import subprocess
 
 from chain import Chain
 from tap import Tap
-from weirlib import IS_ROOT, ROOT, USER, Weir, can_connect, wait_for
+from weirlib import IS_ROOT, ROOT, USER, Weir, wait_for
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 BUILT = os.path.join(os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc")), "tests/system/interop")
@@ -70,19 +70,21 @@ def prepared(put):
     return prepare
 
 
-def config(program, kind, multiplexes):
+def config(program, kind, multiplexes, own):
     words = {"PROGRAM": program, "USER": USER, "KIND": kind, "CONNECTIONS": "1", "REQUESTS": "4" if multiplexes else "1", "MULTIPLEX": "yes" if multiplexes else "no",
              "WHAT": "php" if program.startswith("php") else "pool"}
-    text = SITE
+    text = SITE if own else SITE.replace("pool own { PROGRAM; USER KIND }\n", "").replace("WHAT own; ", "")
     for word, value in words.items():
         text = text.replace(word, value)
     return text
 
 
 @contextlib.contextmanager
-def behind(program, put, kind="", multiplexes=False):
-    with Weir(config(program, kind, multiplexes), prepare=prepared(put)) as w:
+def behind(program, put, kind="", multiplexes=False, own=True):
+    with Weir(config(program, kind, multiplexes, own), prepare=prepared(put), program="threads 1") as w:
         app, name = w.run_dir + "/keep-app.sock", "/matrix.php" if program.startswith("php") else "/matrix"
-        wait_for(can_connect(app))
+        asked = "own" if own else "tap"
+        wait_for(lambda: w.pids("listening"))
         with Tap(w.dir + "/tap.sock", app) as t:
-            yield Chain(w.port, name, t, w.log, w.run_dir, busy=lambda: any(p["busy"] for p in w.pool("own")["processes"]), tap_path="/tap" + name, raw=app)
+            yield Chain(w.port, name if own else "/tap" + name, t, w.log, w.run_dir, tap_path="/tap" + name, raw=app,
+                        busy=lambda: t.running() or any(p["busy"] for p in w.pool(asked).get("processes", ())))

@@ -60,6 +60,7 @@ class Chain:
 
     def values(self):
         """What the program answers to GET_VALUES; a request is on its way behind it, since libfcgi waits for more bytes."""
+        self.tap.hang_up()  # a program that serves one connection at a time
         with contextlib.closing(Fcgi(self.raw).s) as s:
             names = (b"FCGI_MAX_CONNS", b"FCGI_MAX_REQS", b"FCGI_MPXS_CONNS")
             content = b"".join(pair(n, b"") for n in names)
@@ -69,6 +70,7 @@ class Chain:
             return dict(pairs(content))
 
     def call(self, params, body=b"", role=1, data=None):
+        self.tap.hang_up()
         c = Fcgi(self.raw)
         with contextlib.closing(c.s):
             return c.ask(1, params, body, role, 0, data)

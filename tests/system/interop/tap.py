@@ -121,6 +121,10 @@ class Tap:
     def __exit__(self, *why):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+        self.hang_up()
+
+    def hang_up(self):
+        """Ends all connections."""
         for c in self.connections:
             for end in (c.web, c.app):
                 with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ function get(req, res) {
 
 function untilGone(req, res, noticed) {
   const timer = setInterval(() => res.write(Buffer.alloc(16384)), 10);
-  res.on('close', () => { clearInterval(timer); fs.writeFileSync(noticed, ''); });
+  req.on('aborted', () => { clearInterval(timer); fs.writeFileSync(noticed, ''); });
   res.writeHead(200, TYPE);
 }
 
