@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from recorder import GET_VALUES, RESULT
+from test_front import Fcgi
 from weirlib import wait_for
 
 BODY = os.urandom(10 << 20)
@@ -51,12 +52,6 @@ def abort(chain):
     gone(chain)
 
 
-def abort_unnoticed(chain):
-    """The same where a program is not told: nothing is left, and the next is served."""
-    chain.leave("gone=" + chain.fresh("noticed"))
-    gone(chain)
-
-
 def gone(chain):
     wait_for(lambda: not chain.busy())
     get(chain)
@@ -79,6 +74,14 @@ def keep(chain):
 def keep_never(chain):
     first, second = two_in_turn(chain)
     assert first is not second, "it keeps connections"
+
+
+def closes(chain):
+    """Asked to keep its connection, the program closes it."""
+    c = Fcgi(chain.raw)
+    with contextlib.closing(c.s):
+        assert c.ask(1, [("REQUEST_METHOD", "GET"), ("QUERY_STRING", "")])[2] == (0, 0)
+        assert c.closed()
 
 
 def most_at_once(chain):
@@ -128,7 +131,7 @@ def values_say(multiplexes):
 def auth(chain):
     """An authorizer lets in who says the word, with a variable for the program behind it, and nobody else."""
     status, user, _ = chain.authorize("let me in")
-    assert (status, user) == (200, "ada") or (status, user) == (203, "ada"), (status, user)
+    assert status in (200, 203) and user == "ada", (status, user)
     status, user, text = chain.authorize("open")
     assert status in (401, 403) and not user, (status, user, text)
 

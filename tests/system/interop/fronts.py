@@ -98,19 +98,23 @@ def mod_proxy_fcgi(folder, path):
     return apache(folder, PROXY.replace("SOCKET", path))
 
 
-def mod_fcgid(folder, path):
-    """It runs programs itself: one that passes on to the socket."""
+def mod_fcgid(folder, _):
+    """It runs programs itself."""
+    return apache(folder, FCGID.replace("RUN", APP))
+
+
+def mod_fcgid_passing_on(folder, path):
+    """The program that it runs passes on to the socket."""
     for module in (tap, recorder):
         with open(module.__file__) as f, open(os.path.join(folder, os.path.basename(module.__file__)), "w") as copy:
             copy.write(f.read())
     return apache(folder, FCGID.replace("RUN", f"/usr/bin/python3 {folder}/tap.py {path}"))
 
 
-def haproxy(more, line):
-    def start(folder, path):
-        text = HAPROXY.format(port="PORT", socket=path, server=line, more="log-stderr stdout format raw local0\n    option max-reqs 100" + more)
-        return server(folder, ["/usr/sbin/haproxy", "-db", "-f"], text)
-    return start
+def haproxy(folder, path):
+    text = HAPROXY.format(port="PORT", socket=path, server="maxconn 100 pool-max-conn 1\n    http-reuse always",
+                          more="option get-values\n    option max-reqs 100\n    log-stderr stdout format raw local0")
+    return server(folder, ["/usr/sbin/haproxy", "-db", "-f"], text)
 
 
 CADDY = """

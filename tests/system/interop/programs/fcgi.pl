@@ -48,7 +48,16 @@ sub authorize {
     else { header("Status: 403 No\r\n"); print "not you\n" }
 }
 
+sub filter {
+    my $all = body();
+    $r->FCGI::StartFilterData();
+    $all .= body();
+    header();
+    print $all;
+}
+
 while ($r->Accept() >= 0) {
     if (($env{FCGI_ROLE} // '') eq 'AUTHORIZER') { authorize() }
+    elsif (($env{FCGI_ROLE} // '') eq 'FILTER') { filter() }
     else { respond() }
 }

@@ -59,6 +59,7 @@ function authorize(req, res) {
 }
 
 function filter(req, res) {
+  req._readableState.autoDestroy = false; // node would end the request where STDIN ends, before DATA
   all(req, (body) => all(req.socket.dataStream, (data) => { res.writeHead(200, TYPE); res.end(Buffer.concat([body, data])); }));
 }
 
