@@ -15,9 +15,9 @@ BUILT = os.path.join(os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc"
 NPM = os.path.join(ROOT, ".cache/npm/node_modules")
 
 SITE = """site a { listen http://127.0.0.1:PORT; root public; WHAT own; route /tap/ { WHAT tap } }
-pool own { PROGRAM; USER KIND }
+pool own { PROGRAM; USER KIND keep KEEP }
 pool listening { PROGRAM; USER KIND listen unix:DIR/run/keep-app.sock mode 0666 }
-pool tap { connect unix:DIR/tap.sock { workers CONNECTIONS; requests REQUESTS }; keep yes; multiplex MULTIPLEX }
+pool tap { connect unix:DIR/tap.sock { workers CONNECTIONS; requests REQUESTS }; keep KEEP; multiplex MULTIPLEX }
 """
 
 
@@ -70,18 +70,18 @@ def prepared(put):
     return prepare
 
 
-def config(program, kind, multiplexes, own):
-    words = {"PROGRAM": program, "USER": USER, "KIND": kind, "CONNECTIONS": "1", "REQUESTS": "4" if multiplexes else "1", "MULTIPLEX": "yes" if multiplexes else "no",
+def config(program, kind, multiplexes, keeps, own):
+    words = {"PROGRAM": program, "USER": USER, "KIND": kind, "KEEP": "yes" if keeps else "no", "CONNECTIONS": "1", "REQUESTS": "4" if multiplexes else "1", "MULTIPLEX": "yes" if multiplexes else "no",
              "WHAT": "php" if program.startswith("php") else "pool"}
-    text = SITE if own else SITE.replace("pool own { PROGRAM; USER KIND }\n", "").replace("WHAT own; ", "")
+    text = SITE if own else SITE.replace("pool own { PROGRAM; USER KIND keep KEEP }\n", "").replace("WHAT own; ", "")
     for word, value in words.items():
         text = text.replace(word, value)
     return text
 
 
 @contextlib.contextmanager
-def behind(program, put, kind="", multiplexes=False, own=True):
-    with Weir(config(program, kind, multiplexes, own), prepare=prepared(put), program="threads 1") as w:
+def behind(program, put, kind="", multiplexes=False, keeps=True, own=True):
+    with Weir(config(program, kind, multiplexes, keeps, own), prepare=prepared(put), program="threads 1") as w:
         app, name = w.run_dir + "/keep-app.sock", "/matrix.php" if program.startswith("php") else "/matrix"
         asked = "own" if own else "tap"
         wait_for(lambda: w.pids("listening"))

@@ -112,7 +112,7 @@ def mod_fcgid_passing_on(folder, path):
 
 
 def haproxy(folder, path):
-    text = HAPROXY.format(port="PORT", socket=path, server="maxconn 100 pool-max-conn 1\n    http-reuse always",
+    text = HAPROXY.replace("global\n", "global\n    nbthread 1\n").format(port="PORT", socket=path, server="maxconn 100 pool-max-conn 1\n    http-reuse always",
                           more="option get-values\n    option max-reqs 100\n    log-stderr stdout format raw local0")
     return server(folder, ["/usr/sbin/haproxy", "-db", "-f"], text)
 

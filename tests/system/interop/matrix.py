@@ -64,7 +64,10 @@ def legend(results):
 def printed(results):
     parts = [table(results, side) for side in ("in front", "behind") if any(r["side"] == side for r in results)]
     parts.append(legend(results))
-    parts += [f"FAIL {name}, {column}: {why}" for name, column, why in failures(results)]
+    said = {}
+    for name, column, why in failures(results):  # one that does not start says so once
+        said.setdefault((name, why), []).append(column)
+    parts += [f"FAIL {name}, {' '.join(columns)}: {why}" for (name, why), columns in said.items()]
     return "\n\n".join(parts)
 
 

@@ -77,7 +77,7 @@ UWSGI = "run /usr/bin/uwsgi --plugin python3 --protocol fastcgi --die-on-term --
 
 def behind_rows():
     def row(name, start, absent, version, multiplexes=None):
-        return Row(name, "behind", lambda: behind.behind(*start, multiplexes=bool(multiplexes), own=name != "ruby-fcgi"), absent, version,
+        return Row(name, "behind", lambda: behind.behind(*start, multiplexes=bool(multiplexes), keeps="keep" not in absent, own=name != "ruby-fcgi"), absent, version,
                    {} if multiplexes is None else {"values": checks.values_say(multiplexes)})
     yield row("php-cgi", ("php 8.2 cgi", behind.php_script, PHP), {**LONE, **IGNORES}, "php-cgi -v", False)
     yield row("php-fpm", ("php 8.2 fpm", behind.php_script, PHP), {**LONE, **IGNORES}, "php-fpm8.2 -v", False)
@@ -86,8 +86,8 @@ def behind_rows():
     yield row("ruby-fcgi", ("run ./fcgi.rb", behind.copied("fcgi.rb")),
               {"abort": BUFFERS, "keep": CLOSES, "mpx": Absent("one request for each connection", None), "values": DIES, **IGNORES}, "dpkg-query -W -f ${Version} ruby-fcgi")
     yield row("Go net/http/fcgi", ("run ./matrix", behind.go_program), {"stderr": NO_API, **REFUSES}, "go version", True)
-    yield row("node-fastcgi", ("run ./matrix.js", behind.node_program, "keep no;"), {"keep": CLOSES}, f"node -p require('{behind.NPM}/node-fastcgi/package.json').version", True)
-    yield row("uWSGI + python3", (UWSGI, behind.copied("wsgi.py"), "keep no;"),
+    yield row("node-fastcgi", ("run ./matrix.js", behind.node_program), {"keep": CLOSES}, f"node -p require('{behind.NPM}/node-fastcgi/package.json').version", True)
+    yield row("uWSGI + python3", (UWSGI, behind.copied("wsgi.py")),
               {"keep": CLOSES, "mpx": Absent("one request for each connection", None), "values": SILENT, **IGNORES}, "uwsgi --version")
     yield row("Net::Async::FastCGI", ("run ./async.pl", behind.copied("async.pl")), REFUSES, "dpkg-query -W -f ${Version} libnet-async-fastcgi-perl", True)
 

@@ -31,5 +31,6 @@ def application(env, start):
         time.sleep(0.005)
     if what == "err":
         env["wsgi.errors"].write(rest + "\n")
+        env["wsgi.errors"].flush()
     start("203 Other", kind + [("X-Matrix", "from the program")])
     return [f"{name}={env.get(name, '')}\n".encode() for name in ("REQUEST_METHOD", "QUERY_STRING", "HTTP_X_MATRIX", "MATRIX_USER")]
