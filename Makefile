@@ -4,6 +4,7 @@ BUILD  ?= build
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/opt/weir,$(CURDIR)/$(BUILD)/stage)
 LISTEN ?= http://127.0.0.1:8080
 TESTS  ?=
+MATRIX ?=
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -28,6 +29,14 @@ test:
 	tools/setup test
 	tools/users
 	tools/test $(TESTS)
+
+# Other people's servers in front, other people's programs behind.
+matrix:
+	tools/setup test
+	tools/users
+	meson setup build-matrix >/dev/null 2>&1 || true
+	ninja -C build-matrix >/dev/null
+	@WEIR_BUILD=$(CURDIR)/build-matrix tests/system/interop/matrix.py $(MATRIX)
 
 test-vm: all
 	tools/setup vm
@@ -58,4 +67,4 @@ stress:
 clean:
 	rm -rf build build-*
 
-.PHONY: all stage install serve test test-vm bench fuzz stress clean
+.PHONY: all stage install serve test test-vm bench fuzz stress matrix clean

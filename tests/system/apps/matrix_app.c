@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The program of the interoperability matrix on libweir, all three roles; its query says what it does (tests/system/interop). */
+/* The program of the interoperability matrix (tests/system/interop) on libweir, a responder and an
+ * authorizer: its query says what it does. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,9 +36,13 @@ static int write_all(struct weir_app_req *req, const void *data, size_t len)
 
 static int get(struct weir_app_req *req)
 {
-    return weir_app_req_status(req, 203) < 0 || weir_app_req_header(req, "X-Matrix", "from the program") < 0 ||
-           weir_app_req_printf(req, WEIR_STDOUT, "REQUEST_METHOD=%s\nQUERY_STRING=%s\nHTTP_X_MATRIX=%s\nMATRIX_USER=%s\n", param(req, "REQUEST_METHOD"),
-                               param(req, "QUERY_STRING"), param(req, "HTTP_X_MATRIX"), param(req, "MATRIX_USER")) < 0;
+    return weir_app_req_status(req, 203) < 0 ||
+           weir_app_req_header(req, "X-Matrix", "from the program") < 0 ||
+           weir_app_req_printf(
+               req, WEIR_STDOUT,
+               "REQUEST_METHOD=%s\nQUERY_STRING=%s\nHTTP_X_MATRIX=%s\nMATRIX_USER=%s\n",
+               param(req, "REQUEST_METHOD"), param(req, "QUERY_STRING"),
+               param(req, "HTTP_X_MATRIX"), param(req, "MATRIX_USER")) < 0;
 }
 
 /* The whole body, then it again: not every server reads an answer while it sends. */
@@ -60,8 +65,10 @@ static int echo(struct weir_app_req *req)
 
 static int big(struct weir_app_req *req)
 {
-    for (int i = 0; i < 65536; i++)
-        if (write_all(req, "0123456789abcdef", 16)) return 1;
+    char block[1024];
+    for (size_t i = 0; i < sizeof block; i++) block[i] = "0123456789abcdef"[i % 16];
+    for (int i = 0; i < 1024; i++)
+        if (write_all(req, block, sizeof block)) return 1;
     return 0;
 }
 
@@ -82,13 +89,17 @@ static int until_gone(struct weir_app_req *req, const char *noticed)
 
 static void wait_until_exists(const char *path)
 {
-    for (int i = 0; i < 4000 && access(path, F_OK) != 0; i++) nanosleep(&(struct timespec){0, 5000000}, NULL);
+    for (int i = 0; i < 4000 && access(path, F_OK) != 0; i++)
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
 }
 
 static int authorize(struct weir_app_req *req)
 {
-    if (strcmp(param(req, "HTTP_X_MATRIX"), "let me in") == 0) return weir_app_req_status(req, 200) < 0 || weir_app_req_header(req, "Variable-MATRIX_USER", "ada") < 0;
-    return weir_app_req_status(req, 403) < 0 || weir_app_req_printf(req, WEIR_STDOUT, "not you\n") < 0;
+    if (strcmp(param(req, "HTTP_X_MATRIX"), "let me in") == 0)
+        return weir_app_req_status(req, 200) < 0 ||
+               weir_app_req_header(req, "Variable-MATRIX_USER", "ada") < 0;
+    return weir_app_req_status(req, 403) < 0 ||
+           weir_app_req_printf(req, WEIR_STDOUT, "not you\n") < 0;
 }
 
 static int respond(struct weir_app_req *req)
@@ -98,7 +109,8 @@ static int respond(struct weir_app_req *req)
     if (told(req, "big")) return big(req);
     if ((rest = told(req, "gone="))) return until_gone(req, rest);
     if ((rest = told(req, "hold="))) wait_until_exists(rest);
-    if ((rest = told(req, "err=")) && weir_app_req_printf(req, WEIR_STDERR, "%s\n", rest) < 0) return 1;
+    if ((rest = told(req, "err=")) && weir_app_req_printf(req, WEIR_STDERR, "%s\n", rest) < 0)
+        return 1;
     return get(req);
 }
 
@@ -115,7 +127,9 @@ int main(void)
     weir_app_options_init(&options);
     options.threads = 8;
     options.handler = handle;
-    if (weir_app_new(&app, &options) < 0 || weir_app_drain_on(app, SIGTERM) < 0 || weir_app_run(app) < 0) return 1;
+    if (weir_app_new(&app, &options) < 0 || weir_app_drain_on(app, SIGTERM) < 0 ||
+        weir_app_run(app) < 0)
+        return 1;
     weir_app_free(app);
     return 0;
 }

@@ -27,8 +27,10 @@ static void header(const char *more)
 static void get(void)
 {
     header("Status: 203 Other\r\nX-Matrix: from the program\r\n");
-    FCGX_FPrintF(r.out, "REQUEST_METHOD=%s\nQUERY_STRING=%s\n", param("REQUEST_METHOD"), param("QUERY_STRING"));
-    FCGX_FPrintF(r.out, "HTTP_X_MATRIX=%s\nMATRIX_USER=%s\n", param("HTTP_X_MATRIX"), param("MATRIX_USER"));
+    FCGX_FPrintF(r.out, "REQUEST_METHOD=%s\nQUERY_STRING=%s\n", param("REQUEST_METHOD"),
+                 param("QUERY_STRING"));
+    FCGX_FPrintF(r.out, "HTTP_X_MATRIX=%s\nMATRIX_USER=%s\n", param("HTTP_X_MATRIX"),
+                 param("MATRIX_USER"));
 }
 
 static size_t body(char **all)
@@ -99,9 +101,12 @@ static void filter(void)
 static void respond(void)
 {
     const char *rest;
-    if (strcmp(param("REQUEST_METHOD"), "POST") == 0) echo();
-    else if (told("big")) big();
-    else if ((rest = told("gone="))) until_gone(rest);
+    if (strcmp(param("REQUEST_METHOD"), "POST") == 0)
+        echo();
+    else if (told("big"))
+        big();
+    else if ((rest = told("gone=")))
+        until_gone(rest);
     else {
         if ((rest = told("hold="))) wait_until_exists(rest);
         if ((rest = told("err="))) FCGX_FPrintF(r.err, "%s\n", rest);
@@ -114,9 +119,12 @@ int main(void)
     FCGX_Init();
     FCGX_InitRequest(&r, 0, 0);
     while (FCGX_Accept_r(&r) >= 0) {
-        if (strcmp(param("FCGI_ROLE"), "AUTHORIZER") == 0) authorize();
-        else if (strcmp(param("FCGI_ROLE"), "FILTER") == 0) filter();
-        else respond();
+        if (strcmp(param("FCGI_ROLE"), "AUTHORIZER") == 0)
+            authorize();
+        else if (strcmp(param("FCGI_ROLE"), "FILTER") == 0)
+            filter();
+        else
+            respond();
         FCGX_Finish_r(&r);
     }
     return 0;
