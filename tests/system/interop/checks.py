@@ -5,7 +5,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from recorder import GET_VALUES, RESULT
+from recorder import GET_VALUES, RESULT, STDIN, record
 from test_front import Fcgi
 from weirlib import wait_for
 
@@ -84,6 +84,18 @@ def closes(chain):
         assert c.closed()
 
 
+def closes_under_others(chain):
+    """The program takes a second request on a connection, and closes that when one of the two ends."""
+    c, go = Fcgi(chain.raw), chain.fresh("go")
+    with contextlib.closing(c.s):
+        for rid, query in ((1, "hold=" + go), (2, "")):
+            c.begin(rid, [("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)])
+            c.send(record(STDIN, rid))
+        assert c.end_of(2)[2] == (0, 0)
+        assert c.closed()
+    open(go, "w").close()
+
+
 def most_at_once(chain):
     """Requests that wait for each other, so that all of them run: how many of them were on one connection."""
     before, go = chain.tap.begun(), chain.fresh("go")
@@ -126,6 +138,15 @@ def values_say(multiplexes):
     def values(chain):
         assert chain.values()["FCGI_MPXS_CONNS"] == str(int(multiplexes)), chain.values()
     return values
+
+
+def ends_when_asked(chain):
+    """GET_VALUES is the end of the program's process, and of the connection with it."""
+    try:
+        said = chain.values()
+    except (EOFError, ConnectionResetError):
+        return
+    raise AssertionError(f"it answers {said}")
 
 
 def auth(chain):

@@ -61,34 +61,35 @@ def in_front(start, program, guarded):
 
 SERIAL = Absent("one request at a time: its answer to GET_VALUES says so", None)
 CLOSES = Absent("closes its connections, whatever FCGI_KEEP_CONN says", checks.closes)
+SINGLE = Absent("one request for each connection", None)
+BREAKS = Absent("says that it multiplexes, and closes the connection when one of its requests ends", checks.closes_under_others)
 SILENT = Absent("does not answer GET_VALUES", None)
-DIES = Absent("ends with an error when it is asked by GET_VALUES", None)
+DIES = Absent("its process ends with an error when it is asked by GET_VALUES", checks.ends_when_asked)
 BUFFERS = Absent("sends its answer when it is complete: a client that left is not noticed", None)
 NO_API = Absent("the library has no way to write to STDERR", None)
-RESPONDER = Absent("responder only: the library refuses the role", None)
 NO_ROLE = Absent("responder only: the role is not looked at", None)
 
 LONE = {"mpx": SERIAL}
-REFUSES = {"auth": Absent(RESPONDER.reason, checks.unknown_role(2)), "filter": Absent(RESPONDER.reason, checks.unknown_role(3))}
+REFUSES = {column: Absent("responder only: the library refuses the role", checks.unknown_role(role)) for column, role in (("auth", 2), ("filter", 3))}
 IGNORES = {"auth": NO_ROLE, "filter": NO_ROLE}
 PHP = "workers 1; php-value post_max_size 16M;"
 UWSGI = "run /usr/bin/uwsgi --plugin python3 --protocol fastcgi --die-on-term --need-app --disable-logging --buffer-size 65535 --wsgi-file DIR/wsgi.py"
 
 
 def behind_rows():
-    def row(name, start, absent, version, multiplexes=None):
-        return Row(name, "behind", lambda: behind.behind(*start, multiplexes=bool(multiplexes), keeps="keep" not in absent, own=name != "ruby-fcgi"), absent, version,
-                   {} if multiplexes is None else {"values": checks.values_say(multiplexes)})
+    def row(name, start, absent, version, says=None, own=True):
+        """`says`: what it answers when it is asked whether it multiplexes. `own`: Weir can run it as a pool of its own."""
+        return Row(name, "behind", lambda: behind.behind(*start, multiplexes="mpx" not in absent, keeps="keep" not in absent, own=own), absent, version,
+                   {"values": checks.values_say(says)})
     yield row("php-cgi", ("php 8.2 cgi", behind.php_script, PHP), {**LONE, **IGNORES}, "php-cgi -v", False)
     yield row("php-fpm", ("php 8.2 fpm", behind.php_script, PHP), {**LONE, **IGNORES}, "php-fpm8.2 -v", False)
     yield row("libfcgi", ("run ./libfcgi", behind.c_program), LONE, "dpkg-query -W -f ${Version} libfcgi-dev", False)
     yield row("FCGI.pm", ("run ./fcgi.pl", behind.copied("fcgi.pl")), LONE, "dpkg-query -W -f ${Version} libfcgi-perl", False)
     yield row("ruby-fcgi", ("run ./fcgi.rb", behind.copied("fcgi.rb")),
-              {"abort": BUFFERS, "keep": CLOSES, "mpx": Absent("one request for each connection", None), "values": DIES, **IGNORES}, "dpkg-query -W -f ${Version} ruby-fcgi")
+              {"abort": BUFFERS, "keep": CLOSES, "mpx": SINGLE, "values": DIES, **IGNORES}, "dpkg-query -W -f ${Version} ruby-fcgi", own=False)
     yield row("Go net/http/fcgi", ("run ./matrix", behind.go_program), {"stderr": NO_API, **REFUSES}, "go version", True)
-    yield row("node-fastcgi", ("run ./matrix.js", behind.node_program), {"keep": CLOSES}, f"node -p require('{behind.NPM}/node-fastcgi/package.json').version", True)
-    yield row("uWSGI + python3", (UWSGI, behind.copied("wsgi.py")),
-              {"keep": CLOSES, "mpx": Absent("one request for each connection", None), "values": SILENT, **IGNORES}, "uwsgi --version")
+    yield row("node-fastcgi", ("run ./matrix.js", behind.node_program), {"keep": CLOSES, "mpx": BREAKS}, f"node -p require('{behind.NPM}/node-fastcgi/package.json').version", True)
+    yield row("uWSGI + python3", (UWSGI, behind.copied("wsgi.py")), {"keep": CLOSES, "mpx": SINGLE, "values": SILENT, **IGNORES}, "uwsgi --version")
     yield row("Net::Async::FastCGI", ("run ./async.pl", behind.copied("async.pl")), REFUSES, "dpkg-query -W -f ${Version} libnet-async-fastcgi-perl", True)
 
 

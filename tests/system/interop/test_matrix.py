@@ -14,8 +14,10 @@ def running():
     def start(row):
         if row.name not in now:
             stop(now)
+            now[row.name] = None
             run = row.start()
             now[row.name] = run, run.__enter__()
+        assert now[row.name], "it did not start for an earlier cell"
         return now[row.name][1]
     yield start
     stop(now)
@@ -23,10 +25,13 @@ def running():
 
 def stop(now):
     for name in list(now):
-        now.pop(name)[0].__exit__(None, None, None)
+        run = now.pop(name)
+        if run:
+            run[0].__exit__(None, None, None)
 
 
-CELLS = [pytest.param(row, column, id=f"{row.name} {column}", marks=pytest.mark.xdist_group(row.name)) for row in ROWS for column in COLUMNS if check_of(row, column)]
+CELLS = [pytest.param(row, column, id=f"{row.name} {column}", marks=pytest.mark.xdist_group(row.name))
+         for row in ROWS for column in COLUMNS if check_of(row, column)]
 
 
 @pytest.mark.parametrize("row, column", CELLS)
