@@ -53,12 +53,18 @@ def table(results, side):
 
 
 def legend(results):
-    """Each reason once, with the cells that it stands for."""
+    """Each reason once, with the peers that it stands for."""
     said = {}
     for r in results:
         for column, reason in r["reasons"].items():
             said.setdefault((column, reason), []).append(r["name"])
-    return "\n".join(f"- {column}: {reason} ({', '.join(names)})" for (column, reason), names in sorted(said.items(), key=lambda s: list(COLUMNS).index(s[0][0])))
+    return "\n".join(f"- {column}: {reason} ({', '.join(merged(names))})" for (column, reason), names in sorted(said.items(), key=lambda s: list(COLUMNS).index(s[0][0])))
+
+
+def merged(names):
+    """A peer that is there with both ways is named once."""
+    peers = [name.split(" > ")[0] for name in names]
+    return dict.fromkeys(peer if peers.count(peer) > 1 else name for peer, name in zip(peers, names))
 
 
 def printed(results):
