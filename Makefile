@@ -6,6 +6,7 @@ LISTEN ?= http://127.0.0.1:8080
 TESTS  ?=
 SEEDS  ?= 1000
 FIRST  ?= 1
+MATRIX ?=
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -30,6 +31,14 @@ test:
 	tools/setup test
 	tools/users
 	tools/test $(TESTS)
+
+# Other people's servers in front, other people's programs behind.
+matrix:
+	tools/setup test
+	tools/users
+	meson setup build-matrix >/dev/null 2>&1 || true
+	ninja -C build-matrix >/dev/null
+	@WEIR_BUILD=$(CURDIR)/build-matrix tests/system/interop/matrix.py $(MATRIX)
 
 test-vm: all
 	tools/setup vm
@@ -67,4 +76,4 @@ stress:
 clean:
 	rm -rf build build-*
 
-.PHONY: all stage install serve test test-vm bench fuzz sim stress clean
+.PHONY: all stage install serve test test-vm bench fuzz sim stress matrix clean

@@ -151,7 +151,7 @@ def test_cgi_fcgi_gets_an_answer_from_libweir(tmp_path):
     try:
         r = subprocess.run(["cgi-fcgi", "-bind", "-connect", str(tmp_path / "app.sock")], capture_output=True, timeout=30,
                            env={"PATH": "/usr/bin", "QUERY_STRING": "cgi-fcgi", "REQUEST_METHOD": "GET"}, stdin=subprocess.DEVNULL)
-        assert b"Hello, cgi-fcgi!" in r.stdout
+        assert b"\r\n\r\nHello, cgi-fcgi!" in r.stdout  # a mix of line ends is no end of a header to Apache
     finally:
         app.terminate()
         assert app.wait(20 * SLOW) == 0

@@ -275,10 +275,9 @@ def status_of(raw):
 
 
 @contextlib.contextmanager
-def program(args, ready=None, **kw):
+def program(args, ready=None, stdin=subprocess.DEVNULL, log=subprocess.DEVNULL, **kw):
     """A peer program; ended at the end."""
-    p = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                         start_new_session=True, **kw)
+    p = subprocess.Popen(args, stdin=stdin, stdout=log, stderr=log, start_new_session=True, **kw)
     try:
         if ready:
             wait_for(lambda: p.poll() is not None or ready())
