@@ -17,7 +17,7 @@ NPM = os.path.join(ROOT, ".cache/npm/node_modules")
 SITE = """site a { listen http://127.0.0.1:PORT; root public; WHAT own; route /tap/ { WHAT tap } }
 pool own { PROGRAM; USER KIND keep KEEP }
 pool listening { PROGRAM; USER KIND listen unix:DIR/run/keep-app.sock mode 0666 }
-pool tap { connect unix:DIR/tap.sock { workers CONNECTIONS; requests REQUESTS }; keep KEEP; multiplex MULTIPLEX }
+pool tap { connect unix:DIR/tap.sock { workers 1; requests REQUESTS }; keep KEEP; multiplex MULTIPLEX }
 """
 
 
@@ -71,7 +71,8 @@ def prepared(put):
 
 
 def config(program, kind, multiplexes, keeps, own):
-    words = {"PROGRAM": program, "USER": USER, "KIND": kind, "KEEP": "yes" if keeps else "no", "CONNECTIONS": "1", "REQUESTS": "4" if multiplexes else "1", "MULTIPLEX": "yes" if multiplexes else "no",
+    words = {"PROGRAM": program, "USER": USER, "KIND": kind, "KEEP": "yes" if keeps else "no",
+             "REQUESTS": "4" if multiplexes else "1", "MULTIPLEX": "yes" if multiplexes else "no",
              "WHAT": "php" if program.startswith("php") else "pool"}
     text = SITE if own else SITE.replace("pool own { PROGRAM; USER KIND keep KEEP }\n", "").replace("WHAT own; ", "")
     for word, value in words.items():

@@ -3,14 +3,13 @@
 with its log and all else in `folder`, and gives its port."""
 import contextlib
 import os
-import sys
 
 import recorder
 import tap
 from chain import Chain, text_of
 from tap import Tap, listening
 from test_front import nginx as nginx_server
-from weirlib import HAPROXY, TEST_APPS, USER, Weir, can_connect, free_port, program, wait_for
+from weirlib import HAPROXY, TEST_APPS, USER, Weir, can_connect, free_port, program
 
 APP = os.path.join(TEST_APPS, "matrix_app")
 
@@ -124,7 +123,6 @@ CADDY = """
 }
 http://127.0.0.1:PORT {
     reverse_proxy unix/SOCKET {
-        flush_interval -1
         transport fastcgi {
             capture_stderr
             root /

@@ -43,10 +43,12 @@ FRONTS = {
 
 def front_rows():
     for name, (start, absent, version) in FRONTS.items():
+        guarded = None if "auth" in absent else "/private/x"
         for program, label in ((fronts.libweir, "libweir"), (fronts.weir_front, "Weir")):
-            own = name == "Apache mod_fcgid" and label == "libweir"
-            yield Row(f"{name} > {label}", "in front", in_front(fronts.mod_fcgid if own else start, program, "/private/x" if "auth" not in absent else None),
-                      {**absent, "keep": UNSEEN, "mpx": UNSEEN, "values": UNSEEN} if own else absent, version)
+            row = Row(f"{name} > {label}", "in front", in_front(start, program, guarded), absent, version)
+            if row.name == "Apache mod_fcgid > libweir":
+                row = row._replace(start=in_front(fronts.mod_fcgid, program, guarded), absent={**absent, "keep": UNSEEN, "mpx": UNSEEN, "values": UNSEEN})
+            yield row
 
 
 def in_front(start, program, guarded):
