@@ -14,11 +14,14 @@ PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 BUILT = os.path.join(os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc")), "tests/system/interop")
 NPM = os.path.join(ROOT, ".cache/npm/node_modules")
 
-SITE = """site a { listen http://127.0.0.1:PORT; root public; WHAT own; route /tap/ { WHAT tap } }
+SITE = """site a { listen http://127.0.0.1:PORT; root public; WHAT own; route /tap/ { WHAT tap }; ROLES }
 pool own { PROGRAM; USER KIND keep KEEP }
 pool listening { PROGRAM; USER KIND listen unix:DIR/run/keep-app.sock mode 0666 }
 pool tap { connect unix:DIR/tap.sock { workers 1; requests REQUESTS }; keep KEEP; multiplex MULTIPLEX }
 """
+
+
+ROLES = "route /guarded/ { authorizer own; pool own }; route *.data { filter own }"
 
 
 def compiled(source, *command, env=None):
@@ -70,10 +73,15 @@ def prepared(put):
     return prepare
 
 
+def takes_roles(program, own):
+    """The gateway asks it as authorizer and filter, too: PHP and what is reached through the tap alone know no roles."""
+    return own and program.startswith("run")
+
+
 def config(program, kind, multiplexes, keeps, own):
     words = {"PROGRAM": program, "USER": USER, "KIND": kind, "KEEP": "yes" if keeps else "no",
              "REQUESTS": "4" if multiplexes else "1", "MULTIPLEX": "yes" if multiplexes else "no",
-             "WHAT": "php" if program.startswith("php") else "pool"}
+             "WHAT": "php" if program.startswith("php") else "pool", "ROLES": ROLES if takes_roles(program, own) else ""}
     text = SITE if own else SITE.replace("pool own { PROGRAM; USER KIND keep KEEP }\n", "").replace("WHAT own; ", "")
     for word, value in words.items():
         text = text.replace(word, value)
@@ -88,4 +96,5 @@ def behind(program, put, kind="", multiplexes=False, keeps=True, own=True):
         wait_for(lambda: w.pids("listening"))
         with Tap(w.dir + "/tap.sock", app) as t:
             yield Chain(w.port, name if own else "/tap" + name, t, w.log, w.run_dir, tap_path="/tap" + name, raw=app,
+                        guarded="/guarded/x" if takes_roles(program, own) else None, filtered=("/x.data", w.public + "/x.data") if takes_roles(program, own) else None,
                         busy=lambda: t.running() or any(p["busy"] for p in w.pool(asked).get("processes", ())))

@@ -14,11 +14,12 @@ from weirlib import SLOW
 
 class Chain:
     """A running row. `log` gives the text where the server writes a program's STDERR, `busy` whether a request still runs; `raw` is
-    the program's own socket. Requests go to `path`; to `tap_path` if the tap has to see them."""
+    the program's own socket. Requests go to `path`; to `tap_path` if the tap has to see them; to `guarded` where an authorizer is
+    asked first. `filtered`: path and file of what goes through a filter."""
 
-    def __init__(self, port, path, tap, log, folder, busy=None, tap_path=None, raw=None, guarded=None):
+    def __init__(self, port, path, tap, log, folder, busy=None, tap_path=None, raw=None, guarded=None, filtered=None):
         self.port, self.path, self.tap, self.log, self.folder = port, path, tap, log, folder
-        self.tap_path, self.raw, self.guarded = tap_path or path, raw, guarded
+        self.tap_path, self.raw, self.guarded, self.filtered = tap_path or path, raw, guarded, filtered
         self.busy = busy or tap.running
         self.names = itertools.count()
 
@@ -53,6 +54,13 @@ class Chain:
 
     def filter(self, stdin, data):
         """The body of a filter's answer."""
+        if self.filtered:
+            path, file = self.filtered
+            with open(file, "wb") as f:
+                f.write(data)
+            r = get(self.port, path, "POST", stdin)
+            assert r.status == 200, (r.status, r.text[:200])
+            return r.text
         params = [("REQUEST_METHOD", "POST"), ("QUERY_STRING", ""), ("CONTENT_LENGTH", str(len(stdin))), ("FCGI_DATA_LENGTH", str(len(data))), ("FCGI_DATA_LAST_MOD", "0")]
         out, _, end = self.call(params, stdin, role=3, data=data)
         assert end == (0, 0)
