@@ -27,38 +27,44 @@ static int pending; /* changed atomically */
 static struct waiter *waiters;
 static volatile char waiters_lock; /* held with all signals blocked: the handler may take it */
 
-static void lock(sigset_t *old)
+static void block(sigset_t *old)
 {
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, old);
+}
+
+static void restore(const sigset_t *old)
+{
+    pthread_sigmask(SIG_SETMASK, old, NULL);
+}
+
+static void lock(void)
+{
     while (__atomic_test_and_set(&waiters_lock, __ATOMIC_ACQUIRE)) sched_yield();
 }
 
-static void unlock(const sigset_t *old) /* NULL: signals stay blocked */
+static void unlock(void)
 {
     __atomic_clear(&waiters_lock, __ATOMIC_RELEASE);
-    if (old) pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
-/* With all signals blocked on return. */
-static void enter(struct waiter *w, int fd, sigset_t *old)
+static void enter(struct waiter *w, int fd)
 {
     *w = (struct waiter){.thread = pthread_self(), .fd = fd};
-    lock(old);
+    lock();
     w->next = waiters;
     waiters = w;
-    unlock(NULL);
+    unlock();
 }
 
-static void leave(const struct waiter *w, const sigset_t *old)
+static void leave(const struct waiter *w)
 {
-    sigset_t ignored;
-    lock(&ignored);
+    lock();
     struct waiter **at = &waiters;
     while (*at && *at != w) at = &(*at)->next;
     if (*at) *at = w->next;
-    unlock(old);
+    unlock();
 }
 
 /* ---- the shutdown ---- */
@@ -73,7 +79,8 @@ static void shut_down(int sig)
 {
     int saved = errno, dead;
     sigset_t old;
-    lock(&old);
+    block(&old);
+    lock();
     bool first = __atomic_exchange_n(&pending, 1, __ATOMIC_RELAXED) == 0;
     dead = first ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
     for (struct waiter *w = waiters; first && w; w = w->next) {
@@ -81,7 +88,8 @@ static void shut_down(int sig)
         if (sig && !pthread_equal(w->thread, pthread_self())) pthread_kill(w->thread, sig);
     }
     if (dead >= 0) close(dead);
-    unlock(&old);
+    unlock();
+    restore(&old);
     errno = saved;
 }
 
@@ -113,7 +121,7 @@ static void handle(int sig, void (*handler)(int))
 static void in_child(void) /* the threads that waited are not in it */
 {
     waiters = NULL;
-    __atomic_clear(&waiters_lock, __ATOMIC_RELEASE);
+    unlock();
 }
 
 void wait_init(void)
@@ -138,14 +146,17 @@ int wait_accept(int listener)
     sigset_t old;
     int own = fcntl(listener, F_DUPFD_CLOEXEC, 0);
     if (own < 0 && errno == EBADF) return -1;
-    enter(&w, own, &old);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    block(&old);
+    enter(&w, own);
+    restore(&old);
     int fd = -1, error = EINTR;
     if (!shutdown_pending()) {
         fd = accept4(own < 0 ? listener : own, NULL, NULL, SOCK_CLOEXEC); /* < 0: no descriptor was free */
         error = errno;
     }
-    leave(&w, &old);
+    block(&old);
+    leave(&w);
+    restore(&old);
     if (own >= 0) close(own);
     errno = fd < 0 && shutdown_pending() ? EINTR : error;
     return fd;
@@ -157,10 +168,12 @@ ssize_t wait_read(int fd, void *buf, size_t len)
     struct waiter w;
     struct pollfd p = {.fd = fd, .events = POLLIN};
     sigset_t old;
-    enter(&w, -1, &old);
+    block(&old);
+    enter(&w, -1);
     int n = ppoll(&p, 1, shutdown_pending() ? &now : NULL, &old); /* what came before the shutdown is still served */
     int error = n < 0 ? errno : EINTR;
-    leave(&w, &old);
+    leave(&w);
+    restore(&old);
     if (n > 0) return read(fd, buf, len);
     errno = error;
     return -1;
