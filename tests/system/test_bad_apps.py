@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Apps that break the protocol: a clear answer for their request, nothing for anybody else's."""
 import http.client
-import os
-import socket
 import struct
 import subprocess
-import threading
 
 import pytest
-from weirlib import SLOW, USER, WEIR, Weir, status_of, wait_for
+from weirlib import USER, UnixServer, WEIR, Weir
 
 
 def record(kind, content=b"", rid=1, version=1, padding=0):
@@ -19,24 +16,12 @@ END = record(3, b"\0" * 8)
 HEAD = b"Content-Type: text/plain\r\n\r\n"
 
 
-class FakeApp:
+class FakeApp(UnixServer):
     """Answers each connection with given bytes once a whole request came, then closes (or keeps)."""
 
     def __init__(self, path, answer, close=True):
         self.answer, self.close = answer, close
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(path)
-        os.chmod(path, 0o777)
-        self.socket.listen(50)
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
+        super().__init__(path)
 
     def serve(self, c):
         data = b""

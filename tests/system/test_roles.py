@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from weirlib import EXAMPLES, IS_ROOT, TEST_APPS, USER, WEIR, Weir, read_all, status_of, wait_for
+from weirlib import EXAMPLES, TEST_APPS, USER, Weir, check_says, read_all, status_of, wait_for
 
 CONFIG = f"""
 site a {{
@@ -229,10 +229,8 @@ def test_a_program_that_is_no_authorizer_is_told_apart(w):
     ("site s { listen http://127.0.0.1:1; filter f }\npool f { run ./x }", "there is no root with files"),
 ])
 def test_what_cannot_be_is_told(text, expected, tmp_path):
-    path = tmp_path / "weir.conf"
-    path.write_text(text)
-    r = subprocess.run([WEIR, "check", str(path)], capture_output=True, text=True)
-    assert r.returncode != 0 and expected in r.stdout + r.stderr, r.stdout + r.stderr
+    status, said = check_says(text, tmp_path)
+    assert status != 0 and expected in said, said
 
 
 # ---- the same program as plain CGI ----

@@ -9,9 +9,9 @@ import subprocess
 import threading
 
 import pytest
-from recorder import ABORT, BEGIN, DATA, END, GET_VALUES, PARAMS, STDERR, STDIN, STDOUT, pair, pairs, record
+from recorder import ABORT, BEGIN, DATA, END, GET_VALUES, PARAMS, STDIN, STDOUT, pair, pairs, record
 from test_front import Fcgi
-from weirlib import BUILD, IS_ROOT, ROOT, SLOW, USER, Weir, status_of, wait_for
+from weirlib import BUILD, IS_ROOT, ROOT, SLOW, USER, UnixServer, Weir, status_of, wait_for
 
 COMPLETE = struct.pack("!IB3x", 0, 0)
 HEAD = b"Content-Type: text/plain\r\n\r\n"
@@ -96,25 +96,12 @@ def test_a_cgi_programs_exit_is_the_status_of_its_request(tmp_path):
 
 # ---- what it is sent ----
 
-class App:
+class App(UnixServer):
     """An app that keeps every record of each of its connections, and answers by `talk(connection, record)` what it returns."""
 
     def __init__(self, weir, name, talk):
         self.talk, self.seen, self.open, self.most, self.lock = talk, [], 0, 0, threading.Lock()
-        self.socket = socket.socket(socket.AF_UNIX)
-        path = f"{weir.run_dir}/keep-{name}.sock"
-        self.socket.bind(path)
-        os.chmod(path, 0o777)
-        self.socket.listen(50)
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
+        super().__init__(f"{weir.run_dir}/keep-{name}.sock")
 
     def serve(self, c):
         records = []

@@ -13,7 +13,7 @@ import pytest
 from clients import Clients
 from recorder import BEGIN, PARAMS, STDIN, pair, record
 from test_front import Fcgi, get, nginx
-from weirlib import BUILD, IS_ROOT, Load, SLOW, USER, Weir, alive, can_connect, wait_for
+from weirlib import BUILD, IS_ROOT, Load, SLOW, USER, Weir, alive, can_connect, check_says, wait_for
 
 pytestmark = pytest.mark.nosan
 
@@ -143,8 +143,5 @@ def test_a_path_that_is_taken_stops_the_pool_alone():
     ("pool a { run ./x; ready /y; listen unix:/run/a }", "cannot be told"),
 ])
 def test_what_it_cannot_be_is_told(text, expected, tmp_path):
-    from weirlib import WEIR
-    path = tmp_path / "weir.conf"
-    path.write_text(text)
-    r = subprocess.run([WEIR, "check", str(path)], capture_output=True, text=True)
-    assert r.returncode != 0 and expected in r.stdout + r.stderr, r.stdout + r.stderr
+    status, said = check_says(text, tmp_path)
+    assert status != 0 and expected in said, said

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from clients import Clients
@@ -267,6 +268,34 @@ class Weir:
                 self.stop()
         else:
             self.stop()
+
+
+class UnixServer:
+    """An app by hand: a thread that accepts, and one for each connection, which serve() talks on."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(path)
+        os.chmod(path, 0o777)
+        self.socket.listen(50)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                c, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
+
+
+def check_says(text, folder):
+    """Exit status and words of `weir check` about a configuration."""
+    path = os.path.join(folder, "weir.conf")
+    with open(path, "w") as f:
+        f.write(text)
+    r = subprocess.run([WEIR, "check", path], capture_output=True, text=True)
+    return r.returncode, r.stdout + r.stderr
 
 
 def status_of(raw):
