@@ -82,6 +82,10 @@ static int64_t go_on(struct peer *p, struct weir_app_req *req, struct visit *v, 
         n = weir_app_req_printf(req, WEIR_STDOUT, "%*d", atoi(v->path + 7), 1);
         return n == WEIR_AGAIN ? 0 : n;
     }
+    if (strncmp(v->path, "/complain/", 10) == 0) {
+        n = weir_app_req_printf(req, WEIR_STDERR, "%*d", atoi(v->path + 10), 1);
+        return n == WEIR_AGAIN ? 0 : n;
+    }
     if (strcmp(v->path, "/logs") == 0) {
         if (weir_app_req_write(req, WEIR_STDERR, "oops", 4) != 4) return -1;
         return weir_app_req_write(req, WEIR_STDOUT, "done", 4);

@@ -6,7 +6,8 @@
  *   /late        "late", 30 ms later                  /filter   "N S N S": of the body, of the data
  *   /hold        nothing, until it is aborted         /drip     a byte every 10 ms, until it is aborted
  *   /big/BYTES   so many bytes of pattern()           /refuse   refuses it
- *   /print/BYTES a line of so many bytes by printf    /logs     "oops" on STDERR, "done" on STDOUT */
+ *   /print/BYTES a text of so many bytes by printf    /complain/BYTES  the same on STDERR
+ *   /logs        "oops" on STDERR, "done" on STDOUT */
 #ifndef PEER_H
 #define PEER_H
 

@@ -799,6 +799,35 @@ static void more_than_may_be_held_is_cut(void **state)
     peer_stop(&p);
 }
 
+static void a_text_by_printf_may_be_larger_than_the_window(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"/print/100", "/print/5000", "/print/65536", "/complain/65536"};
+    for (uint32_t threads = 0; threads <= 2; threads += 2) {
+        struct peer p;
+        struct site s;
+        struct weir_client_options o;
+        weir_client_options_init(&o);
+        o.window_memory = 1; /* 4 KiB for each */
+        peer_start(&p, threads, ALL_ROLES);
+        site_start(&s, NULL, &o);
+        serve_by(&s, p.address, 1, 100);
+        for (size_t i = 0; i < COUNT(paths); i++) {
+            struct ask a;
+            path_of(&a, paths[i]);
+            a.o.silent_ms = 3000;
+            run(&s, &a);
+            assert_int_equal(a.result.status, WEIR_OK);
+            assert_int_equal(a.result.app_status, 0);
+            uint64_t size = strtoul(strchr(paths[i] + 1, '/') + 1, NULL, 10);
+            if (i < 3) assert_in_range(a.out_len, size + 20, size + 80); /* the header */
+            else assert_int_equal(a.err_len, size);
+        }
+        site_stop(&s);
+        peer_stop(&p);
+    }
+}
+
 /* ---- loops and threads ---- */
 
 static void *wakes(void *arg)
@@ -1103,6 +1132,7 @@ int main(void)
         cmocka_unit_test(a_slow_reader_takes_what_is_held),
         cmocka_unit_test(what_is_held_is_in_order),
         cmocka_unit_test(more_than_may_be_held_is_cut),
+        cmocka_unit_test(a_text_by_printf_may_be_larger_than_the_window),
         cmocka_unit_test(another_thread_wakes_it),
         cmocka_unit_test(it_lives_in_a_foreign_loop),
         cmocka_unit_test(threads_of_a_group_share_a_pool),
