@@ -137,6 +137,7 @@ int main(int argc, char **argv)
     }
     const struct weir_endpoint_options app = {.id = 1, .address = argv[1], .workers = 4, .keep = true, .flow = true};
     struct answer *answers = calloc(count, sizeof *answers);
+    setvbuf(stdout, NULL, _IOLBF, 0); /* each answer is told when it is there */
     weir_client_options_init(&co);
     weir_pool_options_init(&po);
     po.name = argv[1];
