@@ -82,6 +82,11 @@ static int64_t go_on(struct peer *p, struct weir_app_req *req, struct visit *v, 
         n = weir_app_req_printf(req, WEIR_STDOUT, "%*d", atoi(v->path + 7), 1);
         return n == WEIR_AGAIN ? 0 : n;
     }
+    if (strcmp(v->path, "/kept") == 0) { /* ROOM was not waited for */
+        if (type == WEIR_APP_REQUEST) weir_app_req_set_deadline(req, 50);
+        if (type == WEIR_APP_REQUEST) return weir_app_req_printf(req, WEIR_STDOUT, "%*d", 20000, 1) == 20000 ? 0 : -1;
+        return type == WEIR_APP_DEADLINE ? weir_app_req_printf(req, WEIR_STDOUT, "end") : type == WEIR_APP_ROOM ? -1 : 0;
+    }
     if (strncmp(v->path, "/complain/", 10) == 0) {
         n = weir_app_req_printf(req, WEIR_STDERR, "%*d", atoi(v->path + 10), 1);
         return n == WEIR_AGAIN ? 0 : n;

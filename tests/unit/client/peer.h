@@ -7,7 +7,7 @@
  *   /hold        nothing, until it is aborted         /drip     a byte every 10 ms, until it is aborted
  *   /big/BYTES   so many bytes of pattern()           /refuse   refuses it
  *   /print/BYTES a text of so many bytes by printf    /complain/BYTES  the same on STDERR
- *   /logs        "oops" on STDERR, "done" on STDOUT */
+ *   /logs        "oops" on STDERR, "done" on STDOUT   /kept     20000 bytes by printf, 50 ms later "end" */
 #ifndef PEER_H
 #define PEER_H
 

@@ -828,6 +828,43 @@ static void a_text_by_printf_may_be_larger_than_the_window(void **state)
     }
 }
 
+static void what_printf_keeps_goes_by_itself_and_in_order(void **state)
+{
+    (void)state;
+    struct peer p;
+    struct site s;
+    struct ask a;
+    struct weir_client_options o;
+    const char *at;
+    char all[30000];
+    size_t len, got_len = 0;
+    weir_client_options_init(&o);
+    o.window_memory = 1;
+    peer_start(&p, 0, ALL_ROLES);
+    site_start(&s, NULL, &o);
+    serve_by(&s, p.address, 1, 100);
+    path_of(&a, "/kept");
+    a.slow_reader = true;
+    assert_in_range(begin(&s, &a), 0, 1);
+    while (!a.ended) {
+        turn(&s, 1);
+        if (a.ended || weir_client_peek(a.req, &at, &len) < 0) continue;
+        assert_true(got_len + len < sizeof all);
+        memcpy(all + got_len, at, len);
+        got_len += len;
+        weir_client_consume(a.req, len);
+    }
+    all[got_len] = 0;
+    assert_int_equal(a.result.status, WEIR_OK);
+    assert_int_equal(a.result.app_status, 0); /* no ROOM came that the program had not waited for */
+    at = strstr(all, "\r\n\r\n") + 4;
+    assert_int_equal(strlen(at), 20003);
+    assert_int_equal(strspn(at, " "), 19999);
+    assert_string_equal(at + 19999, "1end");
+    site_stop(&s);
+    peer_stop(&p);
+}
+
 /* ---- loops and threads ---- */
 
 static void *wakes(void *arg)
@@ -1133,6 +1170,7 @@ int main(void)
         cmocka_unit_test(what_is_held_is_in_order),
         cmocka_unit_test(more_than_may_be_held_is_cut),
         cmocka_unit_test(a_text_by_printf_may_be_larger_than_the_window),
+        cmocka_unit_test(what_printf_keeps_goes_by_itself_and_in_order),
         cmocka_unit_test(another_thread_wakes_it),
         cmocka_unit_test(it_lives_in_a_foreign_loop),
         cmocka_unit_test(threads_of_a_group_share_a_pool),
