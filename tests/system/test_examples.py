@@ -199,6 +199,8 @@ def connections(at):
 def test_what_runs_when_an_example_drains_has_its_answer(tmp_path):
     at = str(tmp_path / "s")
     with app(at, "embed") as p:
+        assert ask(at, "/", 1)[0] == 0  # it serves, and hears the signal
+        wait_for(lambda: not connections(at))
         asking = subprocess.Popen([os.path.join(EXAMPLES, "ask"), f"unix:{at}", "/next", "20"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         wait_for(lambda: connections(at))
         p.send_signal(signal.SIGTERM)
