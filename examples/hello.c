@@ -20,9 +20,11 @@ int main(void)
     options.threads = 8;
     options.handler = hello;
     int status = weir_app_new(&app, &options);
-    if (status == WEIR_OK) status = weir_app_drain_on(app, SIGTERM);
-    if (status == WEIR_OK) status = weir_app_run(app);
+    if (status == WEIR_OK) {
+        status = weir_app_drain_on(app, SIGTERM);
+        if (status == WEIR_OK) status = weir_app_run(app);
+        weir_app_free(app);
+    }
     if (status < 0) fprintf(stderr, "hello: %s\n", weir_strerror(status));
-    if (status == WEIR_OK) weir_app_free(app);
     return status < 0;
 }

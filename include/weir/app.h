@@ -72,7 +72,7 @@ WEIR_API WEIR_CHECK int weir_app_post(struct weir_app *app, void (*fn)(void *arg
 
 /* ---- events style ---- */
 /* Reads and accepts; waits for at most wait_ms (0: not at all, -1: until something happens). WEIR_OK, also when a signal came;
- * WEIR_SYSTEM: the listening socket cannot be used (first call only). */
+ * WEIR_SYSTEM, WEIR_NOMEM: the listening socket cannot be used (first call only). */
 WEIR_API WEIR_CHECK int weir_app_step(struct weir_app *app, int wait_ms);
 /* For a program that waits for descriptors of its own, too: one that is readable when step(app, 0) has something to do, for poll or
  * epoll (level-triggered). It stays the app's, and the same as long as the app lives. */
@@ -121,14 +121,15 @@ WEIR_API WEIR_CHECK int weir_app_req_own_header(struct weir_app_req *req);
 /* STDOUT (the body) or STDERR (a log): events: what fits, 0..len, the rest after WEIR_APP_ROOM; threads: waits, takes all.
  * WEIR_ABORTED, WEIR_NOMEM, WEIR_TIMEOUT (threads); WEIR_INVALID: behind weir_app_req_write_fd(). */
 WEIR_API WEIR_CHECK int64_t weir_app_req_write(struct weir_app_req *req, enum weir_stream s, const void *buf, size_t len);
-/* The same with a format; events: all or WEIR_AGAIN. At most 64 KiB. */
+/* The same with a format, at most 64 KiB. Events: all, or WEIR_AGAIN and nothing; what the server does not take now is kept, and goes
+ * before anything else of that stream. */
 WEIR_API WEIR_CHECK int64_t weir_app_req_printf(struct weir_app_req *req, enum weir_stream s, const char *fmt, ...) WEIR_PRINTF(3, 4);
 /* How many bytes weir_app_req_write() would take now without a wait. */
 WEIR_API size_t weir_app_req_room(const struct weir_app_req *req, enum weir_stream s);
 /* The rest of the body is len bytes (-1: up to the end) of a regular file, from offset; nothing may be written to STDOUT behind it.
  * Events: WEIR_OK; fd is dup'ed and sent as there is room, also behind weir_app_req_end(). Threads: waits until all is written.
  * A file that turns out shorter cuts the answer off: it ends with appStatus 1. WEIR_INVALID: no regular file, or too late;
- * WEIR_SYSTEM, WEIR_NOMEM; threads: as write. */
+ * WEIR_SYSTEM, WEIR_NOMEM; threads: WEIR_CLOSED when it is shorter, and as write. */
 WEIR_API WEIR_CHECK int weir_app_req_write_fd(struct weir_app_req *req, int fd, int64_t offset, int64_t len);
 /* What was written leaves now: not only at the end of the turn (events), or of the handler (threads: what is less than
  * output_buffer waits for it, so that a short answer is one write). For streams: events, long polling. Never waits. */

@@ -52,7 +52,8 @@ WEIR_API void weir_pool_options_init_sized(struct weir_pool_options *o, size_t s
 WEIR_API WEIR_CHECK int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const struct weir_pool_options *o);
 /* Only when no client uses it any more (checked). */
 WEIR_API void weir_pool_free(struct weir_pool *p);
-/* No new request comes: its endpoints drain. True when the last connection is gone: then it was freed. Else ask again later. */
+/* No new request comes: its endpoints drain. True when the last connection is gone, and weir_pool_get_stats told those of an owned pool:
+ * then it was freed. Else ask again later. */
 WEIR_API WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
 /* Nothing serves it, and that will stay so for a while: who waits and who comes is refused at once. why: static; NULL: that is
  * over. Any thread. */
@@ -69,7 +70,7 @@ WEIR_API const char *weir_pool_name(const struct weir_pool *p);
 struct weir_endpoint_options {
     uint64_t id;             /* of whoever owns the process: equal id = the same process */
     const char *address;     /* "unix:/path" or "fastcgi://ADDRESS:port" */
-    uint32_t workers;        /* connections at once to a peer that serves one request on each; 0: it gets none */
+    uint32_t workers;        /* connections at once to a peer that serves one request on each [1] */
     uint32_t requests;       /* flow control: requests at once (0: as the peer says); plain_mpx: on each connection */
     uint32_t others;         /* slots that others who use the endpoint hold or wait for: left to them */
     bool keep;               /* connections are kept after a request */
@@ -80,14 +81,15 @@ struct weir_endpoint_options {
     bool plain_mpx;          /* multiplex without credit, because the operator says so */
     bool drain;              /* nothing new; released when idle */
 };
-/* The wanted endpoints, all of them; those that are not named any more drain. Idempotent. Any thread.
- * WEIR_INVALID: an address cannot be used (the others are set). */
+/* The wanted endpoints, all of them; those that are not named any more drain. Idempotent. Any thread. Of one that is there already pid,
+ * prove, pings, flow and plain_mpx stay. WEIR_INVALID: an address cannot be used; WEIR_NOMEM (the others are set). */
 WEIR_API WEIR_CHECK int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count);
 
 struct weir_endpoint_stats {
     uint64_t id;
     char address[128];
-    uint32_t conns, opening, busy, limit;
+    uint32_t conns, opening; /* that serve one request at a time; multiplexed ones are not counted */
+    uint32_t busy, limit;    /* requests that hold a slot, and how many may */
     uint64_t done, failed, retried;
     bool flow, draining;
     bool gone;               /* nothing else of it is told */
@@ -96,7 +98,7 @@ struct weir_pool_stats {
     uint32_t queued;
     uint64_t oldest_us;      /* since when the oldest one waits; 0: none */
     uint64_t started, refused, timed_out;
-    uint32_t endpoint_count; /* all; at most `room` of them are written */
+    uint32_t endpoint_count; /* all; when these are more than `room`, none is written */
 };
 /* Any thread. The first ones are endpoints that are gone; each of these is told once. */
 WEIR_API void weir_pool_get_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room);
@@ -116,7 +118,8 @@ struct weir_client_options {
 WEIR_API void weir_client_options_init_sized(struct weir_client_options *o, size_t size);
 /* The thread that calls it is the client's. WEIR_INVALID, WEIR_NOMEM, WEIR_SYSTEM. */
 WEIR_API WEIR_CHECK int weir_client_new(struct weir_client **out, struct weir_client_group *g, const struct weir_client_options *o);
-WEIR_API void weir_client_free(struct weir_client *c); /* aborts what runs; no event follows */
+/* Aborts what runs; all its requests are gone, also those that ended and were not freed; no event follows. Other threads go on. */
+WEIR_API void weir_client_free(struct weir_client *c);
 /* Reads, connects, minds the clock; waits for at most wait_ms (0: not at all, -1: until something happens) unless events are there. */
 WEIR_API WEIR_CHECK int weir_client_step(struct weir_client *c, int wait_ms);
 WEIR_API void weir_client_flush(struct weir_client *c); /* end of the turn: batches leave */
@@ -174,12 +177,13 @@ WEIR_API void weir_client_begin_options_init_sized(struct weir_client_begin_opti
 WEIR_API WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct weir_client_begin_options *o,
                                  struct weir_client_req **out);
 /* Takes 0..len bytes of the body, and behind body_len of them those of DATA; after fewer than len a ROOM follows, but at the end of
- * STDIN. The streams end by themselves after body_len and data_len bytes. */
+ * STDIN. The streams end by themselves after body_len and data_len bytes. WEIR_CLOSED: it does not run (yet, or any more);
+ * WEIR_INVALID: more than was told; WEIR_NOMEM. */
 WEIR_API WEIR_CHECK int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len);
 /* A body of unknown length ends. WEIR_AGAIN: a new STARTED is on its way, the body begins anew; WEIR_CLOSED: END is. WEIR_INVALID: its
  * length was told. */
 WEIR_API WEIR_CHECK int weir_client_end_body(struct weir_client_req *r);
-/* Held output: WEIR_OK, WEIR_AGAIN (being loaded, or none now). */
+/* Held output, until consume, next or step: WEIR_OK, WEIR_AGAIN (being loaded, or none now). */
 WEIR_API WEIR_CHECK int weir_client_peek(struct weir_client_req *r, const char **p, size_t *len);
 WEIR_API void weir_client_consume(struct weir_client_req *r, size_t len);
 /* Gives it up, at any time; no event follows; r is gone. Before END: the app is told (ABORT, or a closed connection). */
@@ -192,7 +196,7 @@ struct weir_client_result {
     const char *reason;         /* one line for a log, static */
     uint32_t app_status;
     uint8_t protocol_status;
-    bool not_run;               /* certain that no application code ran */
+    bool not_run;               /* certain that no application code ran, in any try */
     uint32_t tries;
     uint64_t queued_us, total_us, received;
     uint64_t endpoint_id;       /* with TIMEOUT in the RUN stage, and SLOW: where it runs */

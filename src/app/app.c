@@ -212,6 +212,7 @@ void weir_app_free(struct weir_app *a)
         weir_arena_fini(&r->arena);
         for (size_t i = 0; i < WEIR_COUNT(r->in); i++) weir_buf_fini(&r->in[i]);
         weir_buf_fini(&r->head);
+        weir_buf_fini(&r->err);
         free(r);
     }
     for (uint32_t i = 0; i < a->conn_top; i++) free(a->conns[i]);

@@ -38,7 +38,8 @@ struct weir_app_req {
     struct weir_app *app;
     struct app_conn *conn; /* NULL: the connection is gone */
     struct weir_arena arena;
-    struct weir_buf in[2], head; /* in: STDIN, DATA */
+    struct weir_buf in[2];    /* STDIN, DATA */
+    struct weir_buf head, err; /* what goes first on STDOUT: its header, or the rest of a text; the same of STDERR */
     struct weir_pair *params; /* their bytes are the connection's, or, when that is gone, param_block's */
     char *param_block;
     size_t param_count;
@@ -55,6 +56,7 @@ struct weir_app_req {
     bool in_use, ending; /* ending: its handler is done, its header waits for room */
     bool input_ended[2], ev_input[2]; /* as in */
     bool aborted, head_closed, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
+    bool kept;           /* events: `head` or `err` wait for room, the program does not */
     bool body_over, cut; /* from_fd is or was the last of STDOUT; it could not be sent whole */
     bool ev_request, ev_room, ev_abort, ev_deadline;
 };
@@ -124,6 +126,7 @@ void weir_app_req_abort(struct weir_app_req *r);
 void weir_app_req_post(struct weir_app_req *r); /* an event of it is to be told, or its thread looks again */
 void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t protocol_status);
 void weir_app_req_free(struct weir_app_req *r);
+bool weir_app_req_send_kept(struct weir_app_req *r); /* events: there is room; true: the program waits for it, too */
 void weir_app_req_pump(struct weir_app_req *r); /* events: of from_fd what there is room for */
 bool weir_app_req_wait(struct weir_app_req *r);
 bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev);

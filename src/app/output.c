@@ -47,7 +47,16 @@ int weir_app_req_own_header(struct weir_app_req *r)
     return WEIR_OK;
 }
 
-/* The header goes out whole, in front of the first body byte: true when it is out. (FC1-6.1-h) */
+/* What goes first: WEIR_AGAIN as long as it has not gone. */
+static int send_first(struct weir_app_req *r, enum weir_stream s, struct weir_buf *b)
+{
+    int64_t n = weir_wire_app_write(r->conn->wire, r->id, s, weir_buf_ptr(b), weir_buf_len(b));
+    if (n < 0) return (int)n;
+    weir_buf_consume(b, (size_t)n);
+    return weir_buf_len(b) ? WEIR_AGAIN : WEIR_OK; /* a tiny window */
+}
+
+/* The header goes out in front of the first body byte. (FC1-6.1-h) */
 static int send_head(struct weir_app_req *r)
 {
     static const char type[] = "Content-Type: text/plain; charset=utf-8\r\n";
@@ -58,12 +67,15 @@ static int send_head(struct weir_app_req *r)
         if (weir_buf_append(&r->head, "\r\n", 2) < 0) return WEIR_NOMEM;
         r->head_closed = true;
     }
-    int64_t n = weir_wire_app_write(r->conn->wire, r->id, WEIR_STDOUT, weir_buf_ptr(&r->head), weir_buf_len(&r->head));
-    if (n < 0) return (int)n;
-    weir_buf_consume(&r->head, (size_t)n);
-    if (weir_buf_len(&r->head)) return WEIR_AGAIN; /* a tiny window */
-    r->head_sent = true;
-    return WEIR_OK;
+    int status = send_first(r, WEIR_STDOUT, &r->head);
+    r->head_sent = status == WEIR_OK;
+    return status;
+}
+
+static int send_kept(struct weir_app_req *r, enum weir_stream s)
+{
+    if (s == WEIR_STDOUT) return send_head(r);
+    return weir_buf_len(&r->err) ? send_first(r, s, &r->err) : WEIR_OK;
 }
 
 /* ---- output ---- */
@@ -84,7 +96,7 @@ static int64_t write_some(struct weir_app_req *r, enum weir_stream s, const char
         want_room(r);
         return 0;
     }
-    int status = s == WEIR_STDOUT ? send_head(r) : WEIR_OK;
+    int status = send_kept(r, s);
     weir_app_conn_dirty(k);
     if (status == WEIR_AGAIN) return 0;
     if (status < 0) return status;
@@ -124,8 +136,54 @@ int64_t weir_app_req_write(struct weir_app_req *r, enum weir_stream s, const voi
     app_lock(r->app);
     r->touched = true;
     int64_t n = threaded(r->app) ? write_all(r, s, buf, len) : write_some(r, s, buf, len);
+    if (n >= 0 && (size_t)n < len) r->kept = false;
     app_unlock(r->app);
     return n;
+}
+
+/* Events: a text that is larger than what there is room for, perhaps than the whole window. What does not go now goes first later. */
+static int64_t write_text(struct weir_app_req *r, enum weir_stream s, const char *text, size_t len)
+{
+    struct weir_buf *rest = s == WEIR_STDOUT ? &r->head : &r->err;
+    const void *out;
+    if ((s != WEIR_STDOUT && s != WEIR_STDERR) || (s == WEIR_STDOUT && r->body_over)) return WEIR_INVALID;
+    r->touched = true;
+    int status = send_kept(r, s);
+    weir_app_conn_dirty(r->conn);
+    if (status < 0 && status != WEIR_AGAIN) return status;
+    if (status == WEIR_AGAIN || weir_wire_app_room(r->conn->wire, r->id, s) == 0 ||
+        weir_wire_app_output(r->conn->wire, &out) >= r->app->o.output_buffer) {
+        (void)write_some(r, s, text, 0);
+        want_room(r);
+        r->kept = false;
+        return WEIR_AGAIN;
+    }
+    char *to = weir_buf_room(rest, len);
+    if (!to) return WEIR_NOMEM;
+    int64_t n = write_some(r, s, text, len);
+    if (n < 0 || (size_t)n == len) return n;
+    memcpy(to, text + n, len - (size_t)n);
+    weir_buf_added(rest, len - (size_t)n);
+    if (s == WEIR_STDOUT) {
+        r->head_closed = r->has_type = true;
+        r->head_sent = false;
+    }
+    r->kept = true;
+    return (int64_t)len;
+}
+
+bool weir_app_req_send_kept(struct weir_app_req *r)
+{
+    bool kept = r->kept;
+    if (!r->conn || r->aborted || (!weir_buf_len(&r->err) && !(r->head_closed && weir_buf_len(&r->head)))) return true;
+    int err = send_kept(r, WEIR_STDERR), out = r->head_closed ? send_kept(r, WEIR_STDOUT) : WEIR_OK;
+    weir_app_conn_dirty(r->conn);
+    if (err == WEIR_AGAIN || out == WEIR_AGAIN) {
+        want_room(r);
+        return false;
+    }
+    r->kept = false;
+    return !kept;
 }
 
 int64_t weir_app_req_printf(struct weir_app_req *r, enum weir_stream s, const char *fmt, ...)
@@ -143,21 +201,17 @@ int64_t weir_app_req_printf(struct weir_app_req *r, enum weir_stream s, const ch
         vsnprintf(text, (size_t)len + 1, fmt, ap);
         va_end(ap);
     }
-    int64_t n = WEIR_AGAIN;
-    const void *out;
-    size_t need = (size_t)len + weir_buf_len(&r->head) + 64;
-    bool room = threaded(r->app) || !r->conn || r->aborted ||
-                (weir_wire_app_room(r->conn->wire, r->id, s) >= need && weir_wire_app_output(r->conn->wire, &out) + need <= r->app->o.output_buffer);
-    if (room) n = weir_app_req_write(r, s, text, (size_t)len);
-    else if (weir_wire_app_write(r->conn->wire, r->id, s, text, 0) == 0) want_room(r); /* which marks the want of credit */
+    bool waits = threaded(r->app) || !r->conn || r->aborted;
+    int64_t n = waits ? weir_app_req_write(r, s, text, (size_t)len) : write_text(r, s, text, (size_t)len);
     if (text != small) free(text);
-    return n == 0 && len > 0 ? WEIR_AGAIN : n;
+    return n;
 }
 
 void weir_app_req_flush(struct weir_app_req *r)
 {
     app_lock(r->app);
-    if (r->conn && !r->aborted && send_head(r) >= 0) {
+    int status = r->conn && !r->aborted ? send_head(r) : WEIR_ABORTED;
+    if (status == WEIR_OK || status == WEIR_AGAIN) { /* a part of it may go */
         weir_app_conn_dirty(r->conn);
         if (threaded(r->app)) weir_loop_wake(r->app->loop);
         else weir_app_conn_flush(r->conn);
@@ -246,7 +300,7 @@ int weir_app_req_write_fd(struct weir_app_req *r, int fd, int64_t offset, int64_
 static int finish_head(struct weir_app_req *r)
 {
     int status;
-    while ((status = send_head(r)) == WEIR_AGAIN) {
+    while ((status = send_kept(r, WEIR_STDERR)) == WEIR_AGAIN || (status == WEIR_OK && (status = send_head(r)) == WEIR_AGAIN)) {
         want_room(r);
         weir_app_conn_dirty(r->conn);
         if (!threaded(r->app)) return status;

@@ -11,12 +11,13 @@ static struct weir_app_req *req_new(struct weir_app *a)
 {
     struct weir_app_req *r = a->free_reqs;
     struct weir_arena arena = {0};
-    struct weir_buf in[2] = {{0}}, head = {0};
+    struct weir_buf in[2] = {{0}}, head = {0}, err = {0};
     if (r) {
         a->free_reqs = r->next_free;
         arena = r->arena;
         memcpy(in, r->in, sizeof in);
         head = r->head;
+        err = r->err;
     } else {
         r = malloc(sizeof *r);
         if (!r) return NULL;
@@ -25,6 +26,7 @@ static struct weir_app_req *req_new(struct weir_app *a)
     r->arena = arena;
     memcpy(r->in, in, sizeof in);
     r->head = head;
+    r->err = err;
     r->from_fd = -1;
     r->app = a;
     r->in_use = true;
@@ -51,6 +53,7 @@ void weir_app_req_free(struct weir_app_req *r)
     for (size_t i = 0; i < WEIR_COUNT(r->in); i++) weir_buf_reset(&r->in[i], 4096);
     if (r->from_fd >= 0) close(r->from_fd);
     weir_buf_reset(&r->head, 1024);
+    weir_buf_reset(&r->err, 1024);
     r->next_free = a->free_reqs;
     a->free_reqs = r;
     a->req_count--;
@@ -186,6 +189,7 @@ bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
             weir_app_req_pump(r);
             return false;
         }
+        if (!weir_app_req_send_kept(r)) return false;
         ev->type = WEIR_APP_ROOM;
     } else if (r->ev_deadline) {
         r->ev_deadline = false;

@@ -24,6 +24,7 @@ int weir_client_group_new(struct weir_client_group **out, unsigned threads)
     pthread_mutex_init(&g->lock, NULL);
     pthread_mutex_init(&g->pools_lock, NULL);
     pthread_mutex_init(&g->changed_lock, NULL);
+    pthread_mutex_init(&g->clients_lock, NULL);
     weir_list_init(&g->pools);
     weir_list_init(&g->changed);
     pthread_mutex_init(&g->graves_lock, NULL);
@@ -60,10 +61,12 @@ static void turn_begins(struct weir_client *c)
     uint64_t deaths = atomic_load(&g->deaths), all = deaths;
     if (atomic_load_explicit(&c->seen, memory_order_relaxed) == deaths) return;
     atomic_store(&c->seen, deaths);
+    pthread_mutex_lock(&g->clients_lock);
     for (unsigned i = 0; i < g->threads; i++) {
         uint64_t seen = g->clients[i] ? atomic_load(&g->clients[i]->seen) : deaths;
         if (seen < all) all = seen;
     }
+    pthread_mutex_unlock(&g->clients_lock);
     clear_graves(g, all);
 }
 
@@ -77,6 +80,7 @@ void weir_client_group_free(struct weir_client_group *g)
     pthread_mutex_destroy(&g->lock);
     pthread_mutex_destroy(&g->pools_lock);
     pthread_mutex_destroy(&g->changed_lock);
+    pthread_mutex_destroy(&g->clients_lock);
     free(g);
 }
 
@@ -158,13 +162,24 @@ struct conn *group_conn(struct weir_client_group *g, uint32_t index)
 
 /* ---- life ---- */
 
+/* One client for each thread of the group. */
+static bool take_place(struct weir_client *c)
+{
+    struct weir_client_group *g = c->group;
+    pthread_mutex_lock(&g->clients_lock);
+    bool free_place = !g->clients[c->index];
+    if (free_place) g->clients[c->index] = c;
+    pthread_mutex_unlock(&g->clients_lock);
+    return free_place;
+}
+
 int weir_client_new_on(struct weir_client **out, struct weir_client_group *g, const struct weir_client_options *o,
                        const struct weir_client_place *place)
 {
     struct weir_client *c = calloc(1, sizeof *c);
     if (!c) return WEIR_NOMEM;
     int status = client_copy_options(&c->o, sizeof c->o, o);
-    if (status == WEIR_OK && (c->o.index >= g->threads || g->clients[c->o.index])) status = WEIR_INVALID;
+    if (status == WEIR_OK && c->o.index >= g->threads) status = WEIR_INVALID;
     if (status == WEIR_OK && !(c->scratch = malloc(SCRATCH))) status = WEIR_NOMEM;
     if (status < 0) {
         free(c);
@@ -177,48 +192,17 @@ int weir_client_new_on(struct weir_client **out, struct weir_client_group *g, co
     if (!c->o.hold_max) c->o.hold_max = UINT64_C(1) << 30;
     if (!c->o.window_memory) c->o.window_memory = 64u << 20;
     c->index = c->o.index;
-    struct weir_list *lists[] = {&c->ready, &c->dirty, &c->due, &c->to_read, &c->later, &c->open, &c->inbox};
+    struct weir_list *lists[] = {&c->ready, &c->dirty, &c->due, &c->to_read, &c->later, &c->open, &c->inbox, &c->reqs};
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     pthread_mutex_init(&c->inbox_lock, NULL);
-    g->clients[c->index] = c;
+    if (!take_place(c)) {
+        pthread_mutex_destroy(&c->inbox_lock);
+        free(c->scratch);
+        free(c);
+        return WEIR_INVALID;
+    }
     *out = c;
     return WEIR_OK;
-}
-
-static bool close_one(struct weir_client *c)
-{
-    for (uint32_t i = 0; i < c->group->conn_count; i++) {
-        struct conn *k = group_conn(c->group, i);
-        if (k->client != c || conn_state(k) == CONN_FREE) continue;
-        if (conn_state(k) == CONN_IDLE) {
-            pthread_mutex_lock(&k->ep->pool->lock);
-            weir_list_remove(&k->link);
-            pthread_mutex_unlock(&k->ep->pool->lock);
-        }
-        conn_close(k, WEIR_ABORTED, "the web server ends");
-        return true;
-    }
-    return false;
-}
-
-void client_end(struct weir_client *c)
-{
-    while (close_one(c)) {}
-    c->group->clients[c->index] = NULL;
-    while (!weir_list_empty(&c->ready)) {
-        struct weir_client_req *r = WEIR_CONTAINER(c->ready.next, struct weir_client_req, ready_link);
-        req_recycle(r);
-    }
-    while (c->free_reqs) {
-        struct weir_client_req *r = c->free_reqs;
-        c->free_reqs = r->next_free;
-        weir_timer_clear(&r->timer);
-        free(r);
-    }
-    pthread_mutex_destroy(&c->inbox_lock);
-    free(c->stuck);
-    free(c->scratch);
-    free(c);
 }
 
 /* ---- from other threads ---- */
@@ -252,7 +236,67 @@ static void take_inbox(struct weir_client *c)
     }
 }
 
-/* Endpoints changed: shared connections of those that drain close when nothing runs on them; who waits may be served. */
+/* ---- the end ---- */
+
+/* Its requests: what runs ends with its connection. */
+static void forget_all(struct weir_client *c)
+{
+    for (struct weir_list *l = c->reqs.next, *next; l != &c->reqs; l = next) {
+        struct weir_client_req *r = WEIR_CONTAINER(l, struct weir_client_req, all_link);
+        next = l->next;
+        if (r->forgotten) continue;
+        weir_client_req_free(r);
+        next = c->reqs.next; /* others may have gone with it */
+        while (next != &c->reqs && WEIR_CONTAINER(next, struct weir_client_req, all_link)->forgotten) next = next->next;
+    }
+    take_inbox(c);
+}
+
+/* Idle ones first, which others could take; then nobody gives us one any more. */
+static void close_all(struct weir_client *c)
+{
+    static const char why[] = "the web server ends";
+    struct weir_list idle;
+    weir_list_init(&idle);
+    pool_take_all(c, &idle);
+    while (!weir_list_empty(&idle)) {
+        struct conn *k = WEIR_CONTAINER(idle.next, struct conn, link);
+        weir_list_remove(&k->link);
+        conn_close(k, WEIR_ABORTED, why);
+    }
+    uint32_t count = __atomic_load_n(&c->group->conn_count, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < count; i++) {
+        struct conn *k = group_conn(c->group, i);
+        uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed);
+        if (tag_owner(tag) == c->index && (tag & 0xff) != CONN_FREE) conn_close(k, WEIR_ABORTED, why);
+    }
+}
+
+void client_end(struct weir_client *c)
+{
+    struct weir_client_group *g = c->group;
+    c->ends = true;
+    forget_all(c);
+    close_all(c);
+    pthread_mutex_lock(&g->clients_lock);
+    g->clients[c->index] = NULL;
+    pthread_mutex_unlock(&g->clients_lock);
+    group_look(g); /* those of other threads that waited for a connection that we were opening */
+    while (c->free_reqs) {
+        struct weir_client_req *r = c->free_reqs;
+        c->free_reqs = r->next_free;
+        weir_timer_clear(&r->timer);
+        free(r);
+    }
+    pthread_mutex_destroy(&c->inbox_lock);
+    free(c->stuck);
+    free(c->scratch);
+    free(c);
+}
+
+/* ---- endpoints changed ---- */
+
+/* Shared connections of those that drain close when nothing runs on them; who waits may be served. */
 static void look_around(struct weir_client *c)
 {
     for (struct weir_list *l = c->open.next, *next; l != &c->open; l = next) {

@@ -193,6 +193,8 @@ uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool 
 void endpoint_try_free(struct weir_endpoint *ep); /* locked */
 /* Idle connections of c that are to be asked whether their process lives: taken out of their lists, not idle any more. */
 void pool_take_silent(struct weir_client *c, struct weir_list *out);
+void pool_take_all(struct weir_client *c, struct weir_list *out); /* the same with all of them */
+void group_look(struct weir_client_group *g); /* each thread looks at its connections, and at those who wait */
 void pool_changed(struct weir_pool *p, bool urgent); /* locked */
 bool endpoint_shared(const struct weir_endpoint *ep);
 bool endpoint_keeps(const struct weir_endpoint *ep); /* single connections, after a request */
@@ -209,6 +211,7 @@ enum req_state {
 struct weir_client_req {
     struct weir_list wait_all, wait_own; /* queue: all threads, ours */
     struct weir_list link;               /* conn->pending, or the inbox */
+    struct weir_list all_link;           /* client->reqs */
     struct weir_list ready_link;         /* client->ready */
     struct weir_client *client;
     struct weir_pool *pool;
@@ -226,6 +229,7 @@ struct weir_client_req {
     uint16_t id;
     _Atomic uint8_t state; /* enum req_state; WAITING -> GRANTED by any thread under the pool's lock */
     uint8_t tries;
+    bool ran; /* an earlier try may have run */
     bool forgotten, tell_started, tell_room, tell_output, tell_slow, tell_end, slow_told, wants_room, in_inbox, slot;
     struct weir_client_req *next_free;
 };
@@ -264,8 +268,10 @@ struct weir_client {
     atomic_bool look;                                  /* endpoints began to drain: look at shared connections */
     struct weir_client_stuck *stuck;                   /* to be told */
     size_t stuck_count, stuck_room;
+    struct weir_list reqs;                             /* all that are in use */
     struct weir_client_req *free_reqs;
     uint32_t req_count;
+    bool ends;                                         /* it opens nothing more */
     uint64_t windows;                                  /* of all requests together */
     uint64_t turns;                                    /* of its thread */
     _Atomic uint64_t seen;                             /* group->deaths, when its turn began */
@@ -276,6 +282,7 @@ struct weir_client {
 struct weir_client_group {
     unsigned threads, cpus; /* cpus: on which this process may run */
     struct weir_client *clients[MAX_THREADS];
+    pthread_mutex_t clients_lock; /* of that array; behind all others */
     pthread_mutex_t pools_lock; /* before any pool's lock */
     struct weir_list pools;
     pthread_mutex_t changed_lock; /* behind any pool's lock */

@@ -203,7 +203,7 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->drain = o->drain;
 }
 
-/* Takes idle connections out, at most so many; the caller closes them behind the lock. */
+/* Takes idle connections out, at most so many; the caller frees them. */
 static void take_idle(struct weir_endpoint *ep, struct weir_list *out, uint32_t most)
 {
     for (; most && !weir_list_empty(&ep->idle); most--) {
@@ -219,16 +219,19 @@ static void take_idle(struct weir_endpoint *ep, struct weir_list *out, uint32_t 
 }
 
 /* Each thread at its shared connections, and at those who wait: they may be served now. */
-static void all_look(struct weir_client_group *g)
+void group_look(struct weir_client_group *g)
 {
+    pthread_mutex_lock(&g->clients_lock);
     for (unsigned i = 0; i < g->threads; i++) {
         struct weir_client *c = g->clients[i];
         if (!c) continue;
         atomic_store(&c->look, true);
         weir_loop_wake(c->loop);
     }
+    pthread_mutex_unlock(&g->clients_lock);
 }
 
+/* Under the pool's lock: their owners may be ended by their threads behind it. */
 static void free_all(struct weir_list *gone)
 {
     while (!weir_list_empty(gone)) {
@@ -249,10 +252,10 @@ void weir_client_group_leave(struct weir_client_group *g)
         pthread_mutex_lock(&p->lock);
         for (struct weir_list *k = p->endpoints.next; k != &p->endpoints; k = k->next)
             take_idle(WEIR_CONTAINER(k, struct weir_endpoint, link), &gone, UINT32_MAX);
+        free_all(&gone);
         pthread_mutex_unlock(&p->lock);
     }
     pthread_mutex_unlock(&g->pools_lock);
-    free_all(&gone);
 }
 
 /* Locked: endpoints came, went, or were marked as down. */
@@ -291,9 +294,9 @@ int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list,
         endpoint_try_free(ep);
     }
     if (!p->owned) look_for_down(p);
-    pthread_mutex_unlock(&p->lock);
     free_all(&gone);
-    all_look(p->group);
+    pthread_mutex_unlock(&p->lock);
+    group_look(p->group);
     return result;
 }
 
@@ -414,17 +417,16 @@ static struct weir_client_req *next_waiter(struct weir_pool *p, struct weir_clie
     return mine->since_us <= head->since_us + SLACK_US ? mine : head;
 }
 
-/* Idle connections of c on which nothing was heard for too long. Locked. */
-static void take_silent(struct weir_pool *p, struct weir_client *c, struct weir_list *out)
+/* Idle connections of c on which nothing was heard since then. Locked. */
+static void take_silent(struct weir_pool *p, const struct weir_client *c, uint64_t before, bool all, struct weir_list *out)
 {
-    uint64_t before = c->loop->now_us - (uint64_t)p->ping_ms * 1000;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (!ep->pings || ep->drain) continue;
+        if (!all && (!ep->pings || ep->drain)) continue;
         for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
             struct conn *k = WEIR_CONTAINER(i, struct conn, link);
             next = i->next;
-            if (k->client != c || k->heard_us > before) continue;
+            if (k->client != c || (!all && k->heard_us > before)) continue;
             weir_list_remove(&k->link);
             conn_set(k, CONN_ACTIVE);
             k->single = NULL;
@@ -433,16 +435,27 @@ static void take_silent(struct weir_pool *p, struct weir_client *c, struct weir_
     }
 }
 
-void pool_take_silent(struct weir_client *c, struct weir_list *out)
+static void take_of_pools(struct weir_client *c, bool all, struct weir_list *out)
 {
     pthread_mutex_lock(&c->group->pools_lock);
     for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
         struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
         pthread_mutex_lock(&p->lock);
-        if (p->ping_ms && c->loop->now_us > (uint64_t)p->ping_ms * 1000) take_silent(p, c, out);
+        uint64_t ping_us = (uint64_t)p->ping_ms * 1000;
+        if (all || (ping_us && c->loop->now_us > ping_us)) take_silent(p, c, c->loop->now_us - ping_us, all, out);
         pthread_mutex_unlock(&p->lock);
     }
     pthread_mutex_unlock(&c->group->pools_lock);
+}
+
+void pool_take_silent(struct weir_client *c, struct weir_list *out)
+{
+    take_of_pools(c, false, out);
+}
+
+void pool_take_all(struct weir_client *c, struct weir_list *out)
+{
+    take_of_pools(c, true, out);
 }
 
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
@@ -473,7 +486,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
         if (r->client == c) weir_list_push_back(&mine, &r->link);
         else client_post(r->client, r);
     }
-    while (p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
+    while (!c->ends && p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
         struct weir_endpoint *ep = may_open(p, now_us);
         if (!ep) break;
         ep->conns++;
@@ -668,7 +681,7 @@ void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
     if (ep) ep->down = down;
     look_for_down(p);
     pthread_mutex_unlock(&p->lock);
-    if (!down) all_look(p->group);
+    if (!down) group_look(p->group);
 }
 
 /* ---- looking ---- */

@@ -22,6 +22,8 @@ static struct weir_client_req *req_new(struct weir_client *c)
     weir_list_init(&r->wait_own);
     weir_list_init(&r->link);
     weir_list_init(&r->ready_link);
+    weir_list_init(&r->all_link);
+    weir_list_push_back(&c->reqs, &r->all_link);
     r->client = c;
     c->req_count++;
     return r;
@@ -33,6 +35,7 @@ void req_recycle(struct weir_client_req *r)
     r->state = REQ_ENDED; /* its timer may stay set: it finds nothing due */
     r->forgotten = false;
     r->aborted_us = 0;
+    weir_list_remove(&r->all_link);
     weir_list_remove(&r->ready_link);
     weir_list_remove(&r->link);
     if (c->lent == r) c->lent = NULL;
@@ -340,6 +343,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     set_window(r, 0);
     if (weir_wire_server_agreed(k->wire)) set_window(r, window_share(c));
     r->tries++;
+    r->result.not_run = false;
     bool keep = !k->own && (k->shared || endpoint_keeps(k->ep)); /* FC1-3.5-a */
     int status = weir_wire_server_begin(k->wire, r->o.role, keep, r->window, r->o.params, r->o.param_count, r, &r->id);
     if (status < 0) {
@@ -426,6 +430,7 @@ void req_conn_lost(struct weir_client_req *r, int status, const char *reason)
 {
     bool sent_nothing = r->result.not_run;
     if (may_repeat(r) && status != WEIR_TIMEOUT && (sent_nothing || (r->o.repeatable && status == WEIR_CLOSED))) {
+        if (!sent_nothing) r->ran = true;
         req_requeue(r);
         return;
     }
@@ -652,6 +657,7 @@ void weir_client_req_result(const struct weir_client_req *r, struct weir_client_
 {
     *out = r->result;
     out->tries = r->tries;
+    out->not_run = (out->not_run || r->tries == 0) && !r->ran;
     out->received = r->received;
     out->queued_us = (r->started_us ? r->started_us : r->client->loop->now_us) - r->begun_us;
     if (!out->total_us) out->total_us = r->client->loop->now_us - r->begun_us;
