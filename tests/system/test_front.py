@@ -108,13 +108,16 @@ class Fcgi:
 
     def ask(self, rid, params=(("QUERY_STRING", ""),), body=b"", role=1, keep=1, data=None):
         self.begin(rid, params, role, keep)
+        self.give(rid, body, data)
+        return self.end_of(rid)
+
+    def give(self, rid, body=b"", data=None):
         if body:
             recorder.stream(self.s, STDIN, rid, body)
         self.send(record(STDIN, rid))
         if data is not None:
             recorder.stream(self.s, DATA, rid, data)
             self.send(record(DATA, rid))
-        return self.end_of(rid)
 
     def closed(self):
         try:

@@ -5,7 +5,8 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from recorder import GET_VALUES, RESULT, STDIN, record
+from chain import request
+from recorder import GET_VALUES, RESULT
 from test_front import Fcgi
 from weirlib import wait_for
 
@@ -80,7 +81,8 @@ def closes(chain):
     """Asked to keep its connection, the program closes it."""
     c = Fcgi(chain.raw)
     with contextlib.closing(c.s):
-        assert c.ask(1, [("REQUEST_METHOD", "GET"), ("QUERY_STRING", "")])[2] == (0, 0)
+        request(c, 1, [("REQUEST_METHOD", "GET"), ("QUERY_STRING", "")])
+        assert c.end_of(1)[2] == (0, 0)
         assert c.closed()
 
 
@@ -89,8 +91,7 @@ def closes_under_others(chain):
     c, go = Fcgi(chain.raw), chain.fresh("go")
     with contextlib.closing(c.s):
         for rid, query in ((1, "hold=" + go), (2, "")):
-            c.begin(rid, [("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)])
-            c.send(record(STDIN, rid))
+            request(c, rid, [("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)])
         assert c.end_of(2)[2] == (0, 0)
         assert c.closed()
     open(go, "w").close()
