@@ -14,6 +14,8 @@ import time
 import pytest
 from weirlib import EXAMPLES, ROOT, SLOW, USER, Weir, wait_for
 
+pytestmark = pytest.mark.notsan
+
 NAMES = ["embed", "authorizer", "filter", "files"]
 BUILD = os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc"))
 CONFIG = f"""

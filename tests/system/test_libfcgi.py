@@ -16,6 +16,8 @@ from recorder import DATA, GET_VALUES, STDIN, pair, pairs, read_record, record
 from test_front import get, nginx
 from weirlib import ROOT, SLOW, Weir, wait_for
 
+pytestmark = pytest.mark.notsan
+
 
 
 def run(*args, **kw):

@@ -13,6 +13,8 @@ from libfcgi import APPS, PROBE, SILENCE, App, answer, both, query, request, tex
 from recorder import ABORT, BEGIN, GET_VALUES, PARAMS, RESULT, STDIN, pair, pairs, read_record, record
 from weirlib import SLOW, wait_for
 
+pytestmark = pytest.mark.notsan
+
 UNKNOWN = 50
 
 
