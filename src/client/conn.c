@@ -427,6 +427,17 @@ void conn_flush(struct conn *k)
 
 /* ---- reading ---- */
 
+/* A peer that closes right behind the end of a request, although it was asked to keep the connection (node-fastcgi, uWSGI), takes the
+ * next request with it where that is on its way. When it does so again and again, nothing is kept there any more. */
+static void note_hang_up(struct conn *k)
+{
+    bool idle = !k->single && !k->unused, lost = k->single && k->again && k->single->received == 0;
+    if (k->shared || k->client->loop->now_us > k->heard_us + HANG_UP_US || !(idle || lost)) return;
+    pthread_mutex_lock(&k->ep->pool->lock);
+    if (++k->ep->hang_ups >= HANG_UPS) k->ep->hangs_up = true;
+    pthread_mutex_unlock(&k->ep->pool->lock);
+}
+
 bool conn_read(struct conn *k)
 {
     struct weir_client *c = k->client;
@@ -450,11 +461,12 @@ bool conn_read(struct conn *k)
         weir_wire_server_feed(k->wire, c->scratch, (size_t)n);
         return true;
     }
-    if (n != WEIR_AGAIN)
+    if (n != WEIR_AGAIN) {
+        note_hang_up(k);
         conn_close(k, WEIR_CLOSED, /* IOP-S7 */
                    n == WEIR_CLOSED ? "the application closed the connection before its answer was complete"
                                     : "the connection to the application broke");
-    else if (k->broken)
+    } else if (k->broken)
         conn_close(k, WEIR_CLOSED, "the connection to the application broke");
     else
         conn_end_read(k);

@@ -25,6 +25,8 @@
 #define ABORT_MS       5000         /* END must follow an ABORT within it */
 #define ASK_MS         1000
 #define ASK_TRIES      3            /* connections in a row that were closed instead of an answer */
+#define HANG_UP_US     1000000      /* a connection that is closed so soon behind a request was not kept, */
+#define HANG_UPS       3            /* and so often in a row none will be */
 #define CONNECT_MS     5000
 #define MAX_TRIES      3
 #define READ_TURN      (256u << 10) /* bytes of one connection in a turn; then others are read */
@@ -67,7 +69,8 @@ struct conn {
     uint64_t read_turn;
     bool proving;                /* a ping is out behind a request: until its answer the worker may still run */
     bool pinged;                 /* asked whether it lives; due_us is when it has to have answered */
-    bool want_write, lent, paused, broken, final, unused, attached, full; /* full: the backlog was, when it was opened */
+    bool want_write, lent, paused, broken, final, unused, again, attached, full; /* again: this is not its first request; full: the
+                                                                                    backlog was, when it was opened */
     uint32_t batched, probes;
     uint64_t batch_since_us, due_us, heard_us; /* heard: the last byte came, or it was opened */
     struct weir_timer timer;     /* connect, ask */
@@ -133,11 +136,13 @@ struct weir_endpoint {
     bool drain, local, prove, pings, down; /* down: it does not answer its check */
     atomic_uint requests;              /* these four are read without the lock, too */
     atomic_bool keep, flow, plain_mpx;
+    atomic_bool hangs_up;              /* it keeps no connections, whatever it is asked */
     uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
     uint32_t opening;  /* of them: not proven yet */
     uint32_t active;   /* requests that hold a slot */
     uint32_t limit;    /* shared: how many may */
     uint32_t failures; /* connects in a row */
+    uint32_t hang_ups;   /* connections in a row that were to be kept, and were closed */
     uint32_t unanswered; /* GET_VALUES in a row: nothing came */
     uint32_t refs;     /* connections */
     uint64_t down_until_us; /* connects failed: not tried again before */

@@ -14,7 +14,7 @@ bool endpoint_shared(const struct weir_endpoint *ep)
 
 bool endpoint_keeps(const struct weir_endpoint *ep) /* IOP-S12 */
 {
-    return ep->keep && !atomic_load_explicit(&ep->pool->group->leaves, memory_order_relaxed);
+    return ep->keep && !ep->hangs_up && !atomic_load_explicit(&ep->pool->group->leaves, memory_order_relaxed);
 }
 
 /* Single connections that are more than our part. (IOP-S12) */
@@ -536,6 +536,7 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     p->active--;
     if (done) ep->done++;
     else ep->failed++;
+    if (done && k && k->again) ep->hang_ups = 0;
     pool_changed(p, false);
     bool close_it = k && (ep->drain || too_many(ep));
     if (k && !close_it) {

@@ -357,6 +357,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
         req_end(r, status, WEIR_STAGE_CONNECT, status == WEIR_INVALID ? "the parameters cannot be sent" : "cannot begin");
         return;
     }
+    k->again = !k->unused;
     k->unused = false;
     if (!k->shared) k->single = r;
     r->conn = k;

@@ -136,3 +136,28 @@ def test_call_tells_what_is_wrong(weir, tmp_path):
     assert call("closes before END").returncode == 3
     assert call("wrong version").returncode == 3
     assert b'"status": 200' in call("only LF", "--json").stdout
+
+
+def test_an_app_that_keeps_no_connection_is_asked_for_none_after_a_while():
+    with Weir("site a { listen http://127.0.0.1:PORT; pool p }\npool p { connect unix:DIR/run/keep-app.sock { workers 1 }; keep yes }\n") as w:
+        asked = []
+
+        class Closes(UnixServer):
+            """Answers a request, and closes whatever it was asked."""
+
+            def serve(self, c):
+                data = b""
+                while record(5) not in data:
+                    piece = c.recv(65536)
+                    if not piece:
+                        return
+                    data += piece
+                asked.append(data[10] & 1)  # FCGI_KEEP_CONN
+                c.sendall(record(6, HEAD + b"fine") + record(6) + END)
+                c.close()
+        app = Closes(f"{w.run_dir}/keep-app.sock")
+        for _ in range(20):
+            w.get("/x")  # may fall between an end and a close: 502
+        assert asked[0] == 1 and asked[-1] == 0 and sum(asked) < 10, asked
+        assert all(w.get("/x").text == b"fine" for _ in range(100))
+        app.socket.close()
