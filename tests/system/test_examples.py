@@ -14,7 +14,7 @@ import time
 import pytest
 from weirlib import EXAMPLES, ROOT, SLOW, USER, Weir, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan  # what they stand on is tested in sanitizer builds by itself
 
 NAMES = ["embed", "authorizer", "filter", "files"]
 BUILD = os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc"))

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from weirlib import ROOT
 
+pytestmark = pytest.mark.nosan
+
 HEADERS = ["weir", "app", "client", "wire"]
 PAGES = sorted(f for f in os.listdir(os.path.join(ROOT, "man")) if f.endswith(".3"))
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "RETURN VALUES", "EXAMPLES", "SEE ALSO", "STANDARDS"]

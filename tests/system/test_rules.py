@@ -160,7 +160,7 @@ site a {
     root public
     route /plain/ { pool plain }
     route /kept/ { pool kept }
-    route /auth/ { authorizer auth; pool plain }
+    route /auth/ { authorizer auth; pool behind }
     route *.txt { filter filter }
     route /loses/ { pool loses }
     route /refuses/ { pool refuses }
@@ -168,7 +168,7 @@ site a {
     route /silent/ { pool silent }
 }
 """ + "".join(f"pool {n} {{ connect unix:DIR/run/keep-{n}.sock {{ {more} }} {rest} }}\n" for n, more, rest in (
-    ("plain", "workers 2", ""), ("kept", "workers 2", "; keep"), ("auth", "workers 2", ""), ("filter", "workers 2", ""), ("loses", "workers 1", "; keep"),
+    ("plain", "workers 2", ""), ("kept", "workers 2", "; keep"), ("auth", "workers 2", ""), ("behind", "workers 2", ""), ("filter", "workers 2", ""), ("loses", "workers 1", "; keep"),
     ("refuses", "workers 2", ""), ("stream", "workers 2", ""), ("silent", "workers 1; flow-control yes", "")))
 
 
@@ -212,6 +212,7 @@ def test_kept_connections_are_no_more_than_the_workers(w):
 def test_an_authorizer_is_asked_without_body_and_script(w):
     """FC1-6.3-a, FC1-6.3-b, FC1-6.3-e, FC1-6.1-e, IOP-S4"""
     app = App(w, "auth", after(STDIN, b"Status: 200\r\nVariable-REMOTE_USER: bob\r\nX: y\r\n\r\nnobody sees it"))
+    App(w, "behind", after(STDIN))
     r = w.get("/auth/x?q", "POST", b"body")
     assert r.text == b"fine" and r.getheader("X") is None
     sent = streams(app.seen[0])
