@@ -91,7 +91,7 @@ def test_processes_that_end_on_a_shared_socket_take_no_connection_with_them(tmp_
                 wait_for(lambda: len(answered) > before + 20 or lost)
                 old = apps.pop(0)
                 old.terminate()
-                assert old.wait(20 * SLOW) == 0
+                assert old.wait(20 * SLOW) in (0, -signal.SIGTERM)  # that early it has accepted nobody
     assert not lost and set(answered) == {(0, 0)}, (lost, set(answered))
 
 
