@@ -47,6 +47,7 @@ struct weir_app_req {
     pthread_cond_t changed; /* threads: input, room, abort */
     void *user;
     struct weir_app_req *next_free;
+    uint64_t deadline_us;       /* threads; 0: none */
     int64_t file_at, file_left; /* of from_fd */
     int from_fd;                /* the rest of the body; -1: nothing */
     uint32_t serial; /* tells a timer of an older request in the same memory */

@@ -1,11 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /* Requests: their life, parameters, input. What they answer: output.c. */
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "app/internal.h"
 
 /* ---- life ---- */
+
+/* It waits by the clock of deadlines. */
+static bool cond_new(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    int bad = pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+    return !bad;
+}
 
 static struct weir_app_req *req_new(struct weir_app *a)
 {
@@ -34,7 +46,7 @@ static struct weir_app_req *req_new(struct weir_app *a)
     weir_list_push_back(&a->reqs, &r->all_link);
     weir_list_init(&r->event_link);
     weir_list_init(&r->run_link);
-    if (threaded(a)) r->has_cond = pthread_cond_init(&r->changed, NULL) == 0;
+    if (threaded(a)) r->has_cond = cond_new(&r->changed);
     a->req_count++;
     return r;
 }
@@ -244,15 +256,20 @@ void *weir_app_req_user(const struct weir_app_req *r)
     return r->user;
 }
 
+/* The wheel is the loop's, which waits without the lock: handlers on threads mind their own time. */
 void weir_app_req_set_deadline(struct weir_app_req *r, int64_t ms)
 {
     struct weir_loop *l = r->app->loop;
-    app_lock(r->app);
-    r->ev_deadline = false;
-    if (ms < 0) weir_timer_clear(&r->timer);
-    else weir_timer_set(l, &r->timer, (struct weir_ident){.kind = KIND_DEADLINE, .index = r->serial}, weir_loop_clock_us(l) / 1000 + (uint64_t)ms);
-    app_unlock(r->app);
-    if (threaded(r->app)) weir_loop_wake(l); /* it may wait for longer */
+    uint64_t at_us = weir_loop_clock_us(l) + (ms < 0 ? 0 : (uint64_t)ms * 1000);
+    if (threaded(r->app)) {
+        app_lock(r->app);
+        r->deadline_us = ms < 0 ? 0 : at_us;
+        app_unlock(r->app);
+    } else if (ms < 0) {
+        weir_timer_clear(&r->timer);
+    } else {
+        weir_timer_set(l, &r->timer, (struct weir_ident){.kind = KIND_DEADLINE, .index = r->serial}, at_us / 1000);
+    }
 }
 
 int weir_app_req_aborted(const struct weir_app_req *r)
@@ -268,8 +285,13 @@ int weir_app_req_aborted(const struct weir_app_req *r)
 /* Threads: until something of it changes. False: its deadline has come. */
 bool weir_app_req_wait(struct weir_app_req *r)
 {
-    if (r->ev_deadline) return false;
-    pthread_cond_wait(&r->changed, &r->app->lock);
+    if (!r->deadline_us) {
+        pthread_cond_wait(&r->changed, &r->app->lock);
+        return true;
+    }
+    if (weir_loop_clock_us(r->app->loop) >= r->deadline_us) return false;
+    struct timespec at = {.tv_sec = (time_t)(r->deadline_us / 1000000), .tv_nsec = (long)(r->deadline_us % 1000000) * 1000};
+    pthread_cond_timedwait(&r->changed, &r->app->lock, &at);
     return true;
 }
 
