@@ -43,6 +43,7 @@ def test_a_client_that_takes_nothing_of_an_answer_that_timed_out_harms_nobody():
             s.close()
 
 
+@pytest.mark.notsan
 def test_a_handler_that_does_not_hear_its_abort_takes_no_other_request_with_it():
     """FC1-5.4-c, IOP-S13"""
     program = os.path.join(TEST_APPS, "threads_app")
@@ -268,6 +269,7 @@ def test_a_listener_without_a_site_serves_nobody_and_harms_nobody():
         assert status_of(w.raw(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")) == 200
 
 
+@pytest.mark.notsan
 def test_a_body_that_is_too_large_is_refused_and_the_answer_arrives():
     """The client sends 40 MB before it reads: a connection closed on its unread bytes would be reset, and the answer lost."""
     with Weir("site a {\n listen http://127.0.0.1:PORT\n root public\n route / { pool p; body { max 1M } }\n}\n"

@@ -77,7 +77,7 @@ def own_build(monkeypatch):
     shutil.rmtree(os.path.dirname(copy), ignore_errors=True)
 
 
-@pytest.mark.notsan
+@pytest.mark.nosan
 @pytest.mark.parametrize("broken", ["no program", "another program", "one that crashes", "one that hangs", "missing"])
 def test_a_new_version_that_cannot_take_over_changes_nothing(own_build, broken):
     program = os.path.join(own_build, "src/supervise/weir-supervise")
@@ -110,7 +110,7 @@ def test_a_new_version_that_cannot_take_over_changes_nothing(own_build, broken):
         assert w.get("/app/x").status == 200
 
 
-@pytest.mark.notsan
+@pytest.mark.nosan
 def test_a_new_version_that_fails_behind_the_check_gives_back_to_the_old_one(own_build):
     program = os.path.join(own_build, "src/supervise/weir-supervise")
     with start() as w:

@@ -265,6 +265,7 @@ def test_a_program_without_socket_and_without_cgi_says_so():
     assert r.returncode == 1 and b"hello: " in r.stderr
 
 
+@pytest.mark.notsan
 def test_its_reader_may_leave():
     with open(os.devnull) as null:
         p = subprocess.Popen([os.path.join(TEST_APPS, "threads_app")], stdin=null, stdout=subprocess.PIPE, env={"GATEWAY_INTERFACE": "CGI/1.1", "PATH_INFO": "/big/30000000"})
