@@ -43,7 +43,6 @@ def test_a_client_that_takes_nothing_of_an_answer_that_timed_out_harms_nobody():
             s.close()
 
 
-@pytest.mark.notsan
 def test_a_handler_that_does_not_hear_its_abort_takes_no_other_request_with_it():
     """FC1-5.4-c, IOP-S13"""
     program = os.path.join(TEST_APPS, "threads_app")
@@ -55,6 +54,7 @@ def test_a_handler_that_does_not_hear_its_abort_takes_no_other_request_with_it()
         assert w.get("/x").status == 200
 
 
+@pytest.mark.notsan
 def test_an_app_that_floods_the_log_does_not_keep_other_requests_waiting():
     flood = b"".join(record(7, b"\n" * 60000) for _ in range(2000))
     with Weir("site a {\n listen http://127.0.0.1:PORT\n root public\n route /flood { pool p }\n}\n"
@@ -269,7 +269,6 @@ def test_a_listener_without_a_site_serves_nobody_and_harms_nobody():
         assert status_of(w.raw(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")) == 200
 
 
-@pytest.mark.notsan
 def test_a_body_that_is_too_large_is_refused_and_the_answer_arrives():
     """The client sends 40 MB before it reads: a connection closed on its unread bytes would be reset, and the answer lost."""
     with Weir("site a {\n listen http://127.0.0.1:PORT\n root public\n route / { pool p; body { max 1M } }\n}\n"
@@ -285,6 +284,7 @@ def test_a_body_that_is_too_large_is_refused_and_the_answer_arrives():
         assert status_of(answer) == 413 and b"Connection: close" in answer
 
 
+@pytest.mark.notsan
 def test_a_client_that_reads_nothing_and_ends_no_request_loses_its_connection():
     """Wherever the sockets become full: within the last answer that it asked for whole, its own time-out must not be forgotten."""
     with Weir("site a {\n listen http://127.0.0.1:PORT\n time { send 1s; body 1s; head 1s }\n pool p\n}\n"
