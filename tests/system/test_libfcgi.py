@@ -16,7 +16,7 @@ from recorder import DATA, GET_VALUES, STDIN, pair, pairs, read_record, record
 from test_front import get, nginx
 from weirlib import ROOT, SLOW, Weir, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan  # its unit tests and the corpus of its fuzz target run in sanitizer builds
 
 
 

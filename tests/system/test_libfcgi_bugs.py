@@ -13,7 +13,7 @@ from libfcgi import APPS, PROBE, SILENCE, App, answer, both, query, request, tex
 from recorder import ABORT, BEGIN, GET_VALUES, PARAMS, RESULT, STDIN, pair, pairs, read_record, record
 from weirlib import SLOW, wait_for
 
-pytestmark = pytest.mark.notsan
+pytestmark = pytest.mark.nosan  # its unit tests and the corpus of its fuzz target run in sanitizer builds
 
 UNKNOWN = 50
 
