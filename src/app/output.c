@@ -80,6 +80,7 @@ static int send_kept(struct weir_app_req *r, enum weir_stream s)
 
 /* ---- output ---- */
 
+/* Tells when the connection's output has room again. Where it is credit that is missing, the wire machine tells when some came. */
 static void want_room(struct weir_app_req *r)
 {
     r->wants_room = true;
@@ -102,7 +103,7 @@ static int64_t write_some(struct weir_app_req *r, enum weir_stream s, const char
     if (status < 0) return status;
     size_t room = r->app->o.output_buffer - waiting;
     int64_t n = weir_wire_app_write(k->wire, r->id, s, p, len < room ? len : room);
-    if (n >= 0 && (size_t)n < len) want_room(r);
+    if (n >= 0 && (size_t)n == room && room < len) want_room(r);
     if (!threaded(r->app) && weir_wire_app_output(k->wire, &out) >= FLUSH_BYTES && waiting < FLUSH_BYTES) weir_app_conn_flush(k);
     return n;
 }
@@ -151,10 +152,10 @@ static int64_t write_text(struct weir_app_req *r, enum weir_stream s, const char
     int status = send_kept(r, s);
     weir_app_conn_dirty(r->conn);
     if (status < 0 && status != WEIR_AGAIN) return status;
-    if (status == WEIR_AGAIN || weir_wire_app_room(r->conn->wire, r->id, s) == 0 ||
-        weir_wire_app_output(r->conn->wire, &out) >= r->app->o.output_buffer) {
-        (void)write_some(r, s, text, 0);
-        want_room(r);
+    bool full = weir_wire_app_output(r->conn->wire, &out) >= r->app->o.output_buffer, credit = weir_wire_app_room(r->conn->wire, r->id, s) > 0;
+    if (status == WEIR_AGAIN || full || !credit) {
+        if (full) want_room(r);
+        else if (!credit && write_some(r, s, text, 1) != 0) return WEIR_AGAIN; /* takes nothing, and marks the want of credit */
         r->kept = false;
         return WEIR_AGAIN;
     }
@@ -178,10 +179,7 @@ bool weir_app_req_send_kept(struct weir_app_req *r)
     if (!r->conn || r->aborted || (!weir_buf_len(&r->err) && !(r->head_closed && weir_buf_len(&r->head)))) return true;
     int err = send_kept(r, WEIR_STDERR), out = r->head_closed ? send_kept(r, WEIR_STDOUT) : WEIR_OK;
     weir_app_conn_dirty(r->conn);
-    if (err == WEIR_AGAIN || out == WEIR_AGAIN) {
-        want_room(r);
-        return false;
-    }
+    if (err == WEIR_AGAIN || out == WEIR_AGAIN) return false;
     r->kept = false;
     return !kept;
 }
@@ -301,7 +299,6 @@ static int finish_head(struct weir_app_req *r)
 {
     int status;
     while ((status = send_kept(r, WEIR_STDERR)) == WEIR_AGAIN || (status == WEIR_OK && (status = send_head(r)) == WEIR_AGAIN)) {
-        want_room(r);
         weir_app_conn_dirty(r->conn);
         if (!threaded(r->app)) return status;
         if (!wait_for_room(r)) return WEIR_TIMEOUT;

@@ -283,6 +283,35 @@ static void room_tells_what_a_write_takes(void **state)
     stop(&t);
 }
 
+static void a_writer_without_credit_is_left_alone_until_some_comes(void **state)
+{
+    (void)state;
+    static char bytes[5000];
+    struct weir_app_options o;
+    struct weir_app_event ev;
+    struct test t;
+    weir_app_options_init(&o);
+    start(&t, &o);
+    assert_int_equal(weir_wire_server_ask(t.server), WEIR_OK);
+    for (int i = 0; i < 1000 && !weir_wire_server_agreed(t.server); i++) (void)turn(&t, &ev);
+    assert_true(weir_wire_server_agreed(t.server));
+    struct weir_pair p = {{"PATH_INFO", 9}, {"/x", 2}};
+    assert_int_equal(weir_wire_server_begin(t.server, WEIR_RESPONDER, 1, 1000, &p, 1, NULL, &t.id), WEIR_OK);
+    struct weir_app_req *r = until(&t, WEIR_APP_REQUEST);
+    assert_int_equal(weir_app_req_own_header(r), WEIR_OK);
+    assert_int_equal(weir_app_req_write(r, WEIR_STDOUT, bytes, sizeof bytes), 1000);
+    assert_int_equal(weir_app_req_write(r, WEIR_STDOUT, bytes, sizeof bytes), 0);
+    for (int i = 0; i < 50; i++) assert_false(turn(&t, &ev)); /* it would spin */
+    assert_int_equal(t.out_len, 1000);
+    weir_wire_server_consumed(t.server, t.id, WEIR_STDOUT, 1000);
+    assert_ptr_equal(until(&t, WEIR_APP_ROOM), r);
+    assert_int_equal(weir_app_req_write(r, WEIR_STDOUT, bytes, 10), 10);
+    weir_app_req_end(r, 0);
+    until_end(&t);
+    assert_int_equal(t.out_len, 1010);
+    stop(&t);
+}
+
 /* ---- life ---- */
 
 static void after_its_last_request_it_drains(void **state)
@@ -437,6 +466,7 @@ int main(void)
         cmocka_unit_test(a_file_is_the_rest_of_a_body_that_ends_behind_it),
         cmocka_unit_test(a_file_that_is_shorter_than_was_said_is_no_success),
         cmocka_unit_test(room_tells_what_a_write_takes),
+        cmocka_unit_test(a_writer_without_credit_is_left_alone_until_some_comes),
         cmocka_unit_test(after_its_last_request_it_drains),
         cmocka_unit_test(an_answer_that_another_thread_made_comes_back_by_post),
         cmocka_unit_test(a_handler_that_waits_is_told_its_deadline),
