@@ -493,8 +493,24 @@ static void run_script(struct exchange *ex)
     exchange_run_app(ex, &s);
 }
 
+/* What an index or the front controller stands for has a route of its own, which may guard it. The front controller may be denied to
+ * those who name it themselves. */
+static bool other_route_guards(const struct exchange *ex)
+{
+    const struct lookup *l = &ex->lookup;
+    if (!l->script[0] || (l->kind != LOOKUP_FILE && l->kind != LOOKUP_SCRIPT)) return false;
+    const struct route *own = site_route(ex->site, weir_cstr(l->script)), *r = ex->route;
+    if (own == r) return false;
+    if (own->authorizer && own->authorizer != r->authorizer) return true;
+    return !l->is_front && ((own->filter && own->filter != r->filter) || own->conf->action == WEIR_ACTION_DENY);
+}
+
 static void looked_up(struct exchange *ex)
 {
+    if (other_route_guards(ex)) {
+        exchange_fail(ex, 403, "another route decides about this file");
+        return;
+    }
     switch (ex->lookup.kind) {
     case LOOKUP_FILE:
         if (ex->route->filter) exchange_filter(ex);

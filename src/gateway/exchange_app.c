@@ -245,6 +245,8 @@ static int start_filter(struct exchange *ex)
 {
     const struct snapshot_pool *pool = ex->route->filter;
     const struct lookup *l = &ex->lookup;
+    ex->file_at = 0; /* it may be the second one, behind a redirect */
+    ex->cold_checked = false;
     char digits[20];
     struct weir_pair *told = weir_arena_alloc(&ex->arena, 2 * sizeof *told);
     struct weir_cgi_request r;
@@ -409,16 +411,18 @@ static int move_pend(struct exchange *ex)
     return status;
 }
 
-void exchange_commit(struct exchange *ex)
+bool exchange_commit(struct exchange *ex)
 {
-    if (!ex->head_done || ex->head_written || ex->redirecting || ex->answer != ANSWER_APP) return;
+    if (!ex->head_done || ex->head_written || ex->redirecting || ex->answer != ANSWER_APP) return true;
     if (ex->app_done && ex->length < 0 && !exchange_no_content(ex)) ex->length = (int64_t)weir_buf_len(&ex->pend);
     if (!ex->body_done) ex->keep_alive = false;
     if (!exchange_write_head(ex)) {
         exchange_fail(ex, 502, "the application's header cannot be sent");
-        return;
+        return false;
     }
-    if (move_pend(ex) < 0) exchange_break_off(ex, "out of memory");
+    if (move_pend(ex) == WEIR_OK) return true;
+    exchange_break_off(ex, "out of memory");
+    return false;
 }
 
 static void complete(struct exchange *ex)
@@ -473,13 +477,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
         return;
     }
     ex->app_done = true;
-    if (!ex->head_written) {
-        struct http_conn *h = ex->http;
-        uint32_t epoch = h->epoch;
-        exchange_commit(ex);
-        if (h->epoch != epoch || h->ex != ex || !ex->head_written) return;
-    }
-    complete(ex);
+    if (exchange_commit(ex)) complete(ex);
 }
 
 void exchange_client_event(struct worker *w, const struct weir_client_event *ev)

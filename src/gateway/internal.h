@@ -172,6 +172,7 @@ struct lookup {                       /* a path in the file system; made on the 
     int fd;                           /* FILE: open for reading */
     int error;
     struct stat st;
+    bool is_front;                    /* script is the front controller */
     size_t script_len;                /* SCRIPT: of path, or of script if that was found by an index or front controller */
     char script[1024];
 };
@@ -227,7 +228,7 @@ bool exchange_wants_body(const struct exchange *ex);
 bool exchange_waits_for_app(const struct exchange *ex); /* nothing but the application is missing */
 void exchange_client_event(struct worker *w, const struct weir_client_event *ev);
 void exchange_room(struct exchange *ex);    /* the connection's output has room again */
-void exchange_commit(struct exchange *ex);  /* end of the turn: a response head that is known leaves */
+bool exchange_commit(struct exchange *ex);  /* end of the turn: a response head that is known leaves. False: ex is gone */
 void exchange_gone(struct exchange *ex);    /* the connection closed under it */
 void exchange_fail(struct exchange *ex, int status, const char *why);
 void exchange_file_done(struct exchange *ex);

@@ -128,6 +128,7 @@ static int front_controller(struct lookup *l)
     bool is_dir;
     if (!l->route->scripts) return 0;
     if (!set_script(l, WEIR_STR("/"), conf->only_count ? conf->only[0] : "index.php")) return 0;
+    l->is_front = true;
     int known = conf->only_count ? KNOWN_YES : stat_path(l, weir_cstr(l->script), &is_dir);
     if (known == UNKNOWN) return LOOKUP_AGAIN;
     if (known == KNOWN_YES) l->kind = LOOKUP_SCRIPT;
@@ -170,6 +171,7 @@ int lookup_run(struct lookup *l)
     bool is_dir;
     int again = 0;
     l->kind = LOOKUP_NONE;
+    l->is_front = false;
     l->script[0] = 0;
     if (l->route->programs) return find_program(l);
     if (l->route->scripts) again = find_script(l);

@@ -196,6 +196,34 @@ def test_a_filter_that_has_gone_is_an_error_not_the_file():
         assert r.status == 503 and b"secret" not in r.text
 
 
+def test_an_index_is_guarded_by_its_own_route():
+    config = f"""
+site a {{
+    listen http://127.0.0.1:PORT
+    root public
+    index index.html notes.md
+    route *.html {{ authorizer auth; files }}
+    route *.md {{ filter app }}
+    route /free/ {{ files }}
+}}
+pool auth {{ run ./roles_app; {USER} }}
+pool app {{ run ./roles_app; {USER} }}
+"""
+    with Weir(config, {"public/a/index.html": "guarded", "public/b/notes.md": "source", "public/free/index.html": "free"}, prepare=prepare) as w:
+        assert w.get("/a/index.html?yes").text == b"guarded" and w.get("/a/index.html?no").status == 403
+        r = w.get("/a/?yes")
+        assert r.status == 403 and b"guarded" not in r.text
+        r = w.get("/b/")
+        assert r.status == 403 and b"source" not in r.text
+        assert w.get("/b/notes.md").text.endswith(b"SOURCE")
+
+
+def test_a_filter_may_send_the_request_to_another_file(w):
+    for _ in range(3):
+        r = w.get("/big.txt?yes", headers={"X-User": "to"})
+        assert r.status == 200 and r.text.startswith(b"/t.txt 10 ") and r.text.endswith(b"\nSMALL TEXT"), r.text[:200]
+
+
 @pytest.mark.nosan
 def test_a_php_script_decides():
     config = ("site a { listen http://127.0.0.1:PORT; root public; route /in/ { authorizer p DIR/check.php; pool app } }\n"

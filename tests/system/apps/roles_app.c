@@ -57,6 +57,9 @@ static int filter(struct weir_app_req *req)
     int64_t n, body = 0;
     while ((n = weir_app_req_read(req, WEIR_STDIN, buf, sizeof buf)) > 0) body += n;
     if (n < 0) return 1;
+    if (strcmp(param(req, "HTTP_X_USER"), "to") == 0 && strcmp(param(req, "SCRIPT_NAME"), "/t.txt") != 0) { /* behind a part of the file */
+        return weir_app_req_read(req, WEIR_DATA, buf, sizeof buf) < 0 || weir_app_req_header(req, "Location", "/t.txt?yes") < 0;
+    }
     int bad = weir_app_req_printf(req, WEIR_STDOUT, "%s %s %s %s body %" PRId64 "\n", param(req, "SCRIPT_NAME"), param(req, "FCGI_DATA_LENGTH"),
                                   param(req, "FCGI_DATA_LAST_MOD"), param(req, "REMOTE_USER"), body) < 0;
     if (bad || strcmp(param(req, "QUERY_STRING"), "cached") == 0) return bad; /* it does not need the file */
