@@ -460,6 +460,7 @@ def test_restarts_of_a_pool_under_load_through_nginx_lose_nothing(keep, tmp_path
     assert not load.bad and load.ok > times, load
 
 
+@pytest.mark.nosan
 @pytest.mark.parametrize("keep", [False, True])
 def test_gateways_are_replaced_and_the_root_part_is_upgraded_under_load_through_nginx(keep, tmp_path):
     with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, Load(port, "/hello") as load:

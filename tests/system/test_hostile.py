@@ -54,7 +54,7 @@ def test_a_handler_that_does_not_hear_its_abort_takes_no_other_request_with_it()
         assert w.get("/x").status == 200
 
 
-@pytest.mark.notsan
+@pytest.mark.nosan
 def test_an_app_that_floods_the_log_does_not_keep_other_requests_waiting():
     flood = b"".join(record(7, b"\n" * 60000) for _ in range(2000))
     with Weir("site a {\n listen http://127.0.0.1:PORT\n root public\n route /flood { pool p }\n}\n"
@@ -284,7 +284,7 @@ def test_a_body_that_is_too_large_is_refused_and_the_answer_arrives():
         assert status_of(answer) == 413 and b"Connection: close" in answer
 
 
-@pytest.mark.notsan
+@pytest.mark.nosan
 def test_a_client_that_reads_nothing_and_ends_no_request_loses_its_connection():
     """Wherever the sockets become full: within the last answer that it asked for whole, its own time-out must not be forgotten."""
     with Weir("site a {\n listen http://127.0.0.1:PORT\n time { send 1s; body 1s; head 1s }\n pool p\n}\n"
