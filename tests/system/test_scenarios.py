@@ -195,6 +195,7 @@ def test_a_script_that_goes_on_after_its_answer_can_still_write_to_the_log(weir)
 def test_a_script_in_a_loop_is_told_504_its_worker_is_replaced_and_nobody_else_notices(php):
     with Weir(config(**{php: "time { request 1500ms }"}), files()) as w:
         master = w.pids(php)
+        wait_for(lambda: len(children(master[0])) == 3)  # it is ready before all of them are
         workers, statuses, seen = set(children(master[0])), [], set()
         stop = threading.Event()
 
