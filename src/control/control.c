@@ -179,6 +179,7 @@ static void announce(struct control *c)
         const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         for (const struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
             const struct unit *u = WEIR_CONTAINER(k, struct unit, link);
+            if (!u->pid) continue; /* its start was only asked for */
             say("pool %s: process %d %s%s%s", p->name, (int)u->pid, unit_state_name(u->state), p->conf && p->conf->user ? " as " : "",
                 p->conf && p->conf->user && c->o.privileged ? p->conf->user : "");
         }
