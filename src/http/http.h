@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* http: HTTP/1.1 bytes <-> exchanges. No I/O, no clock. Strict (RFC 9110, RFC 9112): what two servers could read in two
- * ways is an error. The same events come out however the bytes are split. */
+/* http: HTTP/1.1 and HTTP/2 bytes <-> exchanges. No I/O, no clock. Strict (RFC 9110, RFC 9112, RFC 9113): what two servers
+ * could read in two ways is an error. The same events come out however the bytes are split. */
 #ifndef WEIR_HTTP_H
 #define WEIR_HTTP_H
 
@@ -30,7 +30,7 @@ struct weir_http_request {
     bool keep_alive;                  /* what the client allows */
     bool expect_continue;
     bool head;                        /* method is HEAD */
-    uint8_t minor;                    /* HTTP/1.minor */
+    uint8_t major, minor;             /* 1.0, 1.1 or 2.0 */
 };
 
 enum weir_http_event_type {
@@ -92,6 +92,68 @@ WEIR_CHECK int weir_http1_write_chunk_end(struct weir_buf *out, const struct wei
 const char *weir_http_status_text(int status); /* never NULL */
 void weir_http_date(char out[static 30], int64_t unix_seconds); /* IMF-fixdate and NUL [RFC 9110 5.6.7] */
 WEIR_CHECK int weir_http_date_parse(struct weir_str s, int64_t *unix_seconds); /* the three forms of RFC 9110 */
+
+/* ---- HTTP/2 [RFC 9113]: one connection, many streams (http2.c on nghttp2) ---- */
+
+/* A request with its response. It lives from its HEAD event until the next weir_http2_next() behind its CLOSED event. */
+struct weir_http2_stream;
+enum weir_http2_event_type {
+    WEIR_HTTP2_EV_HEAD = 1, /* a request: weir_http2_request() gives its head; set user */
+    WEIR_HTTP2_EV_BODY,     /* bytes: content, in the lent buffer, never empty; give credit for it as it is taken */
+    WEIR_HTTP2_EV_END,      /* the request is complete */
+    WEIR_HTTP2_EV_ROOM,     /* content that waited has left: there is room for more */
+    WEIR_HTTP2_EV_CLOSED    /* nothing more comes or goes on it. The last event of each stream that had HEAD */
+};
+struct weir_http2_event {
+    enum weir_http2_event_type type;
+    struct weir_http2_stream *stream;
+    struct weir_str bytes;
+};
+struct weir_http2_limits {   /* 0: the default in brackets */
+    uint32_t head;           /* bytes of all names and values [32768]: 431 */
+    uint32_t headers;        /* how many header fields [100]: 431 */
+    uint32_t streams;        /* at once [100]: more are refused */
+    uint32_t window;         /* content of a stream that may come before credit is given [262144] */
+    uint32_t conn_window;    /* ... of all streams [1048576] */
+};
+struct weir_http2;
+WEIR_CHECK int weir_http2_new(struct weir_http2 **out, const struct weir_http2_limits *l); /* l is copied; NULL: defaults */
+void weir_http2_free(struct weir_http2 *p); /* and all streams, without events */
+/* Lends bytes of the client; the connection preface is the first of them. next() gives events until WEIR_AGAIN: then all lent
+ * bytes are used. WEIR_PROTOCOL: the connection has failed: what pull() still gives (GOAWAY) is sent, then it is closed.
+ * now_ms: for the limits on frames that only cost time. */
+void weir_http2_feed(struct weir_http2 *p, const void *buf, size_t len, uint64_t now_ms);
+WEIR_CHECK int weir_http2_next(struct weir_http2 *p, struct weir_http2_event *ev); /* WEIR_OK, WEIR_AGAIN, WEIR_PROTOCOL, WEIR_NOMEM */
+/* Appends frames to out until it holds about `high` bytes: WEIR_OK, WEIR_NOMEM. Events may follow. */
+WEIR_CHECK int weir_http2_pull(struct weir_http2 *p, struct weir_buf *out, size_t high);
+bool weir_http2_wants_write(const struct weir_http2 *p); /* pull() would give something */
+uint32_t weir_http2_streams(const struct weir_http2 *p); /* that are not closed */
+/* The client is told to ask elsewhere [RFC 9113 6.8]; what it asks all the same before it knows is still served; at_once: no more
+ * than what has come. Streams that are there go on. */
+void weir_http2_leave(struct weir_http2 *p, bool at_once);
+bool weir_http2_over(const struct weir_http2 *p);        /* it left or failed, and nothing is left to do */
+
+/* The head of a request, its strings in the arena: once, behind HEAD. WEIR_INVALID: it may not be served: answer *status, *reason. */
+WEIR_CHECK int weir_http2_request(struct weir_http2_stream *s, struct weir_arena *arena, struct weir_http_request **out,
+                                  int *status, const char **reason);
+void weir_http2_set_user(struct weir_http2_stream *s, void *user);
+void *weir_http2_user(const struct weir_http2_stream *s);
+/* Content of len bytes was taken (or thrown away): the client may send as much again. */
+void weir_http2_credit(struct weir_http2_stream *s, size_t len);
+/* ... but of this stream nothing more is wanted: others may. */
+void weir_http2_credit_others(struct weir_http2_stream *s, size_t len);
+/* The head; last: no content follows. keep_alive, minor are not looked at. WEIR_INVALID, WEIR_NOMEM: nothing was sent. */
+WEIR_CHECK int weir_http2_write_head(struct weir_http2_stream *s, const struct weir_http_response *r, bool last);
+WEIR_CHECK int weir_http2_write_interim(struct weir_http2_stream *s, int status, const struct weir_pair *headers, size_t count);
+/* Content: append to this buffer, at most weir_http2_room() bytes, and then say so. */
+struct weir_buf *weir_http2_content(struct weir_http2_stream *s);
+void weir_http2_added(struct weir_http2_stream *s, size_t len);
+size_t weir_http2_room(const struct weir_http2_stream *s);
+uint64_t weir_http2_taken(const struct weir_http2_stream *s); /* bytes of content that left so far */
+size_t weir_http2_waiting(const struct weir_http2_stream *s); /* ... that did not leave yet */
+void weir_http2_write_end(struct weir_http2_stream *s); /* no more content comes */
+void weir_http2_reset(struct weir_http2_stream *s); /* breaks it off: INTERNAL_ERROR; CLOSED follows */
+
 /* True for a token (RFC 9110 5.6.2). */
 bool weir_http_token(struct weir_str s);
 /* Finds a field, ASCII case folded; NULL if absent. */

@@ -130,6 +130,7 @@ static bool message_new(struct weir_http1 *p)
     if (!p->m) return false;
     memset(p->m, 0, sizeof *p->m);
     p->m->req.content_length = -1;
+    p->m->req.major = 1;
     return true;
 }
 
