@@ -17,13 +17,16 @@ struct exchange *exchange_new(struct worker *w)
         if (!ex) return NULL;
         weir_arena_init(&ex->arena, 1u << 20);
         ex->pend = (struct weir_buf){0};
+        ex->serial = 0;
     }
     struct weir_arena arena = ex->arena;
     struct weir_buf pend = ex->pend;
+    uint32_t serial = ex->serial + 1;
     memset(ex, 0, offsetof(struct exchange, lookup));
     ex->lookup.script[0] = 0;
     ex->arena = arena;
     ex->pend = pend;
+    ex->serial = serial;
     ex->worker = w;
     ex->length = -1;
     ex->lookup.fd = -1;
@@ -50,6 +53,7 @@ static void recycle(struct exchange *ex)
 static void leave(struct exchange *ex)
 {
     ex->http = NULL;
+    ex->stream = NULL;
     if (!ex->job_runs) recycle(ex); /* else the job's end does it */
 }
 
@@ -69,14 +73,13 @@ void exchange_gone(struct exchange *ex)
 void exchange_finish(struct exchange *ex)
 {
     struct http_conn *h = ex->http;
+    struct stream *s = ex->stream;
+    bool keep_alive = ex->keep_alive;
     ex->done = true;
     log_access(ex);
     atomic_fetch_add_explicit(&ex->worker->requests, 1, memory_order_relaxed);
-    if (!ex->keep_alive) h->close_after = true;
-    http_arm(h, 0);
-    if (weir_buf_len(&h->out) == 0) h->send_due_ms = 0;
     leave(ex);
-    http_next(h);
+    reply_over(h, s, keep_alive);
 }
 
 static const char *asked_name(const struct exchange *ex)
@@ -86,13 +89,11 @@ static const char *asked_name(const struct exchange *ex)
 
 void exchange_break_off(struct exchange *ex, const char *why)
 {
-    struct http_conn *h = ex->http;
     ex->why = why;
     log_error(ex->worker, "%s: answer cut off: %s", asked_name(ex), why);
     ex->done = true;
     log_access(ex);
-    http_send_now(h);
-    http_close(h);
+    reply_abort(ex);
 }
 
 /* ---- heads ---- */
@@ -101,19 +102,17 @@ static const struct weir_pair server_field = {{"Server", 6}, {"weir", 4}};
 
 bool exchange_write_head(struct exchange *ex)
 {
-    struct http_conn *h = ex->http;
     struct weir_pair fields[128];
     size_t n = 0;
     fields[n++] = server_field;
     for (size_t i = 0; i < ex->field_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->fields[i];
     struct weir_http_response r = {.status = ex->status, .headers = fields, .header_count = n,
                                    .content_length = ex->length, .head = ex->req && ex->req->head,
-                                   .keep_alive = ex->keep_alive && !h->worker->draining,
+                                   .keep_alive = ex->keep_alive && !ex->worker->draining,
                                    .minor = ex->req ? ex->req->minor : 1, .date = worker_date(ex->worker)};
-    worker_take_spare(ex->worker, &h->out);
-    if (weir_http1_write_head(&h->out, &r, &ex->framing, &ex->keep_alive) < 0) return false;
+    if (reply_head(ex, &r) < 0) return false;
     ex->head_written = true;
-    http_dirty(h);
+    reply_dirty(ex);
     return true;
 }
 
@@ -131,10 +130,9 @@ static bool is_our_fault(int status)
 /* A whole answer of our own: HTML that lives until this returns. */
 static void send_page(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why, struct weir_str page)
 {
-    struct http_conn *h = ex->http;
     struct weir_pair *fields = weir_arena_alloc(&ex->arena, sizeof *fields * (extra_count + 1));
     if (!fields) {
-        http_close(h);
+        reply_abort(ex);
         return;
     }
     fields[0] = (struct weir_pair){WEIR_STR("Content-Type"), WEIR_STR("text/html; charset=utf-8")};
@@ -146,16 +144,9 @@ static void send_page(struct exchange *ex, int status, const struct weir_pair *e
     ex->field_count = extra_count + 1;
     ex->length = status == 304 || status == 204 ? -1 : (int64_t)page.len;
     if (!ex->body_done) ex->keep_alive = false; /* the rest of the body is not read */
-    if (!exchange_write_head(ex)) {
-        http_close(h);
+    if (!exchange_write_head(ex) || (!exchange_no_content(ex) && reply_put(ex, page.ptr, page.len) < 0)) {
+        reply_abort(ex);
         return;
-    }
-    if (!exchange_no_content(ex)) {
-        if (weir_buf_append(&h->out, page.ptr, page.len) < 0) {
-            http_close(h);
-            return;
-        }
-        ex->sent = page.len;
     }
     exchange_finish(ex);
 }
@@ -205,7 +196,7 @@ static void suspended(struct exchange *ex, struct weir_str text, bool page)
     }
     if (fine && put(&b, WEIR_STR("</p></html>\n")))
         send_page(ex, 503, &retry, 1, "the site is suspended", weir_str(weir_buf_ptr(&b), weir_buf_len(&b)));
-    else http_close(ex->http);
+    else reply_abort(ex);
     weir_buf_fini(&b);
 }
 
@@ -228,13 +219,8 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
     exchange_text(ex, status, &retry, status == 503, why);
 }
 
-void exchange_refuse(struct http_conn *h, int status, const char *why)
+void exchange_refuse(struct exchange *ex, int status, const char *why)
 {
-    struct exchange *ex = h->ex;
-    if (h->state == HTTP_HEAD) { /* nothing of the request is known: the parser's half of it is not used */
-        h->state = HTTP_EXCHANGE;
-        ex->req = NULL;
-    }
     ex->keep_alive = false;
     exchange_fail(ex, status, why);
 }
@@ -250,6 +236,12 @@ struct weir_str http_without_port(struct weir_str host)
     }
     const char *colon = memchr(host.ptr, ':', host.len);
     return colon ? weir_str(host.ptr, (size_t)(colon - host.ptr)) : host;
+}
+
+struct weir_str http_protocol(const struct weir_http_request *req)
+{
+    if (req->major == 2) return WEIR_STR("HTTP/2.0");
+    return req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0");
 }
 
 static bool is_method(const struct exchange *ex, const char *name)
@@ -280,14 +272,13 @@ static bool decides_at_head(const struct exchange *ex)
 /* The body is read from here on, or the answer given without it. */
 static void take_body(struct exchange *ex)
 {
-    struct http_conn *h = ex->http;
     const struct weir_conf_route *conf = ex->route->conf;
     if (decides_at_head(ex)) {
         exchange_dispatch(ex);
         return;
     }
-    weir_http1_limit_body(h->parser, conf->body_max);
-    http_arm(h, conf->body_ms);
+    reply_limit_body(ex, conf->body_max);
+    reply_arm(ex, conf->body_ms);
     bool stream = exchange_streams_request(ex);
     struct weir_spill_limits lim = {.memory = stream ? STREAM_HIGH * 2 : BODY_MEMORY, .max = conf->body_max,
                                     .rewindable = !stream};
@@ -298,26 +289,26 @@ static void take_body(struct exchange *ex)
     }
     weir_spill_set_user(ex->body, ex);
     if (ex->req->expect_continue) {
-        worker_take_spare(ex->worker, &h->out);
-        if (weir_http1_write_interim(&h->out, 100, NULL, 0) < 0) {
-            http_close(h);
+        if (reply_interim(ex, 100, NULL, 0) < 0) {
+            reply_abort(ex);
             return;
         }
-        http_dirty(h);
+        reply_dirty(ex);
     }
     if (stream) exchange_dispatch(ex);
 }
 
-void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex)
+void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
 {
+    const struct http_conn *h = ex->http;
     const char *why;
     ex->req = req;
     ex->keep_alive = req->keep_alive;
     ex->body_done = !req->has_body;
-    ex->snap = h->worker->snap;
+    ex->snap = ex->worker->snap;
     snapshot_hold(ex->snap);
     ex->listener = snapshot_listener(ex->snap, h->listener);
-    if (worker_denies(h->worker, (const struct sockaddr *)&h->peer)) { /* it was accepted before the order */
+    if (worker_denies(ex->worker, (const struct sockaddr *)&h->peer)) { /* it was accepted before the order */
         ex->keep_alive = false;
         exchange_fail(ex, 403, "this address is denied");
         return;
@@ -334,7 +325,7 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
     }
     struct weir_str text;
     bool page;
-    if (worker_suspends(h->worker, ex->site->conf, &text, &page)) {
+    if (worker_suspends(ex->worker, ex->site->conf, &text, &page)) {
         suspended(ex, text, page);
         return;
     }
@@ -362,11 +353,10 @@ void exchange_begin(struct http_conn *h, const struct weir_http_request *req, st
 
 void exchange_admitted(struct exchange *ex)
 {
-    struct http_conn *h = ex->http;
-    uint32_t epoch = h->epoch;
+    uint32_t serial = ex->serial;
     if (ex->body_done || ex->method_override) exchange_dispatch(ex);
     else take_body(ex);
-    if (h->epoch == epoch && h->ex == ex && exchange_wants_body(ex)) http_resume(h);
+    if (ex->serial == serial && ex->http && exchange_wants_body(ex)) reply_resume(ex);
 }
 
 bool exchange_wants_body(const struct exchange *ex)
@@ -392,7 +382,7 @@ void exchange_body(struct exchange *ex, struct weir_str bytes)
 void exchange_body_end(struct exchange *ex)
 {
     ex->body_done = true;
-    http_arm(ex->http, 0);
+    reply_arm(ex, 0);
     if (ex->authorizing) return; /* it goes on when that is known */
     if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
     else exchange_dispatch(ex);
@@ -408,7 +398,7 @@ void exchange_body_stored(struct weir_job *job)
         return;
     }
     if (ex->started) exchange_pump_app(ex);
-    if (ex->http && !ex->body_done && exchange_wants_body(ex)) http_resume(ex->http);
+    if (ex->http && !ex->body_done && exchange_wants_body(ex)) reply_resume(ex);
 }
 
 /* ---- routes ---- */

@@ -35,7 +35,7 @@ void exchange_pump_app(struct exchange *ex)
     if (ex->authorizing) return;
     bool all = pump_body(ex);
     if (all && ex->app && ex->route->filter && ex->body_done && (!ex->body || weir_spill_left(ex->body) == 0)) exchange_filter_pump(ex);
-    if (ex->http && !ex->body_done && ex->http->in_use && exchange_wants_body(ex)) http_resume(ex->http);
+    if (ex->http && !ex->body_done && exchange_wants_body(ex)) reply_resume(ex);
 }
 
 struct weir_str exchange_join(struct weir_arena *a, const char *root, struct weir_str path)
@@ -83,7 +83,7 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
     struct weir_str host = http_without_port(req->host);
     *r = (struct weir_cgi_request){
         .method = ex->method_override ? weir_cstr(ex->method_override) : req->method,
-        .protocol = req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0"),
+        .protocol = http_protocol(req),
         .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},
         .server_name = host.len ? host : WEIR_STR("_"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
@@ -295,7 +295,7 @@ static void local_redirect(struct exchange *ex)
     ex->lookup.fd = -1;
     weir_spill_free(ex->body);
     ex->body = NULL;
-    http_arm(ex->http, 0); /* what the redirected request answers does not wait for it */
+    reply_arm(ex, 0); /* what the redirected request answers does not wait for it */
     ex->method_override = ex->req->head ? "HEAD" : "GET";
     weir_buf_reset(&ex->pend, 4096);
     if (++ex->redirects > MAX_REDIRECTS) {
@@ -311,33 +311,27 @@ static void local_redirect(struct exchange *ex)
     else exchange_dispatch(ex);
 }
 
-/* Content into the connection's output, framed. */
-static int put_content(struct exchange *ex, const char *p, size_t len)
+static size_t content_room(struct exchange *ex)
 {
-    struct weir_buf *out = &ex->http->out;
-    worker_take_spare(ex->worker, out);
-    int status = ex->framing == WEIR_HTTP_CHUNKED ? weir_http1_write_chunk(out, p, len) : weir_buf_append(out, p, len);
-    if (status == WEIR_OK) ex->sent += len;
-    return status;
+    size_t held = weir_buf_len(&ex->pend);
+    if (ex->head_written) return reply_room(ex);
+    return held < OUT_HIGH ? OUT_HIGH - held : 0;
 }
 
 /* Content for the client: how much of it is taken now, or WEIR_NOMEM. */
 static int64_t content(struct exchange *ex, const char *p, size_t len)
 {
-    struct http_conn *h = ex->http;
     if (exchange_no_content(ex)) return (int64_t)len;
     size_t take = len;
     if (ex->length >= 0 && ex->head_written && take > (uint64_t)ex->length - ex->sent) {
         take = (size_t)((uint64_t)ex->length - ex->sent);
         if (take == 0) return (int64_t)len; /* more than it said: cut */
     }
-    struct weir_buf *to = ex->head_written ? &h->out : &ex->pend;
-    size_t held = weir_buf_len(to);
-    size_t room = held < OUT_HIGH ? OUT_HIGH - held : 0;
+    size_t room = content_room(ex);
     if (take > room) take = room;
     if (take == 0) return 0;
-    if ((ex->head_written ? put_content(ex, p, take) : weir_buf_append(to, p, take)) < 0) return WEIR_NOMEM;
-    http_dirty(h);
+    if ((ex->head_written ? reply_put(ex, p, take) : weir_buf_append(&ex->pend, p, take)) < 0) return WEIR_NOMEM;
+    reply_dirty(ex);
     return (int64_t)take;
 }
 
@@ -358,7 +352,7 @@ static int head_is_ready(struct exchange *ex)
     ex->field_count = r->header_count;
     ex->length = r->content_length;
     if (ex->authorizing) drop_variables(ex);
-    http_dirty(ex->http);
+    reply_dirty(ex);
     return WEIR_OK;
 }
 
@@ -396,7 +390,7 @@ static void pull(struct exchange *ex)
 {
     const char *p;
     size_t len;
-    while (ex->http && ex->app && weir_buf_len(&ex->http->out) < OUT_HIGH && weir_buf_len(&ex->pend) < OUT_HIGH &&
+    while (ex->http && ex->app && content_room(ex) > 0 &&
            weir_client_peek(ex->app, &p, &len) == WEIR_OK)
         app_output(ex, p, len, ex->app);
 }
@@ -406,7 +400,7 @@ static int move_pend(struct exchange *ex)
 {
     size_t len = weir_buf_len(&ex->pend);
     if (ex->length >= 0 && len > (uint64_t)ex->length) len = (size_t)ex->length;
-    int status = len && !exchange_no_content(ex) ? put_content(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
+    int status = len && !exchange_no_content(ex) ? reply_put(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
     weir_buf_reset(&ex->pend, 4096);
     return status;
 }
@@ -427,16 +421,15 @@ bool exchange_commit(struct exchange *ex)
 
 static void complete(struct exchange *ex)
 {
-    struct http_conn *h = ex->http;
     if (!exchange_no_content(ex) && ex->length >= 0 && ex->sent < (uint64_t)ex->length) {
         exchange_break_off(ex, "the application sent less than its Content-Length");
         return;
     }
-    if (ex->framing == WEIR_HTTP_CHUNKED && !exchange_no_content(ex) && weir_http1_write_chunk_end(&h->out, NULL, 0) < 0) {
+    if (reply_end(ex) < 0) {
         exchange_break_off(ex, "out of memory");
         return;
     }
-    http_dirty(h);
+    reply_dirty(ex);
     exchange_finish(ex);
 }
 

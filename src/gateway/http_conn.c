@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* HTTP connections: reading into the parser, one exchange at a time, writing at the end of the turn, lingering close.
- * What an exchange means is not known here. */
+/* HTTP connections: reading into the parser, one exchange at a time (HTTP/1) or streams (http2_conn.c), writing at the end of the
+ * turn, lingering close. What an exchange means is not known here. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -13,7 +13,7 @@ static struct weir_ident ident(const struct http_conn *h)
 }
 
 /* Time-outs that hold before a route is known: those of the listener's default site. */
-static const struct weir_conf_route *first_limits(const struct http_conn *h)
+const struct weir_conf_route *http_limits(const struct http_conn *h)
 {
     static const struct weir_conf_route none = {.header_ms = 15000, .body_ms = 60000, .idle_ms = 1000, .send_ms = 60000};
     const struct snapshot *s = h->worker->snap;
@@ -37,7 +37,7 @@ void http_arm(struct http_conn *h, uint32_t ms)
 
 void http_arm_send(struct http_conn *h)
 {
-    const struct weir_conf_route *r = h->ex && h->ex->route ? h->ex->route->conf : first_limits(h);
+    const struct weir_conf_route *r = h->ex && h->ex->route ? h->ex->route->conf : http_limits(h);
     h->send_due_ms = weir_loop_now_ms(h->worker->loop) + r->send_ms;
     set_timer(h);
 }
@@ -97,7 +97,7 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
         http_close(h);
         return;
     }
-    http_arm(h, w->hurries ? FIRST_MS : first_limits(h)->header_ms);
+    http_arm(h, w->hurries ? FIRST_MS : http_limits(h)->header_ms);
 }
 
 void http_close(struct http_conn *h)
@@ -117,6 +117,7 @@ void http_close(struct http_conn *h)
         h->ex = NULL;
         exchange_gone(ex);
     }
+    if (h->h2) http2_end(h);
     w->free_index[w->free_count++] = h->index;
     worker_uncount(w);
 }
@@ -133,6 +134,7 @@ static bool may_read(const struct http_conn *h)
     switch (h->state) {
     case HTTP_IDLE: return weir_buf_len(&h->out) < OUT_HIGH && !h->close_after;
     case HTTP_HEAD: return true;
+    case HTTP_STREAMS: return weir_buf_len(&h->out) < OUT_HIGH; /* who does not read our frames sends none */
     case HTTP_LINGER: return h->lingered < LINGER_STEP;
     default: return exchange_wants_body(h->ex);
     }
@@ -149,7 +151,7 @@ static bool message_begins(struct http_conn *h)
     h->ex->http = h;
     h->state = HTTP_HEAD;
     weir_http1_expect(h->parser, &h->ex->arena);
-    http_arm(h, first_limits(h)->header_ms);
+    http_arm(h, http_limits(h)->header_ms);
     return true;
 }
 
@@ -169,17 +171,22 @@ static bool take_event(struct http_conn *h)
     case WEIR_HTTP_EV_HEAD:
         h->state = HTTP_EXCHANGE;
         http_arm(h, 0);
-        exchange_begin(h, weir_http1_request(h->parser), h->ex);
+        exchange_begin(h->ex, weir_http1_request(h->parser));
         return h->in_use && h->state == HTTP_EXCHANGE && (h->ex->body_done || exchange_wants_body(h->ex));
     case WEIR_HTTP_EV_BODY:
         exchange_body(h->ex, ev.bytes);
         if (h->in_use && h->state == HTTP_EXCHANGE) arm_body(h);
         return h->in_use && h->state == HTTP_EXCHANGE && (exchange_wants_body(h->ex) || weir_http1_complete(h->parser));
     case WEIR_HTTP_EV_END: exchange_body_end(h->ex); return false;
-    case WEIR_HTTP_EV_ERROR: exchange_refuse(h, ev.status, ev.reason); return false;
+    case WEIR_HTTP_EV_ERROR:
+        h->state = HTTP_EXCHANGE;
+        exchange_refuse(h->ex, ev.status, ev.reason);
+        return false;
     default: return false;
     }
 }
+
+static void input(struct http_conn *h, const char *p, size_t len);
 
 /* Parses bytes; how many of them were used. */
 static size_t parse(struct http_conn *h, const char *p, size_t len)
@@ -198,10 +205,34 @@ static size_t parse(struct http_conn *h, const char *p, size_t len)
     return h->epoch == epoch ? weir_http1_consumed(h->parser) : len;
 }
 
+/* The first bytes of a connection tell whether it speaks HTTP/2 [RFC 9113 3.4]: how many of them were used for that. */
+static size_t find_preface(struct http_conn *h, const char *p, size_t len)
+{
+    size_t used = 0;
+    while (used < len && h->preface < PREFACE_LEN && p[used] == http2_preface[h->preface]) {
+        h->preface++;
+        used++;
+    }
+    if (h->preface < PREFACE_LEN && used == len) return used;
+    uint8_t seen = h->preface;
+    uint32_t epoch = h->epoch;
+    h->preface = PREFACE_OVER;
+    if (seen == PREFACE_LEN && http2_begin(h) < 0) {
+        http_close(h);
+        return len;
+    }
+    if (seen) input(h, http2_preface, seen);
+    return h->epoch == epoch ? used : len;
+}
+
 static void input(struct http_conn *h, const char *p, size_t len)
 {
     uint32_t epoch = h->epoch;
-    size_t used = 0;
+    size_t used = h->preface == PREFACE_OVER ? 0 : find_preface(h, p, len);
+    if (h->epoch == epoch && h->h2) {
+        http2_input(h, p + used, len - used);
+        return;
+    }
     while (used < len && h->epoch == epoch && h->state != HTTP_LINGER && may_read(h)) {
         size_t n = parse(h, p + used, len - used);
         used += n;
@@ -318,7 +349,11 @@ void http_timer(struct http_conn *h)
     }
     h->due_ms = 0;
     switch (h->state) {
-    case HTTP_HEAD: exchange_refuse(h, 408, "the request head did not arrive in time"); break;
+    case HTTP_HEAD:
+        h->state = HTTP_EXCHANGE;
+        exchange_refuse(h->ex, 408, "the request head did not arrive in time");
+        break;
+    case HTTP_STREAMS: http2_timer(h); break;
     case HTTP_EXCHANGE:
         if (!h->ex->body_done && !h->ex->head_written)
             exchange_fail(h->ex, 408, "the request body did not arrive in time");
@@ -334,7 +369,7 @@ void http_timer(struct http_conn *h)
 
 /* ---- output ---- */
 
-static void linger(struct http_conn *h)
+void http_linger(struct http_conn *h)
 {
     bool more = h->readable || weir_buf_len(&h->in) || !weir_http1_idle(h->parser);
     if (h->peer_closed || !more) {
@@ -356,11 +391,11 @@ void http_next(struct http_conn *h)
     http_dirty(h);
     if (h->worker->hurries) h->close_after = true; /* else it was told that it may ask again: the next answer ends it */
     if (h->close_after) return; /* the flush ends it */
-    if (!h->send_due_ms) http_arm(h, first_limits(h)->idle_ms); /* else when all is sent */
+    if (!h->send_due_ms) http_arm(h, http_limits(h)->idle_ms); /* else when all is sent */
     pump(h);
 }
 
-static bool write_out(struct http_conn *h)
+bool http_write_out(struct http_conn *h)
 {
     size_t len = weir_buf_len(&h->out);
     if (!len) return true;
@@ -378,7 +413,7 @@ static bool write_out(struct http_conn *h)
         http_arm_send(h);
     } else if (!want && h->send_due_ms) {
         h->send_due_ms = 0;
-        if (h->state == HTTP_IDLE) http_arm(h, first_limits(h)->idle_ms);
+        if (h->state == HTTP_IDLE) http_arm(h, http_limits(h)->idle_ms);
     }
     if (want != h->want_write && weir_loop_want_write(h->worker->loop, h->fd, ident(h), want) == WEIR_OK)
         h->want_write = want;
@@ -401,14 +436,19 @@ void http_send_now(struct http_conn *h)
 void http_flush(struct http_conn *h)
 {
     uint32_t epoch = h->epoch;
+    if (h->h2) {
+        http2_flush(h);
+        if (h->epoch == epoch && h->readable && h->in_use) pump(h);
+        return;
+    }
     if (h->ex && h->state == HTTP_EXCHANGE) exchange_commit(h->ex);
-    if (h->epoch != epoch || !h->in_use || !write_out(h)) return;
+    if (h->epoch != epoch || !h->in_use || !http_write_out(h)) return;
     if (weir_buf_len(&h->out) == 0) {
         worker_spare(h->worker, &h->out);
         if (h->ex && h->state == HTTP_EXCHANGE) {
             exchange_room(h->ex);
         } else if (h->state == HTTP_IDLE && h->close_after) {
-            linger(h);
+            http_linger(h);
         } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable)) {
             pump(h);
         }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
- * connections. exchange.c one request with its response, exchange_app.c the part of it that concerns apps. front.c connections of foreign web servers,
+ * connections, http2_conn.c the streams of those that speak HTTP/2. exchange.c one request with its response, exchange_app.c the part of
+ * it that concerns apps, reply.c its way to the client. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
  * check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
@@ -36,6 +37,7 @@
 
 enum kind {
     KIND_HTTP = 1,  /* an HTTP connection: index in its worker's table */
+    KIND_STREAM,    /* timer of a stream of HTTP/2 */
     KIND_LISTENER,  /* index in the snapshot's listeners */
     KIND_FILE,      /* a job of an exchange */
     KIND_BODY,      /* a job of a request body's spill */
@@ -110,13 +112,15 @@ enum http_state {
     HTTP_IDLE,     /* between messages */
     HTTP_HEAD,     /* a head is coming in */
     HTTP_EXCHANGE, /* an exchange has it */
+    HTTP_STREAMS,  /* HTTP/2: streams have it */
     HTTP_LINGER    /* answered for the last time; what still comes is thrown away */
 };
 struct http_conn {
     struct weir_list dirty_link;
     struct worker *worker;
     struct weir_http1 *parser;
-    struct exchange *ex;
+    struct http2 *h2;            /* NULL: HTTP/1 */
+    struct exchange *ex;         /* of HTTP/1 */
     struct weir_buf out, in;     /* to send; read but not parsed yet (pipelined, or the app is slower) */
     struct weir_timer timer;
     uint64_t linger_until_ms;
@@ -131,6 +135,7 @@ struct http_conn {
     int fd;
     uint32_t lingered;           /* bytes of this step */
     uint8_t state;
+    uint8_t preface;             /* bytes of HTTP/2's that came; PREFACE_OVER: it is known what is spoken */
     bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen;
     bool served; /* a request before: it may be closed while it is idle */
 };
@@ -143,10 +148,49 @@ void http_dirty(struct http_conn *h);  /* it has output, or its exchange has: lo
 void http_flush(struct http_conn *h);
 void http_want_write(struct http_conn *h); /* flushed again when the socket has room */
 void http_send_now(struct http_conn *h); /* what is in its output, as far as the socket takes it */
+bool http_write_out(struct http_conn *h); /* its output, as far as the socket takes it; false: it is closed */
 void http_next(struct http_conn *h);   /* the exchange is over: the next message, or the end */
+void http_linger(struct http_conn *h); /* all is sent: it closes */
+const struct weir_conf_route *http_limits(const struct http_conn *h); /* what holds before a route is known */
 void http_resume(struct http_conn *h); /* its exchange takes body again */
 void http_arm(struct http_conn *h, uint32_t ms); /* time for what the client has to send; 0: none */
 void http_arm_send(struct http_conn *h);         /* time for it to take what waits: anew, as it took something or begins to wait */
+
+/* HTTP/2 on a connection */
+#define PREFACE_LEN  24
+#define PREFACE_OVER 0xff
+extern const char http2_preface[PREFACE_LEN + 1];
+struct http2 {
+    struct weir_http2 *session;
+    struct weir_list dirty;      /* streams whose exchange has something to commit */
+    bool failed;                 /* the client broke the protocol: what is left is sent, then it closes */
+};
+struct stream {
+    struct weir_list dirty_link;
+    struct http_conn *conn;
+    struct weir_http2_stream *wire;
+    struct exchange *ex;         /* NULL: it is over, and what waits is still sent */
+    struct weir_buf in;          /* body that the exchange does not take yet */
+    struct weir_timer timer;
+    struct stream *next_free;
+    uint64_t due_ms, send_due_ms; /* as of a connection */
+    uint64_t came, limit;        /* bytes of the body; the most there may be */
+    uint64_t taken;              /* content that had left when send_due_ms was set */
+    bool end_came, pumping;
+};
+WEIR_CHECK int http2_begin(struct http_conn *h);
+void http2_input(struct http_conn *h, const char *p, size_t len);
+void http2_flush(struct http_conn *h);
+void http2_end(struct http_conn *h);   /* it closes: all exchanges are gone */
+void http2_timer(struct http_conn *h); /* it was idle for too long */
+void http2_leave(struct http_conn *h); /* this gateway ends, or another one takes over */
+void stream_timer(struct weir_timer *t);
+void stream_arm(struct stream *s, uint32_t ms);
+void stream_resume(struct stream *s);
+void stream_dirty(struct stream *s);
+void stream_wrote(struct stream *s);   /* content was added */
+void stream_over(struct stream *s);    /* its exchange is */
+void stream_abort(struct stream *s);
 
 /* ---- exchanges ---- */
 
@@ -182,6 +226,8 @@ int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and t
 struct exchange {
     struct app_caller caller;
     struct http_conn *http;           /* NULL: the client is gone, a job still runs */
+    struct stream *stream;            /* of HTTP/2; else NULL */
+    uint32_t serial;                  /* another one with each request */
     struct worker *worker;
     struct snapshot *snap;
     const struct listener *listener;
@@ -221,7 +267,7 @@ struct exchange {
 struct script {
     struct weir_str name, filename, path_info;
 };
-void exchange_begin(struct http_conn *h, const struct weir_http_request *req, struct exchange *ex);
+void exchange_begin(struct exchange *ex, const struct weir_http_request *req);
 void exchange_body(struct exchange *ex, struct weir_str bytes);
 void exchange_body_end(struct exchange *ex);
 bool exchange_wants_body(const struct exchange *ex);
@@ -250,11 +296,29 @@ void exchange_run_app(struct exchange *ex, const struct script *s);
 void exchange_pump_app(struct exchange *ex);               /* gives the app what it takes of body and file */
 struct weir_str exchange_join(struct weir_arena *a, const char *root, struct weir_str path); /* no ptr: memory */
 struct weir_str http_without_port(struct weir_str host);
+struct weir_str http_protocol(const struct weir_http_request *req); /* "HTTP/1.1" */
 struct exchange *exchange_new(struct worker *w);
 void exchange_file_begin(struct exchange *ex);
 void exchange_file_pump(struct exchange *ex);
-/* An error before an exchange exists: the parser's. */
-void exchange_refuse(struct http_conn *h, int status, const char *why);
+/* The request was not read whole, or not at all (ex->req may be NULL), and is not: the connection ends with the answer. */
+void exchange_refuse(struct exchange *ex, int status, const char *why);
+
+/* ---- replies: from an exchange to its client, whatever version of HTTP that speaks ---- */
+
+WEIR_CHECK int reply_head(struct exchange *ex, const struct weir_http_response *r); /* sets framing and keep_alive */
+WEIR_CHECK int reply_interim(struct exchange *ex, int status, const struct weir_pair *fields, size_t count);
+size_t reply_room(struct exchange *ex);       /* bytes of content that may be put; 0: exchange_room tells when there is room again */
+WEIR_CHECK int reply_put(struct exchange *ex, const char *p, size_t len); /* behind the head: content */
+char *reply_reserve(struct exchange *ex, size_t len); /* likewise, for who writes it himself, whose length was told; NULL: memory */
+void reply_reserved(struct exchange *ex, size_t len);
+WEIR_CHECK int reply_end(struct exchange *ex); /* no more content */
+void reply_over(struct http_conn *h, struct stream *s, bool keep_alive); /* the exchange has left */
+void reply_abort(struct exchange *ex);        /* the client sees that its answer is cut; ex is gone */
+void reply_dirty(struct exchange *ex);        /* looked at when the turn ends */
+void reply_arm(struct exchange *ex, uint32_t ms); /* time for what the client has to send; 0: none */
+void reply_resume(struct exchange *ex);       /* it takes body again */
+void reply_limit_body(struct exchange *ex, uint64_t bytes);
+bool reply_takes_files(const struct exchange *ex); /* by sendfile */
 
 /* ---- orders of people ---- */
 
@@ -388,6 +452,7 @@ struct worker {
     _Atomic uint64_t requests;
     struct weir_list dirty;
     struct exchange *free_ex;
+    struct stream *free_streams;
     uint32_t ex_count;
     struct weir_random random;
     pthread_mutex_t inbox_lock;

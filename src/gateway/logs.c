@@ -359,7 +359,7 @@ void log_access(struct exchange *ex)
         l.method = ex->req->method;
         l.target = ex->req->target;
         l.host = ex->req->host;
-        l.protocol = ex->req->minor ? WEIR_STR("HTTP/1.1") : WEIR_STR("HTTP/1.0");
+        l.protocol = http_protocol(ex->req);
     }
     access_line(w, &l);
 }

@@ -237,7 +237,7 @@ void exchange_file_begin(struct exchange *ex)
     ex->file_left = ex->status == 304 || req->head ? 0 : (uint64_t)ex->lookup.st.st_size;
     if (!ex->body_done) ex->keep_alive = false;
     if (!exchange_write_head(ex)) {
-        http_close(ex->http);
+        reply_abort(ex);
         return;
     }
     exchange_file_pump(ex);
@@ -273,21 +273,17 @@ static bool is_warm(const struct exchange *ex)
            preadv2(ex->lookup.fd, &v, 1, (off_t)(ex->file_at + step - 1), RWF_NOWAIT) == 1;
 }
 
-static bool send_inline(struct exchange *ex)
+/* The next piece, as far as there is room for it. False: none, or it has to be fetched first. */
+static bool send_copy(struct exchange *ex)
 {
-    struct http_conn *h = ex->http;
-    if (ex->file_left > INLINE_MAX) return false;
-    worker_take_spare(ex->worker, &h->out);
-    char *to = weir_buf_room(&h->out, ex->file_left);
-    if (!to) return false;
-    struct iovec v = {to, ex->file_left};
+    size_t room = reply_room(ex);
+    struct iovec v = {NULL, ex->file_left < room ? ex->file_left : room};
+    if (v.iov_len == 0 || (v.iov_base = reply_reserve(ex, v.iov_len)) == NULL) return false;
     ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
     if (n <= 0) return false;
-    weir_buf_added(&h->out, (size_t)n);
+    reply_reserved(ex, (size_t)n);
     ex->file_at += (uint64_t)n;
     ex->file_left -= (uint64_t)n;
-    ex->sent += (uint64_t)n;
-    http_dirty(h);
     return true;
 }
 
@@ -303,12 +299,33 @@ static void fetch(struct exchange *ex, uint64_t left, void (*then)(struct exchan
     weir_loop_job(ex->worker->loop, &ex->job);
 }
 
+/* A file that the client gets through our memory: framed, or encrypted. */
+static void pump_copies(struct exchange *ex)
+{
+    while (ex->file_left && reply_room(ex) > 0) {
+        if (!ex->cold_checked && !is_warm(ex)) {
+            fetch(ex, ex->file_left, warmed);
+            return;
+        }
+        if (!send_copy(ex)) { /* the file became shorter */
+            reply_abort(ex);
+            return;
+        }
+        ex->cold_checked = false;
+    }
+    if (ex->file_left == 0) exchange_finish(ex);
+}
+
 void exchange_file_pump(struct exchange *ex)
 {
     struct http_conn *h = ex->http;
     uint64_t budget = 4 * WARM_STEP; /* of one turn */
     if (ex->job_runs) return;
-    if (ex->file_left && send_inline(ex) && ex->file_left == 0) {
+    if (!reply_takes_files(ex)) {
+        pump_copies(ex);
+        return;
+    }
+    if (ex->file_left && ex->file_left <= INLINE_MAX && send_copy(ex) && ex->file_left == 0) {
         exchange_finish(ex);
         return;
     }

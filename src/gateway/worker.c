@@ -37,6 +37,11 @@ static void free_exchanges(struct worker *w)
         weir_buf_fini(&ex->pend);
         free(ex);
     }
+    while (w->free_streams) {
+        struct stream *s = w->free_streams;
+        w->free_streams = s->next_free;
+        free(s);
+    }
 }
 
 void worker_fini(struct worker *w)
@@ -248,6 +253,8 @@ static void begin_drain(struct worker *w)
     w->hurries = !atomic_load(&w->gw->leaves);
     w->hurries_ms = weir_loop_now_ms(w->loop);
     for (uint32_t i = 0; i < w->front_top; i++) front_drain(w->fronts[i]);
+    for (uint32_t i = 0; i < w->conn_top; i++)
+        if (w->conns[i]->in_use && w->conns[i]->h2) http2_leave(w->conns[i]);
     if (!w->hurries) {
         accept_last(w);
         return;
@@ -272,6 +279,16 @@ static void woken(struct worker *w)
     tick(w);
 }
 
+/* Clients of HTTP/2 that were told to come again by another connection, and had time to hear it. */
+static void end_idle_http2(struct worker *w)
+{
+    if (!w->draining || w->hurries || weir_loop_now_ms(w->loop) < w->hurries_ms + FIRST_MS) return;
+    for (uint32_t i = 0; i < w->conn_top; i++) {
+        struct http_conn *h = w->conns[i];
+        if (h->in_use && h->h2 && weir_http2_streams(h->h2->session) == 0) http2_timer(h);
+    }
+}
+
 static void tick(struct worker *w)
 {
     struct weir_ident id = {.kind = KIND_TICK};
@@ -285,6 +302,7 @@ static void tick(struct worker *w)
         for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
         for (uint32_t i = 0; i < w->front_top; i++) front_close(w->fronts[i]);
     }
+    end_idle_http2(w);
     for (uint32_t i = 0; w->hurries && i < w->front_top; i++) /* their time for a first request may be over */
         if (w->fronts[i]->in_use) front_dirty(w->fronts[i]);
     uint32_t ms = w->hurries || (!w->accepting && !w->draining) ? TICK_SOON_MS : w->index == 0 && atomic_load(&w->gw->conn_count) ? 100 : 1000;
@@ -310,6 +328,7 @@ static void dispatch(struct worker *w, const struct weir_event *ev)
     }
     switch (ev->ident.kind) {
     case KIND_HTTP: http_event(w, ev); break;
+    case KIND_STREAM: stream_timer(ev->ptr); break;
     case KIND_LISTENER: accept_some(w, ev); break;
     case KIND_FILE: exchange_file_done(WEIR_CONTAINER(ev->ptr, struct exchange, job)); break;
     case KIND_BODY: exchange_body_stored(ev->ptr); break;

@@ -128,6 +128,8 @@ WEIR_CHECK int weir_http2_next(struct weir_http2 *p, struct weir_http2_event *ev
 WEIR_CHECK int weir_http2_pull(struct weir_http2 *p, struct weir_buf *out, size_t high);
 bool weir_http2_wants_write(const struct weir_http2 *p); /* pull() would give something */
 uint32_t weir_http2_streams(const struct weir_http2 *p); /* that are not closed */
+/* The first stream with HEAD (s: NULL), or the next one behind s; NULL: there is none. */
+struct weir_http2_stream *weir_http2_any(const struct weir_http2 *p, const struct weir_http2_stream *s);
 /* The client is told to ask elsewhere [RFC 9113 6.8]; what it asks all the same before it knows is still served; at_once: no more
  * than what has come. Streams that are there go on. */
 void weir_http2_leave(struct weir_http2 *p, bool at_once);
@@ -148,7 +150,7 @@ WEIR_CHECK int weir_http2_write_interim(struct weir_http2_stream *s, int status,
 /* Content: append to this buffer, at most weir_http2_room() bytes, and then say so. */
 struct weir_buf *weir_http2_content(struct weir_http2_stream *s);
 void weir_http2_added(struct weir_http2_stream *s, size_t len);
-size_t weir_http2_room(const struct weir_http2_stream *s);
+size_t weir_http2_room(struct weir_http2_stream *s); /* 0: ROOM tells when there is some */
 uint64_t weir_http2_taken(const struct weir_http2_stream *s); /* bytes of content that left so far */
 size_t weir_http2_waiting(const struct weir_http2_stream *s); /* ... that did not leave yet */
 void weir_http2_write_end(struct weir_http2_stream *s); /* no more content comes */

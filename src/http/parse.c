@@ -4,9 +4,7 @@
  * two ways is refused. */
 #include <stdlib.h>
 
-#include "http/http.h"
-
-#define METHOD_MAX 32
+#include "http/internal.h"
 
 enum state { WAITING, REQUEST_LINE, FIELDS, HEAD_DONE, BODY_LENGTH, CHUNK_SIZE, CHUNK_DATA, CHUNK_CRLF, TRAILERS, END, DEAD };
 
@@ -221,7 +219,7 @@ static int request_line(struct weir_http1 *p, struct weir_str line)
     if (!sp) return refuse(p, 400, "not an HTTP request line");
     r->method = weir_str(line.ptr, (size_t)(sp - line.ptr));
     if (!weir_http_token(r->method)) return refuse(p, 400, "a method that is no token");
-    if (r->method.len > METHOD_MAX) return refuse(p, 501, "a method that is not known here"); /* [RFC 9110 9.1, 15.6.2] */
+    if (r->method.len > HTTP_METHOD_MAX) return refuse(p, 501, "a method that is not known here"); /* [RFC 9110 9.1, 15.6.2] */
     struct weir_str rest = weir_str(sp + 1, line.len - r->method.len - 1);
     const char *sp2 = memchr(rest.ptr, ' ', rest.len);
     if (!sp2) return refuse(p, 400, "a request line without a version");

@@ -2,7 +2,7 @@
 /* The sending half of HTTP/1.x [RFC 9112]: heads with their framing, chunks, dates, status texts. */
 #include <stdio.h>
 
-#include "http/http.h"
+#include "http/internal.h"
 
 const char *weir_http_status_text(int status)
 {
@@ -42,7 +42,7 @@ static bool is_framing(struct weir_str name)
     }
 }
 
-static int check_fields(const struct weir_pair *f, size_t count, size_t *len)
+int http_check_fields(const struct weir_pair *f, size_t count, size_t *len)
 {
     for (size_t i = 0; i < count; i++) {
         if (!weir_http_token(f[i].name) || !weir_str_field(f[i].value) || is_framing(f[i].name)) return WEIR_INVALID;
@@ -92,7 +92,7 @@ int weir_http1_write_head(struct weir_buf *out, const struct weir_http_response 
                           bool *keep_alive)
 {
     size_t len = 256 + r->date.len;
-    if (r->status < 200 || r->status > 999 || check_fields(r->headers, r->header_count, &len) < 0) return WEIR_INVALID;
+    if (r->status < 200 || r->status > 999 || http_check_fields(r->headers, r->header_count, &len) < 0) return WEIR_INVALID;
     char *begin = weir_buf_room(out, len), *p = begin;
     if (!p) return WEIR_NOMEM;
     enum weir_http_framing f = choose_framing(r);
@@ -123,7 +123,7 @@ int weir_http1_write_head(struct weir_buf *out, const struct weir_http_response 
 int weir_http1_write_interim(struct weir_buf *out, int status, const struct weir_pair *headers, size_t count)
 {
     size_t len = 64;
-    if (status < 100 || status > 199 || check_fields(headers, count, &len) < 0) return WEIR_INVALID;
+    if (status < 100 || status > 199 || http_check_fields(headers, count, &len) < 0) return WEIR_INVALID;
     char *begin = weir_buf_room(out, len), *p = begin;
     if (!p) return WEIR_NOMEM;
     p = put_status(p, status);
@@ -161,7 +161,7 @@ int weir_http1_write_chunk(struct weir_buf *out, const void *content, size_t len
 int weir_http1_write_chunk_end(struct weir_buf *out, const struct weir_pair *trailers, size_t count)
 {
     size_t len = 16;
-    if (check_fields(trailers, count, &len) < 0) return WEIR_INVALID;
+    if (http_check_fields(trailers, count, &len) < 0) return WEIR_INVALID;
     char *begin = weir_buf_room(out, len), *p = begin;
     if (!p) return WEIR_NOMEM;
     p = PUT(p, "0\r\n");
