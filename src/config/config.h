@@ -76,8 +76,23 @@ struct weir_conf_listener {
     struct weir_conf_allow *allow;
     size_t allow_count;
     uint64_t body_max;        /* STDIN and DATA of a request, each [64 MiB] */
+    const char *certificates; /* of an http one: folder with NAME.pem and NAME.key of its sites; NULL: none */
     uint32_t header_ms, body_ms, idle_ms, send_ms; /* PARAMS whole; a gap in the body; without a request; without taking */
 };
+
+/* Files that the root part opens, for who may not: a certificate with its key, or authorities for clients' certificates. */
+enum weir_conf_key_kind { WEIR_KEY_PAIR, WEIR_KEY_CLIENTS };
+struct weir_conf_key {
+    enum weir_conf_key_kind kind;
+    const char *path;         /* absolute. PAIR: of the certificate; without key: a folder with fullchain.pem and privkey.pem, or
+                                 what stands before .pem and .key */
+    const char *key;          /* PAIR: of its key; NULL: see path */
+    uint64_t hash;            /* of path: not equal where that is not */
+    struct weir_config_place place; /* of the first one that names it */
+};
+#define WEIR_CONFIG_KEY_FILES 3 /* certificate, key, OCSP response (need not be there) */
+/* The sets of files that it can be, in the order of trial, the first that is there: how many sets (at most 2); "" is no file. */
+size_t weir_config_key_files(const struct weir_conf_key *k, char out[2][WEIR_CONFIG_KEY_FILES][4096]);
 
 #define WEIR_CONFIG_PAGE_MAX 32768 /* bytes of a suspended site's text or page */
 enum weir_conf_action { WEIR_ACTION_FILES, WEIR_ACTION_PHP, WEIR_ACTION_POOL, WEIR_ACTION_REDIRECT, WEIR_ACTION_DENY };
@@ -120,6 +135,11 @@ struct weir_conf_site {
     struct weir_conf_route *routes; /* in the order written; the last one is the site's own and matches all */
     size_t route_count;
     bool debug;
+    int tls;                  /* index into keys; -1: no certificate of its own: */
+    int *name_tls;            /* then one for each name, from its listener's folder, -1: none; NULL: there is no folder */
+    int clients;              /* likewise: authorities of clients' certificates; -1: none are asked for */
+    uint16_t https_port;      /* of its https:// listener, if it has a certificate: http:// is redirected there; 0: it is not */
+    bool clients_required;    /* 403 for who shows none, or one that is not good */
     bool is_suspended;        /* every request is answered 503, with: */
     bool suspended_page;      /* text is HTML, of a file; else plain */
     struct weir_str suspended; /* may be empty */
@@ -216,6 +236,8 @@ struct weir_config {
     size_t site_count;
     struct weir_conf_pool *pools;
     size_t pool_count;
+    struct weir_conf_key *keys;
+    size_t key_count;
 };
 
 /* A text of `old` is taken back into s: the homes that it asks for, too. */

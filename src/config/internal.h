@@ -49,6 +49,7 @@ enum block {
     BLOCK_CEILING = 8192,
     BLOCK_RECYCLE = 16384,
     BLOCK_BODY = 32768,
+    BLOCK_TLS = 65536,
     BLOCK_NONE = 0
 };
 enum how { /* a layer above meets what a layer below said */
@@ -91,7 +92,7 @@ struct parser {
     struct node *program;       /* weir { }, built in */
     const struct weir_config_source *place_source; /* whose name is kept as */
     const char *place_file;
-    size_t listener_cap;
+    size_t listener_cap, key_cap;
     struct weir_table pool_names, host_names; /* of struct named */
     size_t pool_cap;
     bool any_lost, all_new;     /* of the sources: one is lost; what lies below all pools may have changed */

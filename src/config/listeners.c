@@ -60,9 +60,8 @@ int config_add_address(struct parser *p, const struct node *n, size_t word, cons
         return -1;
     }
     const struct scheme *k = &schemes[i];
-    if (k->scheme == WEIR_SCHEME_HTTPS || k->scheme == WEIR_SCHEME_FASTCGIS) {
-        config_say(p->report, WEIR_CONFIG_LATER, n, word, k->scheme == WEIR_SCHEME_HTTPS ? "use http:// for now" : "use fastcgi:// or fastcgi+unix: for now",
-                   "%s: not in this version", k->name);
+    if (k->scheme == WEIR_SCHEME_FASTCGIS) {
+        config_say(p->report, WEIR_CONFIG_LATER, n, word, "use fastcgi:// or fastcgi+unix: for now", "%s: not in this version", k->name);
         return -1;
     }
     if (k->scheme == WEIR_SCHEME_FASTCGI && !name) {
@@ -207,7 +206,7 @@ void config_read_listener(struct parser *p, const struct node *n)
         for (size_t i = 1; i < k->count; i++) {
             int at = config_add_address(p, k, i, name);
             if (at < 0) continue;
-            if (c->listeners[at].address.scheme == WEIR_SCHEME_HTTP) http = true;
+            if (c->listeners[at].address.scheme == WEIR_SCHEME_HTTP || c->listeners[at].address.scheme == WEIR_SCHEME_HTTPS) http = true;
             else fastcgi = true;
         }
     }
@@ -216,7 +215,9 @@ void config_read_listener(struct parser *p, const struct node *n)
     else if (fastcgi)
         read_front(p, n, first);
     for (const struct node *k = n->children; k && http && !fastcgi; k = k->next)
-        if (!k->used && !node_is(k, "address"))
+        if (!k->used && node_is(k, "certificates")) {
+            for (size_t i = first; i < c->listener_count; i++) c->listeners[i].certificates = config_path(p, k, 1);
+        } else if (!k->used && !node_is(k, "address"))
             config_say(p->report, WEIR_CONFIG_ERROR, k, 0, "remove it, or write a FastCGI address", "\"%s\" is for listeners of FastCGI", k->words[0].text.ptr);
 }
 
@@ -275,7 +276,7 @@ static void publish(struct parser *p, int pool)
     for (size_t i = 0; i < c->listener_count; i++) {
         struct weir_conf_listener *l = &c->listeners[i];
         if (strcmp(l->name, o->publish) != 0 || strchr(o->publish, '/')) continue;
-        if (l->address.scheme == WEIR_SCHEME_HTTP) {
+        if (l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS) {
             snprintf(text, sizeof text, "the listener \"%.64s\" is for http", o->publish);
             say_at(p, &o->publish_place, "pools are published on fastcgi+unix: or fastcgi:// addresses; http:// needs a site", text);
             return;
@@ -310,7 +311,7 @@ void config_publish(struct parser *p)
     bool many = several_users(c);
     for (size_t i = 0; i < c->listener_count; i++) {
         const struct weir_conf_listener *l = &c->listeners[i];
-        if (l->address.scheme != WEIR_SCHEME_FASTCGI) continue;
+        if (l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS) continue;
         if (l->pool < 0) {
             snprintf(text, sizeof text, "nothing is behind the listener \"%.64s\"", l->name);
             say_at(p, &l->place, "write publish NAME in a pool", text);

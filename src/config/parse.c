@@ -239,10 +239,11 @@ void config_parser_fini(struct parser *p)
 
 static bool allocate(struct parser *p)
 {
-    size_t sites = 0, pools = 0, addresses = 0, missing = 0;
+    size_t sites = 0, names = 0, pools = 0, addresses = 0, missing = 0;
     for (const struct node *n = p->first; n; n = n->next) {
         bool site = node_is(n, "site");
         sites += site;
+        if (site) names += n->count;
         pools += node_is(n, "pool");
         missing += site;
         for (const struct node *k = n->children; k; k = k->next) {
@@ -253,11 +254,13 @@ static bool allocate(struct parser *p)
     if (p->any_lost) pools += missing; /* each can name one that is not there */
     p->pool_cap = pools;
     p->listener_cap = addresses + 1;
+    p->key_cap = 2 * sites + names + 2;
+    p->c->keys = config_alloc(p, p->key_cap * sizeof *p->c->keys);
     p->c->sites = config_alloc(p, (sites + 1) * sizeof *p->c->sites);
     p->c->pools = config_alloc(p, (pools + 1) * sizeof *p->c->pools);
     p->c->shared = config_alloc(p, (pools + 1) * sizeof *p->c->shared);
     p->c->listeners = config_alloc(p, p->listener_cap * sizeof *p->c->listeners);
-    return p->c->sites && p->c->pools && p->c->shared && p->c->listeners;
+    return p->c->keys && p->c->sites && p->c->pools && p->c->shared && p->c->listeners;
 }
 
 static void read_all(struct parser *p)

@@ -36,7 +36,7 @@ static const struct setting settings[] = {
     {BLOCK_CONTROL, "admin", 1, ANY, BLOCK_NONE},
     /* listener */
     {BLOCK_LISTENER, "address", 1, ANY, BLOCK_NONE},
-    {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .path = true},
     {BLOCK_LISTENER, "proxy-protocol", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_LISTENER, "peer-tls", 0, 0, BLOCK_PEER_TLS, .later = true},
     {BLOCK_LISTENER, "allow", 1, ANY, BLOCK_NONE},
@@ -51,7 +51,8 @@ static const struct setting settings[] = {
     {BLOCK_SITE, "listen", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {BLOCK_SITE, "route", 1, ANY, BLOCK_ROUTE, .many = true, .needs_block = true},
     {BLOCK_SITE, "debug", 1, 1, BLOCK_NONE},
-    {BLOCK_SITE, "tls", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_SITE, "tls", 1, 2, BLOCK_TLS, .path = true},
+    {BLOCK_TLS, "clients", 1, 2, BLOCK_NONE, .path = true},
     {BLOCK_SITE, "suspended", 1, 1, BLOCK_NONE},
     {SR, "root", 1, 1, BLOCK_NONE, .path = true},
     {SR, "app-root", 1, 1, BLOCK_NONE},
@@ -209,6 +210,7 @@ static const char *block_name(enum block b)
     case BLOCK_CEILING: return "ceiling";
     case BLOCK_RECYCLE: return "recycle";
     case BLOCK_BODY: return "body";
+    case BLOCK_TLS: return "tls";
     default: return "this block";
     }
 }

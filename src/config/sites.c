@@ -223,7 +223,7 @@ static void site_listens(struct parser *p, struct weir_conf_site *s, const struc
         bool named = false;
         for (size_t k = 0; k < c->listener_count; k++) {
             if (!is_listener(&c->listeners[k], n->words[i].text)) continue;
-            if (c->listeners[k].address.scheme != WEIR_SCHEME_HTTP && !named)
+            if (c->listeners[k].address.scheme != WEIR_SCHEME_HTTP && c->listeners[k].address.scheme != WEIR_SCHEME_HTTPS && !named)
                 config_bad(p, n, i, "is a listener for FastCGI", "a pool takes it: publish NAME; a site needs http://");
             list[count++] = (int)k;
             named = true;
@@ -307,6 +307,69 @@ static void read_suspended(struct parser *p, struct weir_conf_site *s, const str
     if (s->suspended.len > WEIR_CONFIG_PAGE_MAX) config_bad(p, n, 1, "is too long for a text", "write it into a file, at most 32 KiB");
 }
 
+/* The same files are one key, whoever names them. */
+static int key_index(struct parser *p, const struct node *n, enum weir_conf_key_kind kind, const char *path, const char *key)
+{
+    struct weir_config *c = p->c;
+    uint64_t hash = weir_hash(weir_cstr(path));
+    for (size_t i = 0; i < c->key_count; i++) {
+        const struct weir_conf_key *k = &c->keys[i];
+        if (k->hash == hash && k->kind == kind && strcmp(k->path, path) == 0 && (k->key ? key && strcmp(k->key, key) == 0 : !key)) return (int)i;
+    }
+    if (c->key_count >= p->key_cap) return -1;
+    c->keys[c->key_count] = (struct weir_conf_key){.kind = kind, .path = path, .key = key, .hash = hash, .place = config_place(p, n)};
+    return (int)c->key_count++;
+}
+
+static void read_tls(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    s->clients = -1;
+    s->tls = key_index(p, n, WEIR_KEY_PAIR, config_path(p, n, 1), n->count > 2 ? config_path(p, n, 2) : NULL);
+    for (const struct node *k = n->children; k; k = k->next) {
+        if (k->used || !node_is(k, "clients")) continue;
+        bool optional = k->count > 2 && weir_str_eq(k->words[2].text, WEIR_STR("optional"));
+        if (k->count > 2 && !optional) config_bad(p, k, 2, "is not known here", "write clients FILE, or clients FILE optional");
+        s->clients = key_index(p, k, WEIR_KEY_CLIENTS, config_path(p, k, 1), NULL);
+        s->clients_required = !optional;
+    }
+}
+
+/* The port of its first https:// listener; 0: it has none. */
+static uint16_t https_port(const struct weir_config *c, const struct weir_conf_site *s)
+{
+    for (size_t i = 0; i < s->listener_count; i++) {
+        const struct weir_conf_address *a = &c->listeners[s->listeners[i]].address;
+        uint64_t port;
+        if (a->scheme == WEIR_SCHEME_HTTPS && weir_str_u64(weir_cstr(strrchr(a->socket, ':') + 1), 65535, &port) == WEIR_OK) return (uint16_t)port;
+    }
+    return 0;
+}
+
+/* Certificates of a site without one of its own: NAME.pem and NAME.key in the folder of a listener of it. */
+static void find_certificates(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    const char *folder = NULL;
+    for (size_t i = 0; i < s->listener_count && !folder; i++) folder = p->c->listeners[s->listeners[i]].certificates;
+    if (!folder || s->tls >= 0) return;
+    s->name_tls = config_alloc(p, s->name_count * sizeof *s->name_tls);
+    for (size_t i = 0; s->name_tls && i < s->name_count; i++) {
+        char path[4096];
+        bool any = strcmp(s->names[i], "*") == 0;
+        int len = any ? -1 : snprintf(path, sizeof path, "%s/%s", folder, s->names[i]);
+        s->name_tls[i] = len < 0 || len >= (int)sizeof path ? -1 : key_index(p, n, WEIR_KEY_PAIR, config_keep(p, weir_str(path, (size_t)len)), NULL);
+    }
+}
+
+/* A site with a certificate and no https:// listener, or the reverse. */
+static void check_tls(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    uint16_t https = https_port(p->c, s);
+    s->https_port = s->tls >= 0 || s->name_tls ? https : 0;
+    if (https && s->tls < 0 && !s->name_tls)
+        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write tls DIR (fullchain.pem and privkey.pem in it), or tls CERTIFICATE KEY", "this site listens on https:// and has no certificate");
+    if (!https && s->tls >= 0) config_say(p->report, WEIR_CONFIG_WARNING, n, 0, "write listen https://*:443", "the site has a certificate, and no https:// listener uses it");
+}
+
 static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_conf_route *own, const struct node *block,
                        const struct node **action)
 {
@@ -314,6 +377,7 @@ static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_c
         if (k->used || node_is(k, "route")) continue;
         if (node_is(k, "listen")) site_listens(p, s, k);
         else if (node_is(k, "suspended")) read_suspended(p, s, k);
+        else if (node_is(k, "tls")) read_tls(p, s, k);
         else if (node_is(k, "debug")) config_get_flag(p, k, 1, &s->debug);
         else route_setting(p, own, k, action);
     }
@@ -355,6 +419,7 @@ void config_read_site(struct parser *p, const struct node *n)
     size_t routes = 1;
     config_site_vars(p, n);
     s->place = config_place(p, n);
+    s->tls = s->clients = -1;
     s->same = n->source->same && !p->all_new;
     site_names(p, s, n);
     route_start(&own);
@@ -363,6 +428,8 @@ void config_read_site(struct parser *p, const struct node *n)
     site_layer(p, s, &own, n, &action);
     if (!has(n, "listen") && !s->listener_count && !has(p->site[LAYER_DEFAULTS], "listen") && !has(n, "use") && !has(p->site[LAYER_DEFAULTS], "use"))
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write listen http://*:8080", "the site listens nowhere");
+    find_certificates(p, s, n);
+    check_tls(p, s, n);
     for (const struct node *k = n->children; k; k = k->next) routes += node_is(k, "route");
     s->routes = config_alloc(p, routes * sizeof *s->routes);
     if (!s->routes) return;

@@ -69,6 +69,7 @@ static void check_site(struct parser *p, struct node *block, const char *user)
         else if (node_is(n, "listen")) not_for_tenants(p, n, "defaults site of the main file tells where");
         else if (node_is(n, "suspended") && n->count > 1 && config_names_file(n, 1)) not_for_tenants(p, n, "write a text: a file would be read with other rights than his");
         else if (node_is(n, "app-root")) not_for_tenants(p, n, "root is what his app sees");
+        else if (node_is(n, "tls")) not_for_tenants(p, n, "the file would be opened with other rights than his: name it in the main file");
         else if ((node_is(n, "php") || node_is(n, "pool")) && n->count > 1 && !is_his(n->words[1].text, user)) {
             config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "name one of this file", "the pool \"%.64s\" is not %s's", n->words[1].text.ptr, user);
             n->used = true;

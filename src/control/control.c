@@ -185,9 +185,8 @@ static void announce(struct control *c)
         }
     }
     for (size_t i = 0; i < c->conf->listener_count; i++) {
-        const char *s = c->conf->listeners[i].address.text;
-        char host[256] = "localhost";
-        if (strncmp(s, "http://*", 8) == 0) say("serving http://%s%s", host, s + 8);
+        const char *s = c->conf->listeners[i].address.text, *any = strstr(s, "://*");
+        if (any) say("serving %.*s://localhost%s", (int)(any - s), s, any + 4);
         else say("serving %s", s);
     }
     if (c->control_path[0]) say("orders, such as weir status: -s %s", c->control_path);
@@ -269,6 +268,7 @@ static void from_root(struct control *c)
         if (c->adopting) c->adopting--;
         orders_kept(c, fd);
         break;
+    case ROOT_OPENED: keys_opened(c, &m, fd); return;
     case ROOT_REOPEN: logs_reopen(c); break;
     case ROOT_PING: root_send(c, &(struct root_msg){.kind = ROOT_PING}, NULL, 0); break;
     default: break;
@@ -304,6 +304,8 @@ static int next_ms(struct control *c)
     int64_t order = c->conf && !c->ending ? orders_next_ms(c) : -1, file = c->conf && !c->ending ? files_next_ms(c) : -1;
     if (order >= 0 && (wait < 0 || order < wait)) wait = order;
     if (file >= 0 && (wait < 0 || file < wait)) wait = file;
+    int64_t keys = c->conf && !c->ending ? keys_next_ms(c) : -1;
+    if (keys >= 0 && (wait < 0 || keys < wait)) wait = keys;
     return wait < 0 ? -1 : wait > 60000 ? 60000 : (int)wait;
 }
 
@@ -332,6 +334,7 @@ static void finish(struct control *c)
     }
     bury(c);
     orders_free(c);
+    keys_free(c);
     files_free(c);
     weir_config_drop(c->conf);
     weir_config_sources_free(&c->sources);
@@ -369,6 +372,7 @@ int weir_control_run(const struct weir_control_options *o)
         if (!c.conf || c.ending || c.adopting) continue;
         files_clock(&c);
         orders_clock(&c);
+        keys_clock(&c);
         pools_turn(&c);
         gateways_turn(&c);
         announce(&c);

@@ -64,7 +64,7 @@ static void lose_link(struct control *c, struct gateway *g)
 {
     watch_end(c, &g->link, false);
     g->ready = false;
-    g->config_sent = g->endpoints_sent = 0;
+    g->config_sent = g->endpoints_sent = g->keys_sent = 0;
     g->relink_due_ms = now_ms() + 100; /* it goes on with what it knows; where it has ended, DOWN tells that next */
 }
 
@@ -130,7 +130,7 @@ void gateway_up(struct control *c, const struct root_msg *m, int fd)
         unsigned place = (unsigned)(g - c->gateways);
         *g = (struct gateway){.pid = m->pid, .place = place, .link.fd = -1};
     }
-    g->config_sent = g->endpoints_sent = g->orders_sent = 0;
+    g->config_sent = g->endpoints_sent = g->orders_sent = g->keys_sent = 0;
     g->ready = false;
     if (m->flags & 1 && g != c->serving && !g->leaves) g->unknown = true;
     if (fd >= 0 && watch_add(c, &g->link, WATCH_LINK, fd) < 0) g->link.fd = -1;
@@ -230,6 +230,7 @@ void gateways_turn(struct control *c)
             g->relink_due_ms = now + RELINK_MS;
             root_send(c, &(struct root_msg){.kind = ROOT_RELINK, .pid = g->pid}, NULL, 0);
         }
+        keys_tell(c, g);
         orders_tell(c, g); /* before the configuration: nobody is served against an order */
         send_config(c, g);
         tell_reopen(g);

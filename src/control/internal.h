@@ -178,7 +178,7 @@ struct gateway {
     struct watch link;
     pid_t pid;              /* 0: this place is free */
     unsigned place;         /* in control->gateways, and of its numbers in units and pools */
-    uint64_t config_sent, endpoints_sent, orders_sent; /* versions; 0: none */
+    uint64_t config_sent, endpoints_sent, orders_sent, keys_sent; /* versions; 0: none */
     uint32_t threads_asked; /* with its first configuration from this control; 0: none was sent */
     int64_t orders_ms;                    /* they were told */
     int64_t relink_due_ms, end_due_ms;    /* end: it leaves, and has so long */
@@ -223,6 +223,12 @@ struct control {
     int adopting; /* units, gateways and orders that the root part has yet to tell: nothing is started before */
     struct orders orders;
     struct files files;
+    struct {
+        struct key *list;
+        size_t count, next; /* next: whose file is looked at next */
+        uint64_t next_id, version;
+        int64_t due_ms;     /* 0: there are none */
+    } keys;
 };
 
 int64_t now_ms(void);
@@ -338,6 +344,16 @@ struct json_t *orders_deny(struct control *c, const char *address, int64_t secon
 struct json_t *orders_allow(struct control *c, const char *address);
 struct json_t *orders_denied_json(const struct control *c);    /* all of them */
 struct json_t *orders_suspended_json(const struct control *c); /* by order or by the configuration */
+
+/* keys.c */
+void keys_ask(struct control *c, const struct weir_config *conf); /* reads all that it names */
+bool keys_answered(const struct control *c, const struct weir_config *conf);
+void keys_settle(struct control *c);                              /* c->conf is another one */
+void keys_opened(struct control *c, const struct root_msg *m, int fd); /* takes fd */
+void keys_tell(struct control *c, struct gateway *g);             /* if it does not know them */
+void keys_clock(struct control *c);
+int64_t keys_next_ms(const struct control *c);                    /* until the next look; -1: never */
+void keys_free(struct control *c);
 
 /* denied.c */
 enum denied_change { DENIED_NEW, DENIED_CHANGED, DENIED_FULL };

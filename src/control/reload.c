@@ -256,6 +256,7 @@ static void take(struct control *c)
     c->next = NULL;
     c->reloading = false;
     c->config_version++;
+    keys_settle(c);
     check_users(c, c->conf);
     pools_plan(c);
     weir_config_drop(old);
@@ -296,6 +297,7 @@ void reload_goes_on(struct control *c)
         const struct listener_fd *f = listener_for(c, listener_of(c->next, i));
         if (f && !f->answered) return;
     }
+    if (!keys_answered(c, c->next)) return;
     for (size_t i = 0; i < c->next->listener_count; i++) {
         const struct weir_conf_listener *l = &c->next->listeners[i];
         const struct listener_fd *f = listener_for(c, l);
@@ -430,6 +432,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
         if (c->next->listeners[i].pool >= 0) say("listener %s is not open: that needs weir serve", c->next->listeners[i].name);
     if (c->o.no_sites) c->next->site_count = c->next->listener_count = 0;
     c->reloading = true;
+    keys_ask(c, c->next);
     for (size_t i = 0; i < count_of(c->next); i++) {
         struct listener_fd *f = listener_for(c, listener_of(c->next, i));
         if (f) ask_for(c, f, listener_of(c->next, i));

@@ -193,6 +193,8 @@ static void receive(struct gateway *gw)
             gateway_drain(gw, m.drain_ms, m.flags & WEIR_LINK_LEAVES);
         } else if (m.type == WEIR_LINK_REOPEN) {
             atomic_store(&gw->reopen_asked, true);
+        } else if (m.type == WEIR_LINK_KEYS && count == 1) {
+            gateway_keys(gw, fds[0]);
         } else if (m.type == WEIR_LINK_ORDERS && count == 1) {
             gateway_orders(gw, fds[0]);
         }

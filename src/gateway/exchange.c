@@ -298,6 +298,48 @@ static void take_body(struct exchange *ex)
     if (stream) exchange_dispatch(ex);
 }
 
+static void redirect(struct exchange *ex, int status, struct weir_str to)
+{
+    struct weir_pair *f = weir_arena_alloc(&ex->arena, sizeof *f);
+    if (!f) {
+        exchange_fail(ex, 503, "out of memory");
+        return;
+    }
+    *f = (struct weir_pair){WEIR_STR("Location"), to};
+    exchange_text(ex, status, f, 1, NULL);
+}
+
+/* What a certificate authority asks for by http:// [RFC 8555 8.3]: without it there may be no certificate. */
+static bool is_challenge(struct weir_str path_query)
+{
+    return weir_str_prefix(path_query, WEIR_STR("/.well-known/acme-challenge/"));
+}
+
+/* A site with a certificate is not served in clear text. */
+static void redirect_to_https(struct exchange *ex)
+{
+    struct weir_str host = http_without_port(ex->req->host), path = ex->req->path_query;
+    char port[8];
+    bool star = path.len == 1 && path.ptr[0] == '*', same = is_method(ex, "GET") || is_method(ex, "HEAD");
+    uint16_t number = ex->site->conf->https_port;
+    if (host.len == 0 || star) {
+        exchange_fail(ex, 403, "this site is served by https:// alone");
+        return;
+    }
+    size_t port_len = number == 443 ? 0 : 1 + weir_u64_text(port + 1, number), len = 8 + host.len + port_len + path.len;
+    port[0] = ':';
+    char *to = weir_arena_bytes(&ex->arena, len);
+    if (!to) {
+        exchange_fail(ex, 503, "out of memory");
+        return;
+    }
+    memcpy(to, "https://", 8);
+    memcpy(to + 8, host.ptr, host.len);
+    memcpy(to + 8 + host.len, port, port_len);
+    memcpy(to + 8 + host.len + port_len, path.ptr, path.len);
+    redirect(ex, same ? 301 : 308, weir_str(to, len));
+}
+
 void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
 {
     const struct http_conn *h = ex->http;
@@ -321,6 +363,15 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
     ex->site = snapshot_site(ex->snap, ex->listener, http_without_port(req->host));
     if (!ex->site) {
         exchange_fail(ex, 404, "no site of that name is here");
+        return;
+    }
+    int refused = http_tls_check(ex, &why);
+    if (refused) {
+        exchange_fail(ex, refused, why);
+        return;
+    }
+    if (ex->site->conf->https_port && !ex->http->tls && !is_challenge(req->path_query)) {
+        redirect_to_https(ex);
         return;
     }
     struct weir_str text;
@@ -427,17 +478,6 @@ static void split_by_route(struct exchange *ex, struct script *s)
     s->path_info = weir_str(path.ptr + cut, path.len - cut);
     const char *root = conf->app_root ? conf->app_root : conf->root;
     if (root && cut) s->filename = exchange_join(&ex->arena, root, s->name);
-}
-
-static void redirect(struct exchange *ex, int status, struct weir_str to)
-{
-    struct weir_pair *f = weir_arena_alloc(&ex->arena, sizeof *f);
-    if (!f) {
-        exchange_fail(ex, 503, "out of memory");
-        return;
-    }
-    *f = (struct weir_pair){WEIR_STR("Location"), to};
-    exchange_text(ex, status, f, 1, NULL);
 }
 
 /* The folder's own URL ends in a slash: the path as the client wrote it, and its query. */

@@ -60,7 +60,7 @@ static struct weir_str address_text(struct weir_arena *a, const struct sockaddr_
 
 static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
 {
-    struct http_conn *h = ex->http;
+    const struct http_conn *h = ex->http;
     struct sockaddr_storage peer = {0};
     memcpy(&peer, &h->peer, sizeof h->peer);
     r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
@@ -86,26 +86,10 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .protocol = http_protocol(req),
         .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},
-        .server_name = host.len ? host : WEIR_STR("_"), .scheme = WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
+        .server_name = host.len ? host : WEIR_STR("_"), .scheme = ex->http->tls ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
         .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
-}
-
-/* Asks a pool: as weir_client_begin. */
-static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct weir_cgi_request *r, struct weir_client_begin_options *b)
-{
-    struct weir_pair *pairs;
-    int status = weir_cgi_params(r, &ex->arena, &pairs, &b->param_count);
-    if (status < 0) return status;
-    b->params = pairs;
-    b->user = &ex->caller;
-    ex->asked = pool;
-    ex->answer = ANSWER_APP;
-    ex->head_done = ex->app_done = ex->started = false;
-    ex->head = weir_cgi_head_new(&ex->arena, NULL);
-    if (!ex->head) return WEIR_NOMEM;
-    return weir_client_begin(ex->worker->client, pool->in->pool, b, &ex->app);
 }
 
 /* Parameters in front of those that r has: the later one of a name is sent. */
@@ -119,6 +103,24 @@ static int add_params(struct exchange *ex, struct weir_cgi_request *r, const str
     r->extra = all;
     r->extra_count += count;
     return WEIR_OK;
+}
+
+/* Asks a pool: as weir_client_begin. */
+static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct weir_cgi_request *r, struct weir_client_begin_options *b)
+{
+    struct weir_pair *pairs, *tls;
+    size_t tls_count;
+    if (ex->http->tls && (http_tls_params(ex, &tls, &tls_count) < 0 || add_params(ex, r, tls, tls_count) < 0)) return WEIR_NOMEM;
+    int status = weir_cgi_params(r, &ex->arena, &pairs, &b->param_count);
+    if (status < 0) return status;
+    b->params = pairs;
+    b->user = &ex->caller;
+    ex->asked = pool;
+    ex->answer = ANSWER_APP;
+    ex->head_done = ex->app_done = ex->started = false;
+    ex->head = weir_cgi_head_new(&ex->arena, NULL);
+    if (!ex->head) return WEIR_NOMEM;
+    return weir_client_begin(ex->worker->client, pool->in->pool, b, &ex->app);
 }
 
 static uint64_t body_length(const struct exchange *ex)

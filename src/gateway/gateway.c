@@ -242,6 +242,7 @@ static int load_file(struct gateway *gw)
         for (; fds && n < conf->listener_count; n++)
             if ((fds[n] = listener_fd(gw, &conf->listeners[n])) < 0) break;
         if (fds && n == conf->listener_count) {
+            gateway_read_keys(gw, conf);
             status = snapshot_new(&s, gw, conf, fds);
         } else {
             while (fds && n > 0) {
@@ -376,6 +377,8 @@ void gateway_free(struct gateway *gw)
     }
     gateway_link_fini(gw);
     orders_drop(gw->orders);
+    keys_drop(gw->keys);
+    weir_tls_context_free(gw->tls);
     weir_client_group_free(gw->group);
     free((void *)(uintptr_t)gw->quota.dir);
     log_sink_drop(gw->access_log);

@@ -282,7 +282,7 @@ static bool send_frames(struct http_conn *h)
         take_events(h);
         if (!http_write_out(h)) return false;
         weir_list_remove(&h->dirty_link);
-        if (weir_buf_len(&h->out)) return false; /* the socket tells when it has room */
+        if (http_unsent(h)) return false; /* the socket tells when it has room */
         if (!weir_http2_wants_write(h->h2->session) && weir_list_empty(&h->h2->dirty)) return true;
     }
     http_dirty(h); /* others have their turn first */

@@ -93,7 +93,9 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
     if (peer->ss_family == AF_INET) memcpy(&h->peer.v4, peer, sizeof h->peer.v4);
     else if (peer->ss_family == AF_INET6) memcpy(&h->peer.v6, peer, sizeof h->peer.v6);
     else h->peer.family = peer->ss_family;
-    if (weir_loop_add(w->loop, fd, ident(h), false) < 0) {
+    const struct listener *l = snapshot_listener(w->snap, listener);
+    bool tls = l && l->conf->address.scheme == WEIR_SCHEME_HTTPS;
+    if (weir_loop_add(w->loop, fd, ident(h), false) < 0 || (tls && weir_tls_new(&h->tls, w->gw->tls) < 0)) {
         http_close(h);
         return;
     }
@@ -118,6 +120,8 @@ void http_close(struct http_conn *h)
         exchange_gone(ex);
     }
     if (h->h2) http2_end(h);
+    weir_tls_free(h->tls);
+    h->tls = NULL;
     w->free_index[w->free_count++] = h->index;
     worker_uncount(w);
 }
@@ -127,14 +131,19 @@ void http_dirty(struct http_conn *h)
     if (weir_list_empty(&h->dirty_link)) weir_list_push_back(&h->worker->dirty, &h->dirty_link);
 }
 
+size_t http_unsent(const struct http_conn *h)
+{
+    return weir_buf_len(&h->out) + (h->tls ? weir_buf_len(weir_tls_out(h->tls)) : 0);
+}
+
 /* ---- input ---- */
 
 static bool may_read(const struct http_conn *h)
 {
     switch (h->state) {
-    case HTTP_IDLE: return weir_buf_len(&h->out) < OUT_HIGH && !h->close_after;
+    case HTTP_IDLE: return http_unsent(h) < OUT_HIGH && !h->close_after;
     case HTTP_HEAD: return true;
-    case HTTP_STREAMS: return weir_buf_len(&h->out) < OUT_HIGH; /* who does not read our frames sends none */
+    case HTTP_STREAMS: return http_unsent(h) < OUT_HIGH; /* who does not read our frames sends none */
     case HTTP_LINGER: return h->lingered < LINGER_STEP;
     default: return exchange_wants_body(h->ex);
     }
@@ -186,7 +195,12 @@ static bool take_event(struct http_conn *h)
     }
 }
 
-static void input(struct http_conn *h, const char *p, size_t len);
+void http_refuse(struct http_conn *h, int status, const char *why)
+{
+    if (!message_begins(h)) return;
+    h->state = HTTP_EXCHANGE;
+    exchange_refuse(h->ex, status, why);
+}
 
 /* Parses bytes; how many of them were used. */
 static size_t parse(struct http_conn *h, const char *p, size_t len)
@@ -221,11 +235,11 @@ static size_t find_preface(struct http_conn *h, const char *p, size_t len)
         http_close(h);
         return len;
     }
-    if (seen) input(h, http2_preface, seen);
+    if (seen) http_input(h, http2_preface, seen);
     return h->epoch == epoch ? used : len;
 }
 
-static void input(struct http_conn *h, const char *p, size_t len)
+void http_input(struct http_conn *h, const char *p, size_t len)
 {
     uint32_t epoch = h->epoch;
     size_t used = h->preface == PREFACE_OVER ? 0 : find_preface(h, p, len);
@@ -249,7 +263,7 @@ static void end_of_input(struct http_conn *h)
     struct exchange *ex = h->ex;
     h->pumping = h->readable = false;
     h->peer_closed = true;
-    if (weir_buf_len(&h->out) == 0 || (h->state != HTTP_IDLE && h->state != HTTP_HEAD)) {
+    if (http_unsent(h) == 0 || (h->state != HTTP_IDLE && h->state != HTTP_HEAD)) {
         http_close(h);
         return;
     }
@@ -272,11 +286,21 @@ static void pump(struct http_conn *h)
         if (weir_buf_len(&h->in)) {
             struct weir_buf held = h->in;
             h->in = (struct weir_buf){0};
-            input(h, weir_buf_ptr(&held), weir_buf_len(&held));
+            http_input(h, weir_buf_ptr(&held), weir_buf_len(&held));
             bool stuck = h->epoch == epoch && weir_buf_len(&h->in) == weir_buf_len(&held);
             weir_buf_fini(&held);
             if (stuck) break;
             continue;
+        }
+        if (h->tls && h->state != HTTP_LINGER) {
+            enum http_tls_input step = http_tls_input(h);
+            if (step == HTTP_TLS_GOES_ON) continue;
+            if (step != HTTP_TLS_MORE) {
+                if (step == HTTP_TLS_FAILED) http_send_now(h); /* the alert */
+                if (step == HTTP_TLS_FAILED) http_close(h);
+                else end_of_input(h);
+                return;
+            }
         }
         if (!h->readable) break;
         int64_t n = weir_loop_read(w->loop, h->fd, w->scratch, SCRATCH);
@@ -289,9 +313,12 @@ static void pump(struct http_conn *h)
             return;
         }
         if (n < SCRATCH && !h->peer_closed) h->readable = false;
-        input(h, w->scratch, (size_t)n);
+        if (h->tls && h->state != HTTP_LINGER) http_tls_feed(h, w->scratch, (size_t)n);
+        else http_input(h, w->scratch, (size_t)n);
     }
-    if (h->epoch == epoch) h->pumping = false;
+    if (h->epoch != epoch) return;
+    h->pumping = false;
+    if (h->tls && weir_tls_keep(h->tls) < 0) http_close(h);
 }
 
 /* Drops input; the timer goes on with what is left, or ends it. */
@@ -371,6 +398,8 @@ void http_timer(struct http_conn *h)
 
 void http_linger(struct http_conn *h)
 {
+    if (h->tls) weir_tls_close(h->tls);
+    if (h->tls) http_send_now(h);
     bool more = h->readable || weir_buf_len(&h->in) || !weir_http1_idle(h->parser);
     if (h->peer_closed || !more) {
         http_close(h);
@@ -395,19 +424,33 @@ void http_next(struct http_conn *h)
     pump(h);
 }
 
+/* Once, as much as the socket takes: bytes, WEIR_AGAIN, or another error. */
+static int64_t write_some(struct http_conn *h)
+{
+    if (h->tls && !http_tls_seal(h)) return WEIR_NOMEM;
+    struct weir_buf *out = h->tls ? weir_tls_out(h->tls) : &h->out;
+    struct iovec v = {weir_buf_ptr(out), weir_buf_len(out)};
+    int64_t n = weir_loop_writev(h->worker->loop, h->fd, &v, 1, false);
+    if (n > 0) weir_buf_consume(out, (size_t)n);
+    if (h->tls && weir_buf_len(out) == 0) weir_buf_fini(out);
+    return n;
+}
+
 bool http_write_out(struct http_conn *h)
 {
-    size_t len = weir_buf_len(&h->out);
-    if (!len) return true;
-    struct iovec v = {weir_buf_ptr(&h->out), len};
-    int64_t n = weir_loop_writev(h->worker->loop, h->fd, &v, 1, false);
+    if (!http_unsent(h)) return true;
+    int64_t n = write_some(h), all = n;
+    while (n > 0 && h->tls && http_unsent(h)) { /* it was more than is encrypted at once */
+        n = write_some(h);
+        if (n > 0) all += n;
+    }
     if (n == WEIR_AGAIN) n = 0;
     if (n < 0) {
         http_close(h);
         return false;
     }
-    weir_buf_consume(&h->out, (size_t)n);
-    bool want = (size_t)n < len;
+    n = all > 0 ? all : 0;
+    bool want = http_unsent(h) > 0;
     if (want && (n > 0 || !h->send_due_ms)) {
         if (h->state == HTTP_IDLE) h->due_ms = 0; /* it is not idle before it has all */
         http_arm_send(h);
@@ -429,8 +472,7 @@ void http_want_write(struct http_conn *h)
 
 void http_send_now(struct http_conn *h)
 {
-    struct iovec v = {weir_buf_ptr(&h->out), weir_buf_len(&h->out)};
-    if (v.iov_len && weir_loop_writev(h->worker->loop, h->fd, &v, 1, false) < 0) return; /* it is closed next anyway */
+    if (http_unsent(h) && write_some(h) < 0) return; /* it is closed next anyway */
 }
 
 void http_flush(struct http_conn *h)
@@ -443,7 +485,7 @@ void http_flush(struct http_conn *h)
     }
     if (h->ex && h->state == HTTP_EXCHANGE) exchange_commit(h->ex);
     if (h->epoch != epoch || !h->in_use || !http_write_out(h)) return;
-    if (weir_buf_len(&h->out) == 0) {
+    if (http_unsent(h) == 0) {
         worker_spare(h->worker, &h->out);
         if (h->ex && h->state == HTTP_EXCHANGE) {
             exchange_room(h->ex);

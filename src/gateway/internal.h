@@ -4,7 +4,7 @@
  * connections, http2_conn.c the streams of those that speak HTTP/2. exchange.c one request with its response, exchange_app.c the part of
  * it that concerns apps, reply.c its way to the client. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
- * check.c asks servers of others whether they answer. orders.c what people ordered. */
+ * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -20,10 +20,12 @@
 #include "http/http.h"
 #include "loop/loop.h"
 #include "loop/spill.h"
+#include "tls/tls.h"
 #include "weir/wire.h"
 
 #define MAX_WORKERS    64
 #define SCRATCH        65536
+#define PLAIN          16384        /* content of a record of TLS */
 #define OUT_HIGH       (64u << 10)  /* response bytes that wait for a client's socket, in memory */
 #define BODY_MEMORY    (64u << 10)  /* request body bytes in memory; more goes to a temp file */
 #define STREAM_HIGH    (256u << 10) /* streamed request body that waits for the app: then the client waits */
@@ -120,6 +122,8 @@ struct http_conn {
     struct worker *worker;
     struct weir_http1 *parser;
     struct http2 *h2;            /* NULL: HTTP/1 */
+    struct weir_tls *tls;        /* NULL: in clear text */
+    uint64_t clients;            /* the authorities that the client's certificate was asked from, by name; 0: not asked */
     struct exchange *ex;         /* of HTTP/1 */
     struct weir_buf out, in;     /* to send; read but not parsed yet (pipelined, or the app is slower) */
     struct weir_timer timer;
@@ -136,7 +140,7 @@ struct http_conn {
     uint32_t lingered;           /* bytes of this step */
     uint8_t state;
     uint8_t preface;             /* bytes of HTTP/2's that came; PREFACE_OVER: it is known what is spoken */
-    bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen;
+    bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen, tls_begun;
     bool served; /* a request before: it may be closed while it is idle */
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */
@@ -151,10 +155,31 @@ void http_send_now(struct http_conn *h); /* what is in its output, as far as the
 bool http_write_out(struct http_conn *h); /* its output, as far as the socket takes it; false: it is closed */
 void http_next(struct http_conn *h);   /* the exchange is over: the next message, or the end */
 void http_linger(struct http_conn *h); /* all is sent: it closes */
+void http_input(struct http_conn *h, const char *p, size_t len); /* bytes of HTTP from the client */
+size_t http_unsent(const struct http_conn *h); /* bytes that wait for the socket */
+void http_refuse(struct http_conn *h, int status, const char *why); /* instead of a first message */
 const struct weir_conf_route *http_limits(const struct http_conn *h); /* what holds before a route is known */
 void http_resume(struct http_conn *h); /* its exchange takes body again */
 void http_arm(struct http_conn *h, uint32_t ms); /* time for what the client has to send; 0: none */
 void http_arm_send(struct http_conn *h);         /* time for it to take what waits: anew, as it took something or begins to wait */
+
+/* http_tls.c: TLS below HTTP */
+enum http_tls_input { HTTP_TLS_GOES_ON, HTTP_TLS_MORE, HTTP_TLS_ENDED, HTTP_TLS_FAILED };
+void http_tls_feed(struct http_conn *h, const char *p, size_t len); /* of the socket; lent, as to weir_tls_feed */
+enum http_tls_input http_tls_input(struct http_conn *h);            /* one step with what was fed; MORE: it is used up */
+WEIR_CHECK bool http_tls_seal(struct http_conn *h);                 /* encrypts of its output as much as may wait; false: memory */
+WEIR_CHECK int http_tls_params(const struct exchange *ex, struct weir_pair **out, size_t *count);
+int http_tls_check(struct exchange *ex, const char **why); /* 0, or the status for a request that this connection may not make */
+
+/* ---- certificates (keys.c) ---- */
+struct keyring;
+void gateway_keys(struct gateway *gw, int fd);  /* a memfd of control; not taken over */
+void gateway_read_keys(struct gateway *gw, const struct weir_config *conf); /* by itself */
+void worker_take_keys(struct worker *w);        /* the current ones, if they changed */
+void keys_drop(struct keyring *r);
+uint64_t keys_name(const struct weir_conf_key *k);
+struct weir_tls_cert *keys_cert(const struct keyring *r, const struct weir_conf_key *k);   /* NULL: there is none that can be used */
+struct weir_tls_trust *keys_trust(const struct keyring *r, const struct weir_conf_key *k);
 
 /* HTTP/2 on a connection */
 #define PREFACE_LEN  24
@@ -435,7 +460,9 @@ struct worker {
     struct weir_loop *loop;
     struct weir_client *client;
     struct snapshot *snap;            /* the current one, held */
-    char *scratch;
+    char *scratch;                    /* bytes that a socket just gave */
+    char *plain;                      /* ... decrypted */
+    char *piece;                      /* of a file on its way to an app; NULL: none yet */
     struct http_conn **conns;         /* by index */
     uint32_t conn_cap, conn_top;
     uint32_t *free_index;
@@ -472,6 +499,7 @@ struct worker {
     int64_t utc_time_at;
     char utc_time[32];
     struct orders *orders;            /* held; NULL: none */
+    struct keyring *keys;             /* likewise */
 };
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
@@ -523,6 +551,8 @@ struct gateway {
     } *late;
     size_t late_count, late_cap;
     struct orders *orders;            /* held; by lock */
+    struct keyring *keys;             /* likewise */
+    struct weir_tls_context *tls;     /* NULL: nobody listens with TLS yet */
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */

@@ -79,7 +79,7 @@ void reply_over(struct http_conn *h, struct stream *s, bool keep_alive)
     }
     if (!keep_alive) h->close_after = true;
     http_arm(h, 0);
-    if (weir_buf_len(&h->out) == 0) h->send_due_ms = 0;
+    if (http_unsent(h) == 0) h->send_due_ms = 0;
     http_next(h);
 }
 
@@ -120,5 +120,5 @@ void reply_limit_body(struct exchange *ex, uint64_t bytes)
 
 bool reply_takes_files(const struct exchange *ex)
 {
-    return !ex->stream;
+    return !ex->stream && !ex->http->tls;
 }

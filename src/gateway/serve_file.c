@@ -370,8 +370,12 @@ static void filter_warmed(struct exchange *ex)
 
 void exchange_filter_pump(struct exchange *ex)
 {
-    char *piece = ex->worker->scratch;
+    char *piece = ex->worker->piece ? ex->worker->piece : (ex->worker->piece = malloc(SCRATCH)); /* not scratch: what was read may lie there yet */
     uint64_t size = (uint64_t)ex->lookup.st.st_size;
+    if (!piece) {
+        exchange_fail(ex, 503, "out of memory");
+        return;
+    }
     while (ex->app && !ex->job_runs && ex->file_at < size) {
         struct iovec v = {piece, size - ex->file_at < SCRATCH ? (size_t)(size - ex->file_at) : SCRATCH};
         ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);

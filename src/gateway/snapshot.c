@@ -147,10 +147,13 @@ int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *
     s->gw = gw;
     s->conf = weir_config_hold(conf);
     s->version = ++gw->version;
+    bool bad = false;
+    for (size_t i = 0; i < conf->listener_count && !gw->tls; i++)
+        bad = conf->listeners[i].address.scheme == WEIR_SCHEME_HTTPS && weir_tls_context_new(&gw->tls) < 0;
     s->listeners = calloc(conf->listener_count + 1, sizeof *s->listeners);
     s->sites = calloc(conf->site_count + 1, sizeof *s->sites);
     s->pools = calloc(conf->pool_count + 1, sizeof *s->pools);
-    bool bad = !s->listeners || !s->sites || !s->pools;
+    bad = bad || !s->listeners || !s->sites || !s->pools;
     for (size_t i = 0; i < conf->listener_count; i++) {
         if (bad || listener_init(&s->listeners[i], conf, (int)i, fds[i]) < 0) bad = true;
         if (!s->listeners) close(fds[i]);

@@ -20,7 +20,8 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     weir_list_init(&w->dirty_fronts);
     pthread_mutex_init(&w->inbox_lock, NULL);
     w->scratch = malloc(SCRATCH);
-    if (!w->scratch) return WEIR_NOMEM;
+    w->plain = malloc(PLAIN);
+    if (!w->scratch || !w->plain) return WEIR_NOMEM;
     int status = gw->loop_new(&w->loop, gw->loop_arg);
     if (status < 0) return status;
     const struct weir_client_options o = {.size = sizeof o, .index = index};
@@ -59,6 +60,7 @@ void worker_fini(struct worker *w)
     }
     if (w->snap) snapshot_drop(w->snap);
     orders_drop(w->orders);
+    keys_drop(w->keys);
     for (unsigned i = 0; i < w->spare_count; i++) weir_buf_fini(&w->spare[i]);
     weir_buf_fini(&w->log_buf);
     weir_buf_fini(&w->err_buf);
@@ -66,6 +68,8 @@ void worker_fini(struct worker *w)
     free(w->conns);
     free(w->free_index);
     free(w->scratch);
+    free(w->plain);
+    free(w->piece);
     pthread_mutex_destroy(&w->inbox_lock);
 }
 
@@ -261,7 +265,7 @@ static void begin_drain(struct worker *w)
     }
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
-        if (!h->in_use || h->state != HTTP_IDLE || weir_buf_len(&h->out)) continue;
+        if (!h->in_use || h->state != HTTP_IDLE || http_unsent(h)) continue;
         if (h->served) http_close(h);
         else http_arm(h, FIRST_MS);
     }
@@ -272,6 +276,7 @@ static void tick(struct worker *w);
 static void woken(struct worker *w)
 {
     weir_client_woken(w->client);
+    worker_take_keys(w);
     take_snapshot(w);
     worker_take_orders(w);
     take_inbox(w);
@@ -401,6 +406,7 @@ void worker_wake_all(struct gateway *gw)
 
 void worker_begin(struct worker *w)
 {
+    worker_take_keys(w);
     take_snapshot(w);
     worker_take_orders(w);
     tick(w);

@@ -155,7 +155,7 @@ int weir_link_decode(const void *p, size_t len, struct weir_arena *a, struct wei
     memset(m, 0, sizeof *m);
     get(&c, head, sizeof head);
     get_text(&c, m->text, sizeof m->text);
-    if (c.bad || head[0] < WEIR_LINK_CONFIG || head[0] > WEIR_LINK_REOPEN) return WEIR_PROTOCOL;
+    if (c.bad || head[0] < WEIR_LINK_CONFIG || head[0] > WEIR_LINK_KEYS) return WEIR_PROTOCOL;
     m->type = (enum weir_link_type)head[0];
     m->version = head[1];
     m->part = (uint16_t)head[2];

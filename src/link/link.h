@@ -18,7 +18,8 @@ enum weir_link_type {
     WEIR_LINK_LATE,       /* up: a request of unit `unit` is slow, or was given up; text tells which; inode: the peer's end of
                              its connection (0: shared, or not known); flags */
     WEIR_LINK_ORDERS,     /* down: fd: a memfd with the orders below, all that hold now; comes before the first CONFIG */
-    WEIR_LINK_REOPEN      /* down: open log files anew */
+    WEIR_LINK_REOPEN,     /* down: open log files anew */
+    WEIR_LINK_KEYS        /* down: fd: a memfd with the certificates and keys below, all that there are; comes before the first CONFIG */
 };
 #define WEIR_LINK_GIVEN_UP 1u /* LATE: answered 504: end the process that hangs */
 #define WEIR_LINK_STUCK    4u /* LATE: no request: a ping was not answered */
@@ -94,6 +95,20 @@ struct weir_link_orders {
 WEIR_CHECK int weir_link_orders_encode(const struct weir_link_orders *o, struct weir_buf *out);
 /* Lists and texts live in the arena. WEIR_PROTOCOL: these are no orders. */
 WEIR_CHECK int weir_link_orders_decode(const void *p, size_t len, struct weir_arena *a, struct weir_link_orders *out);
+
+/* ---- certificates with their keys, authorities of clients: files that only root may open ---- */
+#define WEIR_LINK_KEY_FILES 3
+#define WEIR_LINK_KEY_MAX   (256u << 10) /* bytes of a file */
+#define WEIR_LINK_KEYS_MAX  8192
+struct weir_link_key {
+    uint32_t kind;             /* enum weir_conf_key_kind */
+    struct weir_str path, key; /* as the configuration says */
+    struct weir_str files[WEIR_LINK_KEY_FILES]; /* what is in them; all empty: they cannot be read */
+};
+/* WEIR_OK, WEIR_NOMEM, WEIR_LIMIT. */
+WEIR_CHECK int weir_link_keys_encode(const struct weir_link_key *list, size_t count, struct weir_buf *out);
+/* The list lives in the arena, its texts in p. WEIR_PROTOCOL: these are none. */
+WEIR_CHECK int weir_link_keys_decode(const void *p, size_t len, struct weir_arena *a, struct weir_link_key **out, size_t *count);
 
 /* A sealed memfd with these bytes, or WEIR_SYSTEM. */
 WEIR_CHECK int weir_link_memfd(const char *name, const void *p, size_t len);

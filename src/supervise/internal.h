@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* supervise: what the files of the root part share. libc only; one thread; no configuration, no JSON, no network bytes, no
- * output of apps. root.c: the loop; unit.c: starting what runs; look.c: what /proc tells; public.c: sockets for web servers; keeper.c: the process above
+ * output of apps. root.c: the loop; keys.c: certificates and keys; unit.c: starting what runs; look.c: what /proc tells; public.c: sockets for web servers; keeper.c: the process above
  * each unit; upgrade.c: the next version; systemd.c: the service manager; container.c: being the first process of a container. */
 #ifndef WEIR_SUPERVISE_INTERNAL_H
 #define WEIR_SUPERVISE_INTERNAL_H
@@ -148,6 +148,9 @@ struct spec {
 };
 int spec_read(int memfd, struct spec *out); /* 0, or an errno */
 void spec_free(struct spec *s);
+
+/* ---- keys.c ---- */
+void open_keys(struct root *r, const struct root_msg *m, int memfd);
 
 /* ---- public.c ---- */
 /* A listening socket for others at an absolute path, owned by `owner` and this group (empty: owner's): a descriptor, or -errno:

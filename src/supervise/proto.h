@@ -6,13 +6,16 @@
 
 #include <stdint.h>
 
-#define ROOT_PROTO_VERSION 4
+#define ROOT_PROTO_VERSION 5
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
 #define ROOT_FDS_MAX       6         /* of a message */
 #define ROOT_UNITS_MAX     4096
 #define ROOT_LISTENERS_MAX 240
 #define ROOT_GATEWAYS_MAX  4
+#define ROOT_OPEN_FILES    3
+#define ROOT_OPEN_SETS     2
+#define ROOT_OPEN_MAX      (256u << 10) /* bytes of a file */
 
 enum root_kind {
     /* control -> root */
@@ -61,6 +64,12 @@ enum root_kind {
     ROOT_REOPEN,     /* SIGUSR1: open log files anew */
     /* both ways */
     ROOT_PING = 100, /* root -> control: are you there? control answers the same at once */
+    /* control -> root */
+    ROOT_OPEN,       /* unit; fd: a memfd with sets of ROOT_OPEN_FILES names, each with a NUL: a certificate, its key, an OCSP response. The first set
+                        of which the first file is there is opened; "" is no file, and the last need not be there; answer OPENED */
+    /* root -> control */
+    ROOT_OPENED,     /* unit; fd: a memfd: ROOT_OPEN_FILES lengths (uint32_t), then what is in the files; code: else an errno, text: the end of the
+                        name that it is about */
     /* control -> root */
     ROOT_READY       /* all is up, or a reload ended; text: a line for people, told to the service manager */
 };

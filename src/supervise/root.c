@@ -657,6 +657,7 @@ static void from_control(struct root *r)
         case ROOT_LISTEN: do_listen(r, &m); break;
         case ROOT_CONTROL_SOCKET: do_control_socket(r); break;
         case ROOT_UNLISTEN: do_unlisten(r, &m); break;
+        case ROOT_OPEN: open_keys(r, &m, fds[0]); break;
         case ROOT_START:
             if (count >= 5 && valid_text(m.name, sizeof m.name, true) && !r->ending) start_unit(r, &m, fds);
             else failed(r, m.unit, EINVAL, "understand the order");

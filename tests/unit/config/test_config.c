@@ -336,15 +336,15 @@ static void how_it_is_driven_is_read(void **state)
 static const struct {
     const char *file, *later;
 } examples[] = {
-    {"01-wordpress-tls.conf", "tls limits memory https"},
-    {"02-three-tenants.conf", "status certificates proxy-protocol use limits memory env-file mail log https"},
-    {"03-laravel-container.conf", "tls cache host https"},
-    {"04-c-app.conf", "tls limits memory files write network https"},
-    {"05-cgit.conf", "tls read https"},
+    {"01-wordpress-tls.conf", "limits memory"},
+    {"02-three-tenants.conf", "status proxy-protocol use limits memory env-file mail log"},
+    {"03-laravel-container.conf", "cache host"},
+    {"04-c-app.conf", "limits memory files write network"},
+    {"05-cgit.conf", "read"},
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", ""},
     {"08-farm-app.conf", "peer-tls ca certificate name root fastcgis"},
-    {"08-farm-gateway.conf", "tls zone zone weight peer-tls ca certificate name retry fastcgis fastcgis https"},
+    {"08-farm-gateway.conf", "zone zone weight peer-tls ca certificate name retry fastcgis fastcgis"},
     {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
