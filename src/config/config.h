@@ -101,15 +101,42 @@ struct weir_conf_pattern {
     enum weir_conf_match match;
     struct weir_str text; /* "/api/", ".fcgi" (of "*.fcgi"), "/x" */
 };
+enum weir_conf_try_kind {
+    WEIR_TRY_FILE,  /* a file or, with a slash at its end, a folder */
+    WEIR_TRY_GO,    /* the last word: the request goes there */
+    WEIR_TRY_STATUS
+};
+struct weir_conf_try { /* before, the path without its first slash if it has a star, after */
+    enum weir_conf_try_kind kind;
+    struct weir_str before, after;
+    bool star;
+    int status;
+};
+struct weir_conf_error {
+    int status;
+    const char *target;       /* a path of the site, perhaps with a query */
+};
 struct weir_conf_route {
     struct weir_conf_pattern *patterns; /* none: the site's own settings, the last route of a site */
     size_t pattern_count;
+    const char **methods;     /* that it takes; none: all. HEAD goes with GET */
+    size_t method_count;
+    bool internal;            /* no client gets here, only error pages, try and X-Accel-Redirect */
+    struct weir_conf_try *tries; /* what is looked for before the action decides */
+    size_t try_count;
+    struct weir_str rewrite_from, rewrite_to; /* prefix that is replaced, and by what: both end in a slash; ptr NULL: none */
+    struct weir_conf_error *errors; /* a status once */
+    size_t error_count;
+    bool intercept_errors;    /* also of an app's own answers */
+    const char **links;       /* absolute: folders outside the root where links may lead */
+    size_t link_count;
     enum weir_conf_action action;
     int pool;                 /* index into pools; -1 */
     int authorizer;           /* pool that is asked first; -1: none */
     const char *authorizer_script; /* its SCRIPT_FILENAME, absolute; NULL: not sent */
     int filter;               /* FILES: pool through which they go; -1: none */
     const char *redirect;     /* target */
+    int64_t redirect_star;    /* where in it the rest of the path stands; -1: nowhere */
     int redirect_status;      /* 302 unless told */
     const char **only;        /* php POOL { only /index.php }: scripts that need not exist here */
     size_t only_count;
@@ -128,7 +155,7 @@ struct weir_conf_route {
     struct weir_config_place place;
 };
 struct weir_conf_site {
-    const char **names;       /* lower case; "*" or none: default for its listeners */
+    const char **names;       /* lower case; "*.example.org": all below it; "*" or none: default for its listeners */
     size_t name_count;
     int *listeners;           /* indexes */
     size_t listener_count;

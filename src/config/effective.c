@@ -27,6 +27,7 @@ static bool overrides(const struct node *n, const struct setting *s, const struc
     case HOW_GROUP_ROUTE: return e->s->how == s->how;
     case HOW_LIST: return e->s == s && !config_appends(n);
     case HOW_MAP: return e->s == s && weir_str_eq(e->n->words[1].text, n->words[1].text);
+    case HOW_ALL: return false;
     default: return e->s == s;
     }
 }

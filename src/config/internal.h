@@ -56,6 +56,7 @@ enum how { /* a layer above meets what a layer below said */
     HOW_REPLACE,
     HOW_LIST,  /* replaces; NAME + word ... appends */
     HOW_MAP,   /* merges by its first word */
+    HOW_ALL,   /* all of them hold, for each word the last one */
     HOW_BLOCK, /* what stands in its block merges by name */
     HOW_GROUP_POOL, HOW_GROUP_ROUTE /* of such a group one can stand; a block's own one replaces an inherited one */
 };
@@ -165,4 +166,12 @@ int config_add_address(struct parser *p, const struct node *n, size_t word, cons
 bool config_is_listener(const struct parser *p, struct weir_str name); /* defined, perhaps with addresses of a later version */
 void config_publish(struct parser *p);                                 /* pools onto their listeners, when all are known */
 void config_read_site(struct parser *p, const struct node *n);
+/* routes.c */
+size_t config_route_patterns(const struct node *n);  /* how many words of a route's head are patterns */
+void config_route_methods(struct parser *p, struct weir_conf_route *r, const struct node *n);
+bool config_route_takes(const struct weir_conf_route *r, struct weir_str method);
+void config_read_redirect(struct parser *p, struct weir_conf_route *r, const struct node *n);
+bool config_route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n); /* false: not one of its */
+void config_check_route(struct parser *p, const struct weir_conf_route *r, const struct node *block);
+bool config_wildcard(struct weir_str s);             /* *.example.org or .example.org */
 #endif

@@ -136,6 +136,14 @@ static void check_role(const struct weir_conf_role *o, struct weir_config_report
     say(r, WEIR_CONFIG_WARNING, &o->place, advice, "there is no %s %.40s", o->who == WEIR_WHO_GROUP ? "group" : "user", o->name);
 }
 
+/* Folders that a route names. */
+static void check_folders(const struct weir_config_place *at, const char *const *list, size_t count, const char *what, struct weir_config_report *r)
+{
+    struct stat st;
+    for (size_t i = 0; i < count; i++)
+        if (stat(list[i], &st) < 0 || !S_ISDIR(st.st_mode)) say(r, WEIR_CONFIG_WARNING, at, "create it, or check the path", "%s: %s is no folder", what, list[i]);
+}
+
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
     uid_t gateway = 0;
@@ -176,6 +184,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             if (s->routes[k].filter >= 0 && !root)
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site",
                     "files go through pool %s, and there is no root with files", c->pools[s->routes[k].filter].name);
+            if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", report);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);

@@ -8,7 +8,7 @@
 
 static void route_start(struct weir_conf_route *r)
 {
-    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .action = WEIR_ACTION_FILES};
+    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .redirect_star = -1, .action = WEIR_ACTION_FILES};
     r->silent_ms = r->request_ms = r->slow_ms = UINT32_MAX; /* the pool's */
 }
 
@@ -62,22 +62,6 @@ static int role_pool(struct parser *p, const struct node *n)
     return -1;
 }
 
-static void read_redirect(struct parser *p, struct weir_conf_route *r, const struct node *n)
-{
-    size_t at = 1;
-    uint32_t status = 302;
-    if (n->count > 2) {
-        config_count(p, n, 1, 301, 308, &status);
-        at = 2;
-    }
-    struct weir_str to = config_text(p, n, at);
-    if (!weir_str_prefix(to, WEIR_STR("http://")) && !weir_str_prefix(to, WEIR_STR("https://")) && (to.len == 0 || to.ptr[0] != '/'))
-        config_bad(p, n, at, "is no target for a redirect", "write a URL, or a path that begins with /");
-    r->action = WEIR_ACTION_REDIRECT;
-    r->redirect = to.ptr;
-    r->redirect_status = (int)status;
-}
-
 static void read_php(struct parser *p, struct weir_conf_route *r, const struct node *n)
 {
     r->action = WEIR_ACTION_PHP;
@@ -123,7 +107,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
     } else if (node_is(n, "deny")) {
         if (config_claim(p, action, n)) r->action = WEIR_ACTION_DENY;
     } else if (node_is(n, "redirect")) {
-        if (config_claim(p, action, n)) read_redirect(p, r, n);
+        if (config_claim(p, action, n)) config_read_redirect(p, r, n);
     } else if (node_is(n, "param")) {
         struct weir_str value = n->count > 2 ? config_text(p, n, 2) : weir_str(NULL, 0);
         if (config_env_name(n->words[1].text)) config_set_pair(p, &r->params, &r->param_count, weir_cstr(config_keep(p, n->words[1].text)), value);
@@ -142,6 +126,8 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
             if (node_is(k, "max")) config_get_size(p, k, 1, &r->body_max);
             else if (node_is(k, "stream")) config_get_flag(p, k, 1, &r->stream_request);
         }
+    } else {
+        config_route_setting(p, r, n);
     }
 }
 
@@ -153,6 +139,13 @@ static void finish_route(struct parser *p, struct weir_conf_route *r)
     if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
     if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
     if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;
+}
+
+static bool has(const struct node *block, const char *name)
+{
+    for (const struct node *k = block ? block->children : NULL; k; k = k->next)
+        if (node_is(k, name)) return true;
+    return false;
 }
 
 static void read_pattern(struct parser *p, const struct node *n, size_t word, struct weir_conf_pattern *out)
@@ -174,13 +167,22 @@ static bool covers(const struct weir_conf_pattern *a, const struct weir_conf_pat
     return a->match == WEIR_MATCH_PREFIX && b->match != WEIR_MATCH_SUFFIX && weir_str_prefix(b->text, a->text);
 }
 
+/* Does a take every method that b takes? */
+static bool takes_all(const struct weir_conf_route *a, const struct weir_conf_route *b)
+{
+    if (b->method_count == 0) return a->method_count == 0;
+    for (size_t i = 0; i < b->method_count; i++)
+        if (!config_route_takes(a, weir_cstr(b->methods[i]))) return false;
+    return true;
+}
+
 static void check_reachable(struct parser *p, const struct weir_conf_site *s, size_t count, const struct node *n)
 {
     const struct weir_conf_route *r = &s->routes[count];
     for (size_t i = 0; i < r->pattern_count; i++)
         for (size_t k = 0; k < count; k++)
             for (size_t m = 0; m < s->routes[k].pattern_count; m++)
-                if (covers(&s->routes[k].patterns[m], &r->patterns[i])) {
+                if (covers(&s->routes[k].patterns[m], &r->patterns[i]) && takes_all(&s->routes[k], r)) {
                     char advice[128];
                     snprintf(advice, sizeof advice, "the route in line %u takes it first; put this one before it", s->routes[k].place.line);
                     config_say(p->report, WEIR_CONFIG_WARNING, n, i + 1, advice, "\"%.64s\" is never reached", r->patterns[i].text.ptr);
@@ -194,13 +196,16 @@ static void read_route(struct parser *p, struct weir_conf_site *s, const struct 
     const struct node *action = NULL;
     *r = *own;
     r->place = config_place(p, n);
-    r->pattern_count = n->count - 1;
+    r->pattern_count = config_route_patterns(n);
     r->patterns = config_alloc(p, r->pattern_count * sizeof *r->patterns);
     if (!r->patterns) return;
-    for (size_t i = 1; i < n->count; i++) read_pattern(p, n, i, &r->patterns[i - 1]);
+    for (size_t i = 1; i <= r->pattern_count; i++) read_pattern(p, n, i, &r->patterns[i - 1]);
+    config_route_methods(p, r, n);
     for (const struct node *k = n->children; k; k = k->next)
         if (!k->used) route_setting(p, r, k, &action);
     if (action && !node_is(action, "php")) r->only_count = 0;
+    if (action && !has(n, "try")) r->try_count = 0; /* what the site tries leads to what the site does */
+    config_check_route(p, r, n);
     check_reachable(p, s, s->route_count, n);
     s->route_count++;
 }
@@ -256,22 +261,37 @@ static bool valid_host(struct weir_str s)
     return s.len > 0;
 }
 
+/* One name of a site, in lower case; two sites cannot have it. */
+static void add_name(struct parser *p, struct weir_conf_site *s, const struct node *n, size_t word, struct weir_str text)
+{
+    char *name = weir_arena_bytes(&p->c->arena, text.len + 1);
+    if (!name) return;
+    for (size_t k = 0; k < text.len; k++) name[k] = (char)(text.ptr[k] >= 'A' && text.ptr[k] <= 'Z' ? text.ptr[k] + 32 : text.ptr[k]);
+    name[text.len] = 0;
+    s->names[s->name_count++] = name;
+    const struct named *first = config_named(&p->host_names, weir_cstr(name));
+    if (first && first->index < p->c->site_count) config_taken(p, n, word, first);
+    if (!first) config_remember(p, &p->host_names, name, n, word, p->c->site_count);
+}
+
 static void site_names(struct parser *p, struct weir_conf_site *s, const struct node *n)
 {
-    struct weir_config *c = p->c;
-    config_words(p, n, 1, &s->names, &s->name_count);
-    for (size_t i = 0; i < s->name_count; i++) {
-        char *name = weir_arena_bytes(&c->arena, n->words[i + 1].text.len + 1);
-        if (!name) return;
-        for (size_t k = 0; k <= n->words[i + 1].text.len; k++) {
-            char ch = n->words[i + 1].text.ptr[k];
-            name[k] = (char)(ch >= 'A' && ch <= 'Z' ? ch + 32 : ch);
+    s->names = config_alloc(p, 2 * n->count * sizeof *s->names);
+    if (!s->names) return;
+    for (size_t i = 1; i < n->count; i++) {
+        struct weir_str text = n->words[i].text;
+        bool wild = config_wildcard(text);
+        if (!valid_host(wild ? weir_str(text.ptr + 2, text.len - 2) : text) || (wild && memchr(text.ptr + 1, '*', text.len - 1)))
+            config_bad(p, n, i, "is no host name", "write www.example.org, *.example.org, or * for all");
+        if (wild && text.ptr[0] == '.') { /* itself, and all below it */
+            char *below = weir_arena_bytes(&p->c->arena, text.len + 2);
+            if (!below) return;
+            below[0] = '*';
+            memcpy(below + 1, text.ptr, text.len + 1);
+            add_name(p, s, n, i, weir_str(text.ptr + 1, text.len - 1));
+            text = weir_str(below, text.len + 1);
         }
-        s->names[i] = name;
-        if (!valid_host(n->words[i + 1].text)) config_bad(p, n, i + 1, "is no host name", "write www.example.org, or * for all");
-        const struct named *first = config_named(&p->host_names, weir_cstr(name));
-        if (first && first->index < c->site_count) config_taken(p, n, i + 1, first);
-        if (!first) config_remember(p, &p->host_names, name, n, i + 1, c->site_count);
+        add_name(p, s, n, i, text);
     }
 }
 
@@ -383,13 +403,6 @@ static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_c
     }
 }
 
-static bool has(const struct node *block, const char *name)
-{
-    for (const struct node *k = block ? block->children : NULL; k; k = k->next)
-        if (node_is(k, name)) return true;
-    return false;
-}
-
 void config_site_vars(struct parser *p, const struct node *n)
 {
     memset(&p->vars, 0, sizeof p->vars);
@@ -426,6 +439,8 @@ void config_read_site(struct parser *p, const struct node *n)
     own.place = s->place;
     for (int i = 0; i < LAYERS; i++) site_layer(p, s, &own, p->site[i], &inherited);
     site_layer(p, s, &own, n, &action);
+    if (action && !has(n, "try")) own.try_count = 0;
+    config_check_route(p, &own, n);
     if (!has(n, "listen") && !s->listener_count && !has(p->site[LAYER_DEFAULTS], "listen") && !has(n, "use") && !has(p->site[LAYER_DEFAULTS], "use"))
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write listen http://*:8080", "the site listens nowhere");
     find_certificates(p, s, n);

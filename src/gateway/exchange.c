@@ -106,6 +106,7 @@ bool exchange_write_head(struct exchange *ex)
     size_t n = 0;
     fields[n++] = server_field;
     for (size_t i = 0; i < ex->field_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->fields[i];
+    for (size_t i = 0; ex->error_status && i < ex->kept_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->kept[i];
     struct weir_http_response r = {.status = ex->status, .headers = fields, .header_count = n,
                                    .content_length = ex->length, .head = ex->req && ex->req->head,
                                    .keep_alive = ex->keep_alive && !ex->worker->draining,
@@ -157,6 +158,15 @@ static const char page_head[] = "<!doctype html>\n<html lang=\"en\"><meta charse
 
 void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
 {
+    if (ex->error_status) { /* its page cannot be had: the error itself is told */
+        status = ex->error_status;
+        extra = ex->kept;
+        extra_count = ex->kept_count;
+        why = ex->why;
+        ex->error_status = 0;
+    } else if (exchange_error_page(ex, status, extra, extra_count, why)) {
+        return;
+    }
     bool tell = why && (!is_our_fault(status) || (ex->site && ex->site->conf->debug));
     const char *text = weir_http_status_text(status);
     char page[768];
@@ -246,19 +256,18 @@ struct weir_str http_protocol(const struct weir_http_request *req)
 
 static bool is_method(const struct exchange *ex, const char *name)
 {
-    if (ex->method_override) return strcmp(ex->method_override, name) == 0;
-    return weir_str_eq(ex->req->method, weir_cstr(name));
+    return weir_str_eq(exchange_method(ex), weir_cstr(name));
 }
 
 static bool reads_app(const struct exchange *ex)
 {
     enum weir_conf_action a = ex->route->conf->action;
-    return a == WEIR_ACTION_POOL || a == WEIR_ACTION_PHP || ex->route->filter;
+    return a == WEIR_ACTION_POOL || a == WEIR_ACTION_PHP || ex->route->filter || route_goes_on(ex->route);
 }
 
 bool exchange_streams_request(const struct exchange *ex)
 {
-    return ex->route->conf->stream_request && reads_app(ex) && !ex->route->filter && ex->req->content_length > 0;
+    return ex->route->conf->stream_request && reads_app(ex) && !ex->route->filter && !route_goes_on(ex->route) && ex->req->content_length > 0;
 }
 
 /* Is the answer known without the body? A small one is read all the same, so that the connection stays. */
@@ -266,7 +275,7 @@ static bool decides_at_head(const struct exchange *ex)
 {
     const struct weir_http_request *req = ex->req;
     bool small = !req->expect_continue && req->content_length >= 0 && req->content_length <= (int64_t)BODY_MEMORY;
-    return !small && (!reads_app(ex) || !(ex->route->pool || ex->route->filter) || is_method(ex, "TRACE"));
+    return !small && (!reads_app(ex) || !(ex->route->pool || ex->route->filter || route_goes_on(ex->route)) || is_method(ex, "TRACE"));
 }
 
 /* The body is read from here on, or the answer given without it. */
@@ -298,17 +307,6 @@ static void take_body(struct exchange *ex)
     if (stream) exchange_dispatch(ex);
 }
 
-static void redirect(struct exchange *ex, int status, struct weir_str to)
-{
-    struct weir_pair *f = weir_arena_alloc(&ex->arena, sizeof *f);
-    if (!f) {
-        exchange_fail(ex, 503, "out of memory");
-        return;
-    }
-    *f = (struct weir_pair){WEIR_STR("Location"), to};
-    exchange_text(ex, status, f, 1, NULL);
-}
-
 /* What a certificate authority asks for by http:// [RFC 8555 8.3]: without it there may be no certificate. */
 static bool is_challenge(struct weir_str path_query)
 {
@@ -337,7 +335,7 @@ static void redirect_to_https(struct exchange *ex)
     memcpy(to + 8, host.ptr, host.len);
     memcpy(to + 8 + host.len, port, port_len);
     memcpy(to + 8 + host.len + port_len, path.ptr, path.len);
-    redirect(ex, same ? 301 : 308, weir_str(to, len));
+    exchange_redirect_to(ex, same ? 301 : 308, weir_str(to, len));
 }
 
 void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
@@ -389,11 +387,11 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, status == WEIR_NOMEM ? 503 : 400, status == WEIR_NOMEM ? "out of memory" : why);
         return;
     }
-    ex->route = site_route(ex->site, ex->path.path);
     if (ex->site->conf->broken) {
         exchange_fail(ex, 503, ex->site->conf->broken);
         return;
     }
+    if (!exchange_route(ex)) return;
     if (req->has_body && req->content_length >= 0 && (uint64_t)req->content_length > ex->route->conf->body_max) {
         exchange_fail(ex, 413, "the request body is larger than this site takes");
         return;
@@ -434,7 +432,7 @@ void exchange_body_end(struct exchange *ex)
 {
     ex->body_done = true;
     reply_arm(ex, 0);
-    if (ex->authorizing) return; /* it goes on when that is known */
+    if (ex->authorizing || ex->method_override) return; /* it goes on when that is known; it went elsewhere without its body */
     if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
     else exchange_dispatch(ex);
 }
@@ -465,7 +463,7 @@ static void split_by_route(struct exchange *ex, struct script *s)
     const struct weir_conf_route *conf = ex->route->conf;
     struct weir_str path = ex->path.path;
     size_t cut = 0;
-    for (size_t i = 0; i < conf->pattern_count; i++) {
+    for (size_t i = 0; i < conf->pattern_count && !ex->rewritten; i++) {
         const struct weir_conf_pattern *m = &conf->patterns[i];
         if (m->match == WEIR_MATCH_EXACT && weir_str_eq(path, m->text)) cut = path.len;
         else if (m->match == WEIR_MATCH_SUFFIX && weir_cgi_split_next(path, m->text, 0)) cut = weir_cgi_split_next(path, m->text, 0);
@@ -480,26 +478,6 @@ static void split_by_route(struct exchange *ex, struct script *s)
     if (root && cut) s->filename = exchange_join(&ex->arena, root, s->name);
 }
 
-/* The folder's own URL ends in a slash: the path as the client wrote it, and its query. */
-static void redirect_to_folder(struct exchange *ex)
-{
-    struct weir_str raw = ex->req->path_query;
-    const char *q = memchr(raw.ptr, '?', raw.len);
-    size_t n = q ? (size_t)(q - raw.ptr) : raw.len;
-    char *p = weir_arena_bytes(&ex->arena, raw.len + 2);
-    if (!p) {
-        exchange_fail(ex, 503, "out of memory");
-        return;
-    }
-    size_t lead = 0; /* "//host" would be another site's URL */
-    while (lead + 1 < n && raw.ptr[lead + 1] == '/') lead++;
-    size_t len = n - lead;
-    memcpy(p, raw.ptr + lead, len);
-    p[len++] = '/';
-    memcpy(p + len, raw.ptr + n, raw.len - n);
-    redirect(ex, 301, weir_str(p, len + raw.len - n));
-}
-
 static void run_script(struct exchange *ex)
 {
     struct lookup *l = &ex->lookup;
@@ -511,7 +489,8 @@ static void run_script(struct exchange *ex)
         s.name = weir_str(ex->path.path.ptr, l->script_len);
         s.path_info = weir_str(ex->path.path.ptr + l->script_len, ex->path.path.len - l->script_len);
     }
-    if (ex->route->programs && site_route(ex->site, s.name) != ex->route) { /* PATH_INFO behind it makes no other program of it */
+    bool other = ex->rewritten ? exchange_guarded(ex, s.name, false) : site_route(ex->site, s.name, exchange_method(ex)) != ex->route;
+    if (ex->route->programs && other) { /* PATH_INFO behind it makes no other program of it */
         exchange_fail(ex, 403, "another route decides about this program");
         return;
     }
@@ -523,16 +502,20 @@ static void run_script(struct exchange *ex)
     exchange_run_app(ex, &s);
 }
 
-/* What an index or the front controller stands for has a route of its own, which may guard it. The front controller may be denied to
- * those who name it themselves. */
+/* What try, an index or the front controller stands for has a route of its own, which may guard it, and so does what a rewritten
+ * path names. */
 static bool other_route_guards(const struct exchange *ex)
 {
     const struct lookup *l = &ex->lookup;
-    if (!l->script[0] || (l->kind != LOOKUP_FILE && l->kind != LOOKUP_SCRIPT)) return false;
-    const struct route *own = site_route(ex->site, weir_cstr(l->script)), *r = ex->route;
-    if (own == r) return false;
-    if (own->authorizer && own->authorizer != r->authorizer) return true;
-    return !l->is_front && ((own->filter && own->filter != r->filter) || own->conf->action == WEIR_ACTION_DENY);
+    if ((!l->script[0] && !ex->rewritten) || (l->kind != LOOKUP_FILE && l->kind != LOOKUP_SCRIPT)) return false;
+    return exchange_guarded(ex, l->script[0] ? weir_cstr(l->script) : ex->path.path, l->is_front);
+}
+
+static void run_app(struct exchange *ex)
+{
+    struct script s = {0};
+    split_by_route(ex, &s);
+    exchange_run_app(ex, &s);
 }
 
 static void looked_up(struct exchange *ex)
@@ -547,7 +530,10 @@ static void looked_up(struct exchange *ex)
         else exchange_file_begin(ex);
         break;
     case LOOKUP_SCRIPT: run_script(ex); break;
-    case LOOKUP_DIR_REDIRECT: redirect_to_folder(ex); break;
+    case LOOKUP_DIR_REDIRECT: exchange_redirect_to_folder(ex); break;
+    case LOOKUP_GO: exchange_go_on(ex, ex->lookup.last->before); break;
+    case LOOKUP_STATUS: exchange_fail(ex, ex->lookup.last->status, "nothing of what this site tries is there"); break;
+    case LOOKUP_APP: run_app(ex); break;
     case LOOKUP_DENIED: exchange_fail(ex, 403, "this file may not be read"); break;
     case LOOKUP_FAILED: exchange_fail(ex, 500, "the file could not be opened"); break;
     case LOOKUP_NONE:
@@ -597,23 +583,18 @@ void exchange_file_done(struct exchange *ex)
 void exchange_dispatch(struct exchange *ex)
 {
     const struct weir_conf_route *conf = ex->route->conf;
-    struct script s = {0};
     if (is_method(ex, "TRACE")) {
         exchange_fail(ex, 405, "TRACE is not served");
         return;
     }
     switch (conf->action) {
     case WEIR_ACTION_DENY: exchange_fail(ex, 403, "this path is not served"); return;
-    case WEIR_ACTION_REDIRECT: redirect(ex, conf->redirect_status ? conf->redirect_status : 302, weir_cstr(conf->redirect)); return;
+    case WEIR_ACTION_REDIRECT: exchange_redirect(ex); return;
     case WEIR_ACTION_FILES:
     case WEIR_ACTION_PHP: find_file(ex); return;
     case WEIR_ACTION_POOL:
-        if (ex->route->scripts || ex->route->programs) {
-            find_file(ex);
-            return;
-        }
-        split_by_route(ex, &s);
-        exchange_run_app(ex, &s);
+        if (ex->route->scripts || ex->route->programs || conf->try_count) find_file(ex);
+        else run_app(ex);
         return;
     }
 }

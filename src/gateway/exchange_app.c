@@ -74,6 +74,14 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
         r->server_addr = address_text(&ex->arena, &local, &r->server_port);
 }
 
+/* As Apache tells it: the status of the error whose page is wanted. */
+static struct weir_str redirect_status(struct exchange *ex)
+{
+    char digits[20];
+    if (!ex->error_status) return WEIR_STR("200");
+    return weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, (uint64_t)ex->error_status)));
+}
+
 /* What every role is told of the request. */
 static void describe(struct exchange *ex, struct weir_cgi_request *r)
 {
@@ -86,7 +94,7 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .protocol = http_protocol(req),
         .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},
-        .server_name = host.len ? host : WEIR_STR("_"), .scheme = ex->http->tls ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
+        .server_name = host.len ? host : WEIR_STR("_"), .scheme = ex->http->tls ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = redirect_status(ex),
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
         .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
@@ -278,41 +286,6 @@ void exchange_filter(struct exchange *ex)
 
 /* ---- from the app ---- */
 
-static void local_redirect(struct exchange *ex)
-{
-    if (ex->job_runs) { /* of a filter that did not wait for its file */
-        ex->job_done = local_redirect;
-        return;
-    }
-    const struct weir_cgi_response *r = weir_cgi_head_response(ex->head);
-    struct weir_str to = r->location;
-    const char *why;
-    weir_client_req_free(ex->app);
-    ex->app = NULL;
-    ex->redirecting = ex->authorizing = ex->started = ex->head_done = false;
-    ex->answer = ANSWER_NONE;
-    ex->asked = NULL;
-    ex->granted_count = 0;
-    if (ex->lookup.fd >= 0) weir_loop_close(ex->worker->loop, ex->lookup.fd);
-    ex->lookup.fd = -1;
-    weir_spill_free(ex->body);
-    ex->body = NULL;
-    reply_arm(ex, 0); /* what the redirected request answers does not wait for it */
-    ex->method_override = ex->req->head ? "HEAD" : "GET";
-    weir_buf_reset(&ex->pend, 4096);
-    if (++ex->redirects > MAX_REDIRECTS) {
-        exchange_fail(ex, 502, "the application redirects in a circle");
-        return;
-    }
-    if (weir_cgi_path_parse(to, &ex->arena, &ex->path, &why) < 0) {
-        exchange_fail(ex, 502, "the application redirects to a path that is not valid");
-        return;
-    }
-    ex->route = site_route(ex->site, ex->path.path);
-    if (ex->route->authorizer) exchange_authorize(ex);
-    else exchange_dispatch(ex);
-}
-
 static size_t content_room(struct exchange *ex)
 {
     size_t held = weir_buf_len(&ex->pend);
@@ -344,12 +317,14 @@ static int head_is_ready(struct exchange *ex)
         ex->granting = true;
         return take_variables(ex, r);
     }
+    if (ex->authorizing && ex->error_status) return WEIR_REFUSED;
     ex->head_done = true;
     if (r->kind == WEIR_CGI_LOCAL_REDIRECT) {
         ex->redirecting = true;
         return WEIR_OK;
     }
-    ex->status = r->status;
+    ex->intercepting = ex->redirecting = exchange_intercepts(ex, r->status); /* what it says is dropped, as behind a redirect */
+    ex->status = ex->error_status ? ex->error_status : r->status;
     ex->fields = r->headers;
     ex->field_count = r->header_count;
     ex->length = r->content_length;
@@ -369,6 +344,10 @@ static void app_output(struct exchange *ex, const char *p, size_t len, struct we
             return;
         }
         if (status == WEIR_OK) status = head_is_ready(ex);
+        if (status == WEIR_REFUSED) {
+            exchange_fail(ex, 403, "the error page is not for everybody");
+            return;
+        }
         if (status == WEIR_NOMEM) {
             exchange_fail(ex, 503, "out of memory");
             return;
@@ -457,8 +436,12 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
         exchange_fail(ex, app_failed(&r), r.reason);
         return;
     }
+    if (ex->intercepting) {
+        exchange_intercept(ex);
+        return;
+    }
     if (ex->redirecting) {
-        local_redirect(ex);
+        exchange_go_local(ex, weir_cgi_head_response(ex->head)->location);
         return;
     }
     weir_client_req_free(req);

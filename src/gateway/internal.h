@@ -63,6 +63,9 @@ struct route {
     const struct snapshot_pool *authorizer, *filter; /* NULL: none; filter: files go through it */
     bool scripts;             /* only files that exist here (or are named by `only`) are run */
     bool programs;            /* files that exist here are run as CGI programs, and nothing else is served */
+    struct weir_open_area *areas; /* the root and, behind it, the folders outside where links may lead; they are the route's own */
+    size_t area_count;
+    bool areas_shared;        /* with a route before */
 };
 struct site {
     const struct weir_conf_site *conf;
@@ -79,6 +82,7 @@ struct listener {
     size_t user_count;
     struct host_entry *hosts; /* open addressing, power of two */
     uint32_t host_mask;
+    bool wildcards;           /* some of them are "*.example.org" */
     char address[64], port[8];
     struct weir_str server_addr, server_port;
     bool any_address;         /* bound to all: a connection tells which one it came to */
@@ -105,7 +109,11 @@ void snapshot_hold(struct snapshot *s);
 void snapshot_drop(struct snapshot *s);
 const struct listener *snapshot_listener(const struct snapshot *s, uint64_t id); /* NULL: not in this one */
 const struct site *snapshot_site(const struct snapshot *s, const struct listener *l, struct weir_str host);
-const struct route *site_route(const struct site *s, struct weir_str path);
+/* The route of a path. NULL: there are some, but none for this method. */
+const struct route *site_route(const struct site *s, struct weir_str path, struct weir_str method);
+const struct route *site_own_route(const struct site *s); /* what serves where no other one matches */
+/* The methods of those that match, "GET, HEAD, POST"; no ptr: memory. */
+struct weir_str site_allows(const struct site *s, struct weir_str path, struct weir_arena *a);
 
 /* ---- HTTP connections ---- */
 
@@ -232,7 +240,17 @@ enum answer {          /* what gives the response's content */
     ANSWER_FILE,
     ANSWER_TEXT        /* written whole into the connection's output */
 };
-enum lookup_kind { LOOKUP_NONE, LOOKUP_FILE, LOOKUP_SCRIPT, LOOKUP_DIR_REDIRECT, LOOKUP_DENIED, LOOKUP_FAILED };
+enum lookup_kind {
+    LOOKUP_NONE,
+    LOOKUP_FILE,
+    LOOKUP_SCRIPT,
+    LOOKUP_DIR_REDIRECT,
+    LOOKUP_DENIED,
+    LOOKUP_FAILED,
+    LOOKUP_APP,    /* none of what was tried is there: the app answers */
+    LOOKUP_GO,     /* likewise: last leads elsewhere */
+    LOOKUP_STATUS  /* likewise: last is the answer */
+};
 struct lookup {                       /* a path in the file system; made on the loop if all is cached, else by the helper */
     const struct route *route;
     struct weir_str path;             /* decoded, NUL behind */
@@ -242,7 +260,8 @@ struct lookup {                       /* a path in the file system; made on the 
     int error;
     struct stat st;
     bool is_front;                    /* script is the front controller */
-    size_t script_len;                /* SCRIPT: of path, or of script if that was found by an index or front controller */
+    const struct weir_conf_try *last; /* GO, STATUS */
+    size_t script_len;                /* SCRIPT: of path, or of script if that was found by try, an index or front controller */
     char script[1024];
 };
 enum { LOOKUP_AGAIN = 1 };
@@ -287,6 +306,14 @@ struct exchange {
     bool done, cold_checked;
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
+    /* where it was sent inside (routes.c, redirects.c) */
+    bool inside;                      /* by us: it may be answered by an internal route */
+    bool rewritten;                   /* path is not the client's: its route replaced a prefix */
+    bool intercepting;                /* an app's answer gives way to an error page when it has ended */
+    int error_status;                 /* of the error whose page is looked for; 0: none */
+    struct weir_str go_to;
+    struct weir_pair *kept;           /* fields of that error that go out with its page */
+    size_t kept_count;
     struct lookup lookup;             /* last: it is not cleared whole */
 };
 struct script {
@@ -323,6 +350,24 @@ struct weir_str exchange_join(struct weir_arena *a, const char *root, struct wei
 struct weir_str http_without_port(struct weir_str host);
 struct weir_str http_protocol(const struct weir_http_request *req); /* "HTTP/1.1" */
 struct exchange *exchange_new(struct worker *w);
+/* routes.c */
+struct weir_str exchange_method(const struct exchange *ex); /* as its route, files and apps see it */
+bool exchange_route(struct exchange *ex);                   /* chooses it by path and method. False: there is none, and ex was answered */
+/* Does the route of `path` forbid that this exchange gives it out without having asked there? front: a front controller may be
+ * denied to those who name it themselves. */
+bool exchange_guarded(const struct exchange *ex, struct weir_str path, bool front);
+void exchange_redirect(struct exchange *ex);                /* as its route says */
+void exchange_redirect_to(struct exchange *ex, int status, struct weir_str to);
+void exchange_redirect_to_folder(struct exchange *ex);      /* the path, and a slash behind it */
+/* redirects.c: to another path of the site, with or without a query. What was found so far is dropped; ex may be gone then. */
+void exchange_go(struct exchange *ex, struct weir_str to);  /* as a GET, without a body; ours, so that it may enter internal routes */
+void exchange_go_local(struct exchange *ex, struct weir_str to); /* likewise, but an app's */
+void exchange_go_on(struct exchange *ex, struct weir_str to);    /* with method, body and, unless it has one, query: the end of a try */
+bool route_goes_on(const struct route *r);                  /* its try may lead to another one */
+/* A page of the site answers for an error: true, and ex is on its way there. */
+bool exchange_error_page(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why);
+bool exchange_intercepts(const struct exchange *ex, int status); /* an app's answer gives way to such a page */
+void exchange_intercept(struct exchange *ex);                    /* now: its request has ended */
 void exchange_file_begin(struct exchange *ex);
 void exchange_file_pump(struct exchange *ex);
 /* The request was not read whole, or not at all (ex->req may be NULL), and is not: the connection ends with the answer. */

@@ -26,7 +26,7 @@ static int open_path(struct lookup *l, struct weir_str path, int flags)
     }
     memcpy(rel, path.ptr, path.len);
     rel[path.len] = 0;
-    return weir_open_beneath(l->route->root_fd, rel, flags | (l->cached_only ? WEIR_OPEN_CACHED : 0));
+    return weir_open_linked(l->route->areas, l->route->area_count, rel, flags | (l->cached_only ? WEIR_OPEN_CACHED : 0));
 }
 
 /* 1: a regular file, l->st filled. 0: no. LOOKUP_AGAIN + 1: not known without the disk. */
@@ -98,14 +98,14 @@ static int open_file(struct lookup *l, struct weir_str path)
     return 0;
 }
 
-static int find_index(struct lookup *l)
+static int find_index(struct lookup *l, struct weir_str folder)
 {
     const struct weir_conf_route *conf = l->route->conf;
     for (size_t i = 0; i < conf->index_count && l->kind == LOOKUP_NONE; i++) {
         bool is_dir, listed;
         bool script = weir_str_suffix(weir_cstr(conf->index[i]), WEIR_STR(".php"));
         if (script && !l->route->scripts) continue;
-        if (!set_script(l, l->path, conf->index[i])) continue;
+        if (!set_script(l, folder, conf->index[i])) continue;
         struct weir_str path = weir_cstr(l->script);
         if (script) {
             if (!only(l, path, &listed)) continue;
@@ -166,30 +166,111 @@ static int find_program(struct lookup *l)
     return 0;
 }
 
-int lookup_run(struct lookup *l)
+/* The path itself: a script, a file, a folder that has an index. */
+static int find_path(struct lookup *l)
 {
     bool is_dir;
     int again = 0;
-    l->kind = LOOKUP_NONE;
-    l->is_front = false;
-    l->script[0] = 0;
-    if (l->route->programs) return find_program(l);
     if (l->route->scripts) again = find_script(l);
     if (again || l->kind != LOOKUP_NONE) return again;
     bool slash = l->path.ptr[l->path.len - 1] == '/';
     if (!slash) again = open_file(l, l->path);
-    if (again || l->kind == LOOKUP_FILE || l->kind == LOOKUP_DENIED) return again;
+    if (again || l->kind != LOOKUP_NONE) return again;
     int known = stat_path(l, l->path, &is_dir);
     if (known == UNKNOWN) return LOOKUP_AGAIN;
-    if (is_dir && !weir_static_forbidden(l->path)) {
-        if (!slash) {
-            l->kind = LOOKUP_DIR_REDIRECT;
+    if (!is_dir || weir_static_forbidden(l->path)) return 0;
+    if (slash) return find_index(l, l->path);
+    l->kind = LOOKUP_DIR_REDIRECT;
+    return 0;
+}
+
+/* ---- try ---- */
+
+static char *put_piece(char *at, const char *end, struct weir_str s)
+{
+    for (size_t i = 0; i < s.len && at < end; i++)
+        if (s.ptr[i] != '/' || at[-1] != '/') *at++ = s.ptr[i]; /* no empty names: the path may end in a slash */
+    return at;
+}
+
+/* The word with the path put in, into `out`. False: too long. */
+static bool candidate(const struct lookup *l, const struct weir_conf_try *t, char *out, size_t size)
+{
+    char *end = out + size - 1, *at = out;
+    *at++ = '/';
+    at = put_piece(at, end, t->before);
+    if (t->star) at = put_piece(at, end, l->path);
+    at = put_piece(at, end, t->after);
+    *at = 0;
+    return at < end;
+}
+
+static int try_script(struct lookup *l, struct weir_str path)
+{
+    bool is_dir, listed;
+    if (!weir_str_suffix(path, WEIR_STR(".php")) || !only(l, path, &listed)) return 0;
+    int known = listed ? KNOWN_YES : stat_path(l, path, &is_dir);
+    if (known == UNKNOWN) return LOOKUP_AGAIN;
+    if (known == KNOWN_YES) l->kind = LOOKUP_SCRIPT;
+    return 0;
+}
+
+static int try_folder(struct lookup *l, struct weir_str path)
+{
+    bool is_dir;
+    int known = stat_path(l, path, &is_dir);
+    if (known == UNKNOWN) return LOOKUP_AGAIN;
+    if (!is_dir || weir_static_forbidden(path)) return 0;
+    if (path.len == l->path.len + 1 && weir_str_prefix(path, l->path)) l->kind = LOOKUP_DIR_REDIRECT;
+    else return find_index(l, path);
+    return 0;
+}
+
+static int try_one(struct lookup *l, const struct weir_conf_try *t)
+{
+    char text[sizeof l->script];
+    int again = 0;
+    if (!candidate(l, t, text, sizeof text)) return 0;
+    struct weir_str path = weir_cstr(text);
+    bool folder = path.ptr[path.len - 1] == '/';
+    if (weir_str_eq(path, l->path)) { /* PATH_INFO may stand behind a script */
+        if (l->route->scripts) again = find_script(l);
+        if (again || l->kind != LOOKUP_NONE) return again;
+        return folder ? try_folder(l, path) : open_file(l, l->path);
+    }
+    if (folder) return try_folder(l, path);
+    if (l->route->scripts) again = try_script(l, path);
+    if (!again && l->kind == LOOKUP_NONE) again = open_file(l, path);
+    if (!again && (l->kind == LOOKUP_FILE || l->kind == LOOKUP_SCRIPT)) memcpy(l->script, text, path.len + 1);
+    return again;
+}
+
+static int run_tries(struct lookup *l)
+{
+    const struct weir_conf_route *conf = l->route->conf;
+    for (size_t i = 0; i < conf->try_count; i++) {
+        l->last = &conf->tries[i];
+        if (l->last->kind != WEIR_TRY_FILE) {
+            l->kind = l->last->kind == WEIR_TRY_GO ? LOOKUP_GO : LOOKUP_STATUS;
             return 0;
         }
-        again = find_index(l);
+        int again = try_one(l, l->last);
         if (again || l->kind != LOOKUP_NONE) return again;
     }
-    return front_controller(l);
+    if (conf->action != WEIR_ACTION_POOL || l->route->scripts) return front_controller(l);
+    l->kind = LOOKUP_APP;
+    return 0;
+}
+
+int lookup_run(struct lookup *l)
+{
+    l->kind = LOOKUP_NONE;
+    l->is_front = false;
+    l->script[0] = 0;
+    if (l->route->programs) return find_program(l);
+    if (l->route->conf->try_count) return run_tries(l);
+    int again = find_path(l);
+    return again || l->kind != LOOKUP_NONE ? again : front_controller(l);
 }
 
 /* ---- sending ---- */
@@ -208,9 +289,11 @@ static void describe(struct exchange *ex, const char *etag)
     weir_http_date(date, ex->lookup.st.st_mtim.tv_sec);
     ex->fields = f;
     ex->field_count = 0;
-    f[ex->field_count++] = (struct weir_pair){WEIR_STR("Last-Modified"), arena_text(ex, date)};
-    f[ex->field_count++] = (struct weir_pair){WEIR_STR("ETag"), arena_text(ex, etag)};
-    if (ex->status == 200)
+    if (!ex->error_status) {
+        f[ex->field_count++] = (struct weir_pair){WEIR_STR("Last-Modified"), arena_text(ex, date)};
+        f[ex->field_count++] = (struct weir_pair){WEIR_STR("ETag"), arena_text(ex, etag)};
+    }
+    if (ex->status != 304)
         f[ex->field_count++] = (struct weir_pair){WEIR_STR("Content-Type"), weir_static_type(name)};
 }
 
@@ -225,8 +308,8 @@ void exchange_file_begin(struct exchange *ex)
         return;
     }
     weir_static_etag(&ex->lookup.st, etag);
-    ex->status = weir_static_condition(req->headers, req->header_count, &ex->lookup.st, etag);
-    if (ex->status == 412) {
+    ex->status = ex->error_status ? ex->error_status : weir_static_condition(req->headers, req->header_count, &ex->lookup.st, etag);
+    if (ex->status == 412 && !ex->error_status) {
         exchange_fail(ex, 412, "the file is not the one that was asked for");
         return;
     }

@@ -3,6 +3,7 @@
  * the one that it began with. */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -78,9 +79,70 @@ static int listener_init(struct listener *l, const struct weir_config *conf, int
         const struct weir_conf_site *site = &conf->sites[i];
         if (!serves(site, index)) continue;
         if (l->default_site < 0) l->default_site = (int)i; /* the first site of a listener, as nginx does it */
-        for (size_t k = 0; k < site->name_count; k++) add_host(l, weir_cstr(site->names[k]), (int)i);
+        for (size_t k = 0; k < site->name_count; k++) {
+            add_host(l, weir_cstr(site->names[k]), (int)i);
+            if (site->names[k][0] == '*' && site->names[k][1] == '.') l->wildcards = true;
+        }
     }
     return WEIR_OK;
+}
+
+/* The path of an open folder, without links; NULL: not known. For the caller to free. */
+static char *path_of(int fd)
+{
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path);
+    return n > 1 && n < (ssize_t)sizeof path && path[0] == '/' ? strndup(path, (size_t)n) : NULL;
+}
+
+/* Each folder stands there by its path, and once more as it is written, if that leads over links. One that cannot be opened is
+ * left out. */
+static void add_area(struct route *r, const char *written)
+{
+    int fd = weir_open_dir(written);
+    char *path = fd < 0 ? NULL : path_of(fd);
+    if (!path) {
+        if (fd >= 0) close(fd);
+        return;
+    }
+    r->areas[r->area_count++] = (struct weir_open_area){fd, path};
+    size_t n = strlen(written);
+    while (n > 1 && written[n - 1] == '/') n--;
+    if (weir_str_eq(weir_cstr(path), weir_str(written, n))) return;
+    path = strndup(written, n);
+    int same = path ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    if (same < 0) free(path);
+    else r->areas[r->area_count++] = (struct weir_open_area){same, path};
+}
+
+static int find_areas(const struct site *site, size_t index)
+{
+    struct route *r = &site->routes[index];
+    for (size_t k = 0; k < index; k++) {
+        const struct route *o = &site->routes[k];
+        if (o->root_fd != r->root_fd || o->conf->links != r->conf->links || !o->areas) continue;
+        r->areas = o->areas;
+        r->area_count = o->area_count;
+        r->areas_shared = true;
+        return WEIR_OK;
+    }
+    r->areas = calloc(1 + 2 * r->conf->link_count, sizeof *r->areas);
+    if (!r->areas) return WEIR_NOMEM;
+    r->areas[0] = (struct weir_open_area){.fd = r->root_fd};
+    r->area_count = 1;
+    if (r->conf->link_count) r->areas[0].path = path_of(r->root_fd);
+    for (size_t i = 0; i < r->conf->link_count; i++) add_area(r, r->conf->links[i]);
+    return WEIR_OK;
+}
+
+static void drop_areas(struct route *r)
+{
+    for (size_t i = 0; !r->areas_shared && i < r->area_count; i++) {
+        if (i) close(r->areas[i].fd);
+        free((char *)(uintptr_t)r->areas[i].path);
+    }
+    if (!r->areas_shared) free(r->areas);
 }
 
 static int site_init(struct snapshot *s, struct site *site, const struct weir_conf_site *conf)
@@ -88,10 +150,10 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
     site->conf = conf;
     site->routes = calloc(conf->route_count, sizeof *site->routes);
     if (!site->routes) return WEIR_NOMEM;
+    for (size_t i = 0; i < conf->route_count; i++) site->routes[i].root_fd = -1;
     for (size_t i = 0; i < conf->route_count; i++) {
         struct route *r = &site->routes[i];
         r->conf = &conf->routes[i];
-        r->root_fd = -1;
         if (r->conf->pool >= 0) {
             r->pool = s->pools[r->conf->pool].in->pool;
             r->pool_conf = s->pools[r->conf->pool].conf;
@@ -107,6 +169,7 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
         for (size_t k = 0; k < i && r->root_fd < 0; k++) /* routes share their site's root */
             if (site->routes[k].conf->root == r->conf->root) r->root_fd = site->routes[k].root_fd;
         if (r->root_fd < 0) r->root_fd = weir_open_dir(r->conf->root);
+        if (r->root_fd >= 0 && find_areas(site, i) < 0) return WEIR_NOMEM;
     }
     return WEIR_OK;
 }
@@ -120,6 +183,7 @@ static void snapshot_free(struct snapshot *s)
             for (size_t m = 0; m < k && !shared; m++) shared = site->routes[m].root_fd == site->routes[k].root_fd;
             if (!shared && site->routes[k].root_fd >= 0) close(site->routes[k].root_fd);
         }
+        for (size_t k = 0; site->routes && k < site->conf->route_count; k++) drop_areas(&site->routes[k]);
         free(site->routes);
     }
     for (size_t i = 0; s->listeners && i < s->conf->listener_count; i++) {
@@ -197,12 +261,27 @@ const struct listener *snapshot_listener(const struct snapshot *s, uint64_t id)
     return NULL;
 }
 
+static int find_host(const struct listener *l, struct weir_str name)
+{
+    uint32_t i = hash_name(name) & l->host_mask;
+    for (; l->hosts[i].name.ptr; i = (i + 1) & l->host_mask)
+        if (weir_str_ieq(l->hosts[i].name, name)) return l->hosts[i].site;
+    return -1;
+}
+
+/* A name itself, else the longest "*.rest" that it ends in, else the listener's first site. */
 const struct site *snapshot_site(const struct snapshot *s, const struct listener *l, struct weir_str host)
 {
-    uint32_t i = hash_name(host) & l->host_mask;
-    for (; l->hosts[i].name.ptr; i = (i + 1) & l->host_mask)
-        if (weir_str_ieq(l->hosts[i].name, host)) return &s->sites[l->hosts[i].site];
-    return l->default_site < 0 ? NULL : &s->sites[l->default_site];
+    char name[256] = "*";
+    if (host.len && host.ptr[host.len - 1] == '.') host.len--; /* the root of the DNS */
+    int site = find_host(l, host);
+    for (size_t i = 1; site < 0 && l->wildcards && host.len < sizeof name && i < host.len; i++) {
+        if (host.ptr[i] != '.') continue;
+        memcpy(name + 1, host.ptr + i, host.len - i);
+        site = find_host(l, weir_str(name, 1 + host.len - i));
+    }
+    if (site < 0) site = l->default_site;
+    return site < 0 ? NULL : &s->sites[site];
 }
 
 /* One path; of a script also what stands behind it: PATH_INFO does not make it another one. */
@@ -224,12 +303,70 @@ static bool matches(const struct weir_conf_pattern *m, struct weir_str path)
     return false;
 }
 
-const struct route *site_route(const struct site *s, struct weir_str path)
+static bool takes_path(const struct weir_conf_route *r, struct weir_str path)
 {
+    for (size_t k = 0; k < r->pattern_count; k++)
+        if (matches(&r->patterns[k], path)) return true;
+    return false;
+}
+
+static bool takes_method(const struct weir_conf_route *r, struct weir_str method)
+{
+    for (size_t i = 0; i < r->method_count; i++) {
+        if (weir_str_eq(method, weir_cstr(r->methods[i]))) return true;
+        if (weir_str_eq(method, WEIR_STR("HEAD")) && strcmp(r->methods[i], "GET") == 0) return true;
+    }
+    return r->method_count == 0;
+}
+
+const struct route *site_own_route(const struct site *s)
+{
+    return &s->routes[s->conf->route_count - 1];
+}
+
+const struct route *site_route(const struct site *s, struct weir_str path, struct weir_str method)
+{
+    bool other = false; /* what a route of the path leaves over is not the site's own: that may lack its guards */
     for (size_t i = 0; i + 1 < s->conf->route_count; i++) {
         const struct weir_conf_route *r = &s->conf->routes[i];
-        for (size_t k = 0; k < r->pattern_count; k++)
-            if (matches(&r->patterns[k], path)) return &s->routes[i];
+        if (!takes_path(r, path)) continue;
+        if (takes_method(r, method)) return &s->routes[i];
+        other = true;
     }
-    return &s->routes[s->conf->route_count - 1]; /* the site's own */
+    return other ? NULL : site_own_route(s);
+}
+
+static bool listed(const char *list, size_t len, const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i + n <= len; i++)
+        if (memcmp(list + i, name, n) == 0 && (i == 0 || list[i - 1] == ' ') && (i + n == len || list[i + n] == ',')) return true;
+    return false;
+}
+
+static size_t add_method(char *list, size_t len, size_t cap, const char *name)
+{
+    size_t n = strlen(name);
+    if (listed(list, len, name) || len + n + 2 > cap) return len;
+    if (len) {
+        memcpy(list + len, ", ", 2);
+        len += 2;
+    }
+    memcpy(list + len, name, n);
+    return len + n;
+}
+
+struct weir_str site_allows(const struct site *s, struct weir_str path, struct weir_arena *a)
+{
+    enum { CAP = 512 };
+    char *list = weir_arena_bytes(a, CAP);
+    size_t len = 0;
+    for (size_t i = 0; list && i + 1 < s->conf->route_count; i++) {
+        const struct weir_conf_route *r = &s->conf->routes[i];
+        for (size_t k = 0; takes_path(r, path) && k < r->method_count; k++) {
+            len = add_method(list, len, CAP, r->methods[k]);
+            if (strcmp(r->methods[k], "GET") == 0) len = add_method(list, len, CAP, "HEAD");
+        }
+    }
+    return weir_str(list, len);
 }

@@ -170,6 +170,13 @@ int64_t weir_wheel_next_ms(const struct weir_wheel *w, uint64_t now_ms); /* unti
  * owner is its target's owner and the target stays below dir_fd. path is relative, no leading '/'. fd or WEIR_SYSTEM. */
 #define WEIR_OPEN_CACHED (1 << 30) /* only if no disk has to be asked; else WEIR_SYSTEM with EAGAIN (needs Linux 5.12) */
 WEIR_CHECK int weir_open_beneath(int dir_fd, const char *path, int flags);
+/* The same below areas[0], where a link may also lead into one of the other areas: absolute, or by "..". path: of the area's folder,
+ * absolute and without a slash at its end; NULL for the first one: its links stay inside. */
+struct weir_open_area {
+    int fd;
+    const char *path;
+};
+WEIR_CHECK int weir_open_linked(const struct weir_open_area *areas, size_t count, const char *path, int flags);
 WEIR_CHECK int weir_open_dir(const char *path);                    /* O_PATH | O_DIRECTORY; the root of a site */
 WEIR_CHECK int weir_open_append(const char *path, unsigned mode);  /* a log file; made with just this mode, if it is not there */
 /* Waits until all is written, for a thread that may; gives up on errors: a full disk, a closed pipe, a terminal that is gone stop nobody. */

@@ -34,7 +34,9 @@ static int openat2_beneath(int dir_fd, const char *path, int flags)
 /* ---- the walk that follows trusted links ---- */
 
 struct walk {
-    int fds[MAX_DEPTH]; /* fds[0] is the root (borrowed), the last one where we are */
+    const struct weir_open_area *areas, *base; /* base: the one whose folder is fds[0] */
+    size_t area_count;
+    int fds[MAX_DEPTH]; /* fds[0] is borrowed, the last one where we are */
     int depth;
     int links;
     char rest[4096]; /* path still to go */
@@ -73,7 +75,6 @@ static int follow(struct walk *w, int link_fd, uid_t uid)
     ssize_t n = readlinkat(link_fd, "", target, sizeof target - 1);
     if (n <= 0) return errno ? errno : EINVAL;
     target[n] = 0;
-    if (target[0] == '/') return EXDEV;
     if (++w->links > MAX_LINKS || w->owner_count >= MAX_LINKS) return ELOOP;
     size_t rest_len = strlen(w->rest);
     if (snprintf(joined, sizeof joined, "%s%s%s", target, rest_len ? "/" : "", w->rest) >= (int)sizeof joined)
@@ -102,12 +103,67 @@ static bool next_name(struct walk *w, char name[256])
     return true;
 }
 
-static int walk_open(int dir_fd, const char *path, int flags)
+/* ---- from one area into another ---- */
+
+/* "/a/b" and "c" -> "/a/b/c"; ".." takes the last name away. False: too long. */
+static bool step(char *at, size_t size, const char *name)
 {
-    struct walk w = {.depth = 1};
+    size_t n = strlen(at);
+    if (strcmp(name, ".") == 0) return true;
+    if (strcmp(name, "..") == 0) {
+        while (n && at[n - 1] != '/') n--;
+        at[n ? n - 1 : 0] = 0;
+        return true;
+    }
+    return snprintf(at + n, size - n, "/%s", name) < (int)(size - n);
+}
+
+static const struct weir_open_area *area_at(const struct walk *w, const char *path)
+{
+    for (size_t i = 0; i < w->area_count; i++)
+        if (w->areas[i].path && strcmp(w->areas[i].path, path) == 0) return &w->areas[i];
+    return NULL;
+}
+
+/* The rest is followed as a text, from a folder outside, until it comes to an area: what lies between is not looked at. An errno. */
+static int enter(struct walk *w, char at[static 4096])
+{
     char name[256];
     struct stat st;
-    w.fds[0] = dir_fd;
+    const struct weir_open_area *area;
+    if (w->area_count < 2) return EXDEV;
+    while (!(area = area_at(w, at))) {
+        if (!w->rest[0]) return EXDEV;
+        if (!next_name(w, name) || (name[0] && !step(at, 4096, name))) return ENAMETOOLONG;
+    }
+    walk_end(w);
+    w->base = area;
+    w->fds[0] = area->fd;
+    if (fstat(area->fd, &st) < 0) return EIO;
+    return owners_agree(w, st.st_uid) ? 0 : EACCES;
+}
+
+/* To the folder above the area in which we are. */
+static int leave(struct walk *w)
+{
+    char from[4096];
+    if (!w->base->path || snprintf(from, sizeof from, "%s", w->base->path) >= (int)sizeof from || !step(from, sizeof from, "..")) return EXDEV;
+    return enter(w, from);
+}
+
+/* To where a link leads that begins at the root of all. */
+static int jump(struct walk *w)
+{
+    char from[4096] = "";
+    return enter(w, from);
+}
+
+static int walk_open(const struct weir_open_area *areas, size_t count, const char *path, int flags)
+{
+    struct walk w = {.areas = areas, .area_count = count, .base = areas, .depth = 1};
+    char name[256];
+    struct stat st;
+    w.fds[0] = areas[0].fd;
     if (snprintf(w.rest, sizeof w.rest, "%s", path) >= (int)sizeof w.rest) return walk_fail(&w, ENAMETOOLONG);
     for (;;) {
         if (!next_name(&w, name)) return walk_fail(&w, ENAMETOOLONG);
@@ -122,7 +178,11 @@ static int walk_open(int dir_fd, const char *path, int flags)
         }
         if (strcmp(name, ".") == 0) continue;
         if (strcmp(name, "..") == 0) {
-            if (w.depth == 1) return walk_fail(&w, EXDEV);
+            if (w.depth == 1) {
+                int err = leave(&w);
+                if (err) return walk_fail(&w, err);
+                continue;
+            }
             close(w.fds[--w.depth]);
             if (fstat(w.fds[w.depth - 1], &st) < 0 || !owners_agree(&w, st.st_uid)) return walk_fail(&w, EACCES);
             continue;
@@ -136,6 +196,7 @@ static int walk_open(int dir_fd, const char *path, int flags)
         if (S_ISLNK(st.st_mode)) {
             int err = follow(&w, fd, st.st_uid);
             close(fd);
+            if (!err && w.rest[0] == '/') err = jump(&w);
             if (err) return walk_fail(&w, err);
             continue;
         }
@@ -165,21 +226,27 @@ static int walk_open(int dir_fd, const char *path, int flags)
     }
 }
 
-int weir_open_beneath(int dir_fd, const char *path, int flags)
+int weir_open_linked(const struct weir_open_area *areas, size_t count, const char *path, int flags)
 {
     if (path[0] == '/') {
         errno = EXDEV;
         return WEIR_SYSTEM;
     }
     if (path[0] == 0) path = ".";
-    int fd = openat2_beneath(dir_fd, path, flags);
+    int fd = openat2_beneath(areas[0].fd, path, flags);
     if (fd >= 0) return fd;
     if (errno != ELOOP && errno != ENOSYS) return WEIR_SYSTEM;
     if (flags & WEIR_OPEN_CACHED) { /* the walk may wait for the disk */
         errno = EAGAIN;
         return WEIR_SYSTEM;
     }
-    return walk_open(dir_fd, path, flags);
+    return walk_open(areas, count, path, flags);
+}
+
+int weir_open_beneath(int dir_fd, const char *path, int flags)
+{
+    const struct weir_open_area root = {.fd = dir_fd};
+    return weir_open_linked(&root, 1, path, flags);
 }
 
 /* Every link on the way belongs to root, or to whom the folder belongs that it leads to: nobody serves another one's files by

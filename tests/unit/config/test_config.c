@@ -68,8 +68,33 @@ static const struct {
     {"site a { listen http://*:1; route x { deny } }", "1:35: \"x\" is no pattern of a route: write /folder/, /path, or *.ending"},
     {"site a { listen http://*:1; route /x { deny; files } }", "1:46: \"files\" cannot stand here, too: it excludes \"deny\" in line 1; keep one"},
     {"site a { listen http://*:1; redirect x }", "1:38: \"x\" is no target for a redirect: write a URL, or a path that begins with /"},
-    {"site a { listen http://*:1; redirect 999 /x }", "1:38: \"999\" is no count from 301 to 308: write digits only"},
-    {"site a_b/c { listen http://*:1 }", "1:6: \"a_b/c\" is no host name: write www.example.org, or * for all"},
+    {"site a { listen http://*:1; redirect 999 /x }", "1:38: \"999\" is no status of a redirect: write 301, 302, 303, 307 or 308"},
+    {"site a { listen http://*:1; redirect 304 /x }", "1:38: \"304\" is no status of a redirect: write 301, 302, 303, 307 or 308"},
+    {"site a { listen http://*:1; redirect https://b.example* }", "1:38: \"https://b.example*\" lets the path choose the host: write a slash before the *"},
+    {"site a { listen http://*:1; redirect *x }", "1:38: \"*x\" is no target for a redirect: write a URL, or a path that begins with /"},
+    {"site a { listen http://*:1; redirect /*/* }", "1:38: \"/*/*\" has more than one *: write one"},
+    {"site a { listen http://*:1; route /x { redirect /y/* } }", "1:49: * stands for the rest of the path, and \"/x\" leaves none: it goes with patterns that end in /"},
+    {"site a { listen http://*:1; route /x/ method { deny } }", "1:39: \"method\" names none: write their names behind it: method GET POST"},
+    {"site a { listen http://*:1; route method GET { deny } }", "1:35: the route has no pattern: write route /path/ method GET { }"},
+    {"site a { listen http://*:1; route /x/ method get { deny } }", "1:46: \"get\" is no method: write GET, POST, PUT, PATCH, DELETE ... in capitals"},
+    {"site a { listen http://*:1; route /x/ method GET { deny }; route /x/y method HEAD { deny } }",
+     "1:66: \"/x/y\" is never reached: the route in line 1 takes it first; put this one before it"},
+    {"site a { listen http://*:1; try * =404 }", "1:29: \"try\" looks for files, and there is no root: write root DIR"},
+    {"site a { listen http://*:1; root /r; try * =200 }", "1:44: \"=200\" is no status of an error: write =404"},
+    {"site a { listen http://*:1; root /r; try =404 * }", "1:42: \"=404\" ends the list: put it last"},
+    {"site a { listen http://*:1; root /r; try x* }", "1:42: \"x*\" is nothing to try: write * (the path), *.html, */ (a folder), /file, or =404"},
+    {"site a { listen http://*:1; root /r; try /a/../b }", "1:42: \"/a/../b\" is nothing to try: write * (the path), *.html, */ (a folder), /file, or =404"},
+    {"site a { listen http://*:1; root /r; route /x/ { deny; try * } }", "1:56: \"try\" has no meaning here: it goes with files, php and pool"},
+    {"site a { listen http://*:1; error 200 /x }", "1:35: \"200\" is no status of an error: write one from 400 to 599"},
+    {"site a { listen http://*:1; error 404 x }", "1:39: \"x\" is no page: write its path on this site: /404.html; or no"},
+    {"site a { listen http://*:1; route /x/ { strip /x; rewrite /x /y } }", "1:51: \"strip\" and \"rewrite\" stand in one route: keep one of them"},
+    {"site a { listen http://*:1; route /x/ { strip x } }", "1:47: \"x\" is no prefix of a path: write /prefix/"},
+    {"site a { listen http://*:1; links / }", "1:35: \"/\" would be all there is: name a folder"},
+    {"site a { listen http://*:1; internal }", "1:29: unknown name \"internal\" in site: see weir.conf(5)"},
+    {"site *.*.org { listen http://*:1 }", "1:6: \"*.*.org\" is no host name: write www.example.org, *.example.org, or * for all"},
+    {"site x*.org { listen http://*:1 }", "1:6: \"x*.org\" is no host name: write www.example.org, *.example.org, or * for all"},
+    {"site .example.org { listen http://*:1 }\nsite *.example.org { listen http://*:1 }", "2:6: \"*.example.org\" is defined twice: it was defined in w.conf:1:1; choose another name"},
+    {"site a_b/c { listen http://*:1 }", "1:6: \"a_b/c\" is no host name: write www.example.org, *.example.org, or * for all"},
     {"defaults thing { }", "1:10: \"defaults\" takes no block: write defaults pool { ... } or defaults site { ... }"},
     {"site a { listen http://*:1; root /r; route /a/ { deny }; route /a/b { files } }",
      "1:64: \"/a/b\" is never reached: the route in line 1 takes it first; put this one before it"},
@@ -328,6 +353,51 @@ static void how_it_is_driven_is_read(void **state)
     assert_int_equal(c->pools[1].watch_count, 2);
     assert_string_equal(c->pools[1].watch[1], "/conf/two");
     assert_int_equal(c->pools[1].log_rate, 2000);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
+static void what_routes_match_and_where_they_lead_is_read(void **state)
+{
+    (void)state;
+    const char *text = "site .a.org { listen http://*:1; root /r; try * *.html */ =410; error 502 503 /sorry.html; error 404 /404.html\n"
+                       "route /api/ /v2 method GET POST { strip /api; error 502 no }\n"
+                       "route /old/ { redirect 308 https://b.org/x/*?y }\n"
+                       "route /spa/ { try /spa/cache/*.html * /spa/index.html; rewrite /spa/ /app; links /srv/shared/; intercept-errors yes }\n"
+                       "route /files/ { files }\n"
+                       "route /in/ { internal; error 503 /in.html } }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, strlen(text), &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    const struct weir_conf_site *s = &c->sites[0];
+    assert_int_equal(s->name_count, 2);
+    assert_string_equal(s->names[0], "a.org");
+    assert_string_equal(s->names[1], "*.a.org");
+    const struct weir_conf_route *api = &s->routes[0], *old = &s->routes[1], *spa = &s->routes[2], *files = &s->routes[3], *in = &s->routes[4], *own = &s->routes[5];
+    assert_int_equal(api->pattern_count, 2);
+    assert_int_equal(api->method_count, 2);
+    assert_string_equal(api->methods[1], "POST");
+    assert_string_equal(api->rewrite_from.ptr, "/api/");
+    assert_string_equal(api->rewrite_to.ptr, "/");
+    assert_int_equal(api->error_count, 2); /* 503 and 404 of the site */
+    assert_int_equal(api->try_count, 4);
+    assert_int_equal(old->redirect_status, 308);
+    assert_int_equal(old->redirect_star, 16);
+    assert_int_equal(old->try_count, 0); /* it has an action of its own */
+    assert_int_equal(spa->try_count, 3);
+    assert_int_equal(spa->tries[0].kind, WEIR_TRY_FILE);
+    assert_true(spa->tries[0].star && weir_str_eq(spa->tries[0].before, WEIR_STR("/spa/cache/")) && weir_str_eq(spa->tries[0].after, WEIR_STR(".html")));
+    assert_true(spa->tries[1].star && weir_str_eq(spa->tries[1].before, WEIR_STR("/")) && spa->tries[1].after.len == 0);
+    assert_int_equal(spa->tries[2].kind, WEIR_TRY_GO);
+    assert_string_equal(spa->rewrite_to.ptr, "/app/");
+    assert_string_equal(spa->links[0], "/srv/shared/");
+    assert_true(spa->intercept_errors && !own->intercept_errors && !spa->internal && in->internal);
+    assert_int_equal(files->try_count, 0);
+    assert_int_equal(in->error_count, 3);
+    assert_int_equal(own->tries[3].kind, WEIR_TRY_STATUS);
+    assert_int_equal(own->tries[3].status, 410);
     weir_config_drop(c);
     weir_config_report_fini(&r);
 }
@@ -650,7 +720,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
-        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
+        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build), cmocka_unit_test(what_routes_match_and_where_they_lead_is_read),
         cmocka_unit_test(a_front_has_who_may_connect_and_the_pool_behind_it),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(a_tenants_file_is_his_alone),
