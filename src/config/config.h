@@ -130,6 +130,11 @@ struct weir_conf_route {
     bool intercept_errors;    /* also of an app's own answers */
     const char **links;       /* absolute: folders outside the root where links may lead */
     size_t link_count;
+    const char *cache;        /* value of Cache-Control for files; NULL: none */
+    bool precompressed;       /* x.br, x.zst, x.gz beside x are sent for it */
+    const char **send_files;  /* absolute: folders whose files an app may name by X-Sendfile */
+    size_t send_file_count;
+    bool accel_redirect;      /* its app may send requests to other routes by X-Accel-Redirect */
     enum weir_conf_action action;
     int pool;                 /* index into pools; -1 */
     int authorizer;           /* pool that is asked first; -1: none */

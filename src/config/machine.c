@@ -185,6 +185,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site",
                     "files go through pool %s, and there is no root with files", c->pools[s->routes[k].filter].name);
             if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", report);
+            if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", report);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);

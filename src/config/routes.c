@@ -219,12 +219,55 @@ static void read_folders(struct parser *p, const struct node *n, const char ***l
     *count = have;
 }
 
+/* ---- files ---- */
+
+/* Seconds: digits and s, m, h, d, w or y. */
+static bool age(struct weir_str s, uint64_t *out)
+{
+    static const struct {
+        char unit;
+        uint64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 604800}, {'y', 31536000}};
+    uint64_t v;
+    if (s.len < 2 || weir_str_u64(weir_str(s.ptr, s.len - 1), 1000000, &v) < 0) return false;
+    for (size_t i = 0; i < WEIR_COUNT(units); i++)
+        if (units[i].unit == s.ptr[s.len - 1]) {
+            *out = v * units[i].seconds;
+            return *out > 0 && *out <= UINT32_MAX;
+        }
+    return false;
+}
+
+static void read_cache(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    char text[64] = "";
+    uint64_t seconds;
+    bool immutable = n->count > 2;
+    if (word_is(n, 1, "no")) snprintf(text, sizeof text, "no-cache");
+    else if (age(n->words[1].text, &seconds)) snprintf(text, sizeof text, "max-age=%llu%s", (unsigned long long)seconds, immutable ? ", immutable" : "");
+    else config_bad(p, n, 1, "is no time", "write digits and a unit: 10m, 1d, 1y; or no");
+    if (immutable && (!word_is(n, 2, "immutable") || word_is(n, 1, "no"))) config_bad(p, n, 2, "has no meaning here", "write cache 1y immutable");
+    r->cache = config_keep(p, weir_cstr(text));
+}
+
+void config_read_files(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    r->action = WEIR_ACTION_FILES;
+    r->filter = -1;
+    r->cache = NULL;
+    for (const struct node *k = n->children; k; k = k->next)
+        if (!k->used && node_is(k, "cache")) read_cache(p, r, k);
+}
+
 bool config_route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n)
 {
     if (node_is(n, "try")) read_try(p, r, n);
     else if (node_is(n, "strip") || node_is(n, "rewrite")) read_rewrite(p, r, n);
     else if (node_is(n, "error")) read_error(p, r, n);
     else if (node_is(n, "links")) read_folders(p, n, &r->links, &r->link_count);
+    else if (node_is(n, "send-file")) read_folders(p, n, &r->send_files, &r->send_file_count);
+    else if (node_is(n, "accel-redirect")) config_get_flag(p, n, 1, &r->accel_redirect);
+    else if (node_is(n, "precompressed")) config_get_flag(p, n, 1, &r->precompressed);
     else if (node_is(n, "intercept-errors")) config_get_flag(p, n, 1, &r->intercept_errors);
     else if (node_is(n, "internal") && n->count > 1) config_get_flag(p, n, 1, &r->internal);
     else if (node_is(n, "internal")) r->internal = true;

@@ -94,8 +94,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         r->pool = pool_index(p, n, 1);
     } else if (node_is(n, "files")) {
         if (!config_claim(p, action, n)) return;
-        r->action = WEIR_ACTION_FILES;
-        r->filter = -1;
+        config_read_files(p, r, n);
     } else if (node_is(n, "filter")) {
         if (!config_claim(p, action, n)) return;
         r->action = WEIR_ACTION_FILES;

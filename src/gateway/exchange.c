@@ -520,6 +520,10 @@ static void run_app(struct exchange *ex)
 
 static void looked_up(struct exchange *ex)
 {
+    if (ex->lookup.folder) {
+        exchange_handed_file(ex);
+        return;
+    }
     if (other_route_guards(ex)) {
         exchange_fail(ex, 403, "another route decides about this file");
         return;
@@ -549,16 +553,12 @@ static void run_lookup(struct weir_job *job)
     if (lookup_run(&ex->lookup) != 0) ex->lookup.kind = LOOKUP_FAILED;
 }
 
-static void find_file(struct exchange *ex)
+void exchange_lookup(struct exchange *ex)
 {
+    ex->lookup.of = ex;
     ex->lookup.route = ex->route;
-    ex->lookup.path = ex->path.path;
     ex->lookup.cached_only = true;
     ex->lookup.kind = LOOKUP_NONE;
-    if (ex->route->root_fd < 0) {
-        exchange_fail(ex, ex->route->conf->root ? 503 : 404, ex->route->conf->root ? "the root cannot be opened" : "no such file");
-        return;
-    }
     if (lookup_run(&ex->lookup) == 0) {
         looked_up(ex);
         return;
@@ -568,6 +568,15 @@ static void find_file(struct exchange *ex)
     ex->job_done = looked_up;
     ex->job_runs = true;
     weir_loop_job(ex->worker->loop, &ex->job);
+}
+
+static void find_file(struct exchange *ex)
+{
+    ex->lookup.folder = NULL;
+    ex->lookup.path = ex->path.path;
+    exchange_want_codings(ex);
+    if (ex->route->root_fd < 0) exchange_fail(ex, ex->route->conf->root ? 503 : 404, ex->route->conf->root ? "the root cannot be opened" : "no such file");
+    else exchange_lookup(ex);
 }
 
 void exchange_file_done(struct exchange *ex)

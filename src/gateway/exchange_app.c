@@ -328,6 +328,7 @@ static int head_is_ready(struct exchange *ex)
     ex->fields = r->headers;
     ex->field_count = r->header_count;
     ex->length = r->content_length;
+    if (exchange_takes_handover(ex)) ex->redirecting = true;
     if (ex->authorizing) drop_variables(ex);
     reply_dirty(ex);
     return WEIR_OK;
@@ -438,6 +439,10 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
     }
     if (ex->intercepting) {
         exchange_intercept(ex);
+        return;
+    }
+    if (ex->handing) {
+        exchange_hand_over(ex);
         return;
     }
     if (ex->redirecting) {

@@ -66,6 +66,9 @@ struct route {
     struct weir_open_area *areas; /* the root and, behind it, the folders outside where links may lead; they are the route's own */
     size_t area_count;
     bool areas_shared;        /* with a route before */
+    struct weir_open_area *send_areas; /* folders of send-file, by their names; shared as areas */
+    size_t send_count;
+    bool send_shared;
 };
 struct site {
     const struct weir_conf_site *conf;
@@ -251,6 +254,7 @@ enum lookup_kind {
     LOOKUP_GO,     /* likewise: last leads elsewhere */
     LOOKUP_STATUS  /* likewise: last is the answer */
 };
+#define LOOKUP_CODINGS 3
 struct lookup {                       /* a path in the file system; made on the loop if all is cached, else by the helper */
     const struct route *route;
     struct weir_str path;             /* decoded, NUL behind */
@@ -261,10 +265,15 @@ struct lookup {                       /* a path in the file system; made on the 
     struct stat st;
     bool is_front;                    /* script is the front controller */
     const struct weir_conf_try *last; /* GO, STATUS */
+    const struct exchange *of;        /* whose it is: its guards hold for files in another coding, too */
+    const struct weir_open_area *folder; /* not NULL: path is a file in it, by whatever name */
+    uint8_t codings[LOOKUP_CODINGS], coding_count; /* that the client takes: x.br, x.zst, x.gz will do for x */
+    uint8_t coding;                   /* FILE: 0: as it is; else the number of its coding and 1 */
     size_t script_len;                /* SCRIPT: of path, or of script if that was found by try, an index or front controller */
     char script[1024];
 };
 enum { LOOKUP_AGAIN = 1 };
+const char *lookup_ending(unsigned coding);
 int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and the answer is not in memory */
 
 struct exchange {
@@ -314,6 +323,14 @@ struct exchange {
     struct weir_str go_to;
     struct weir_pair *kept;           /* fields of that error that go out with its page */
     size_t kept_count;
+    uint8_t handing;                  /* handover.c: what its app leaves to us when it has ended */
+    struct weir_pair *handed;         /* fields of an app that go out with the file that it named; NULL: no app did */
+    size_t handed_count;
+    struct file_part {                /* of a file that goes in several parts: the text before it, and what it is */
+        struct weir_str head;
+        uint64_t first, len;
+    } *parts;
+    uint32_t part_count, part_at;
     struct lookup lookup;             /* last: it is not cleared whole */
 };
 struct script {
@@ -368,7 +385,17 @@ bool route_goes_on(const struct route *r);                  /* its try may lead 
 bool exchange_error_page(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why);
 bool exchange_intercepts(const struct exchange *ex, int status); /* an app's answer gives way to such a page */
 void exchange_intercept(struct exchange *ex);                    /* now: its request has ended */
-void exchange_file_begin(struct exchange *ex);
+void exchange_drop_answer(struct exchange *ex);             /* all that was found or asked, but for the body */
+void exchange_drop_body(struct exchange *ex);
+/* handover.c */
+bool exchange_takes_handover(struct exchange *ex);          /* the app's header leaves the answer to us; its fields vanish in any case */
+void exchange_hand_over(struct exchange *ex);               /* now: its request has ended */
+void exchange_handed_file(struct exchange *ex);             /* it was looked up */
+void exchange_lookup(struct exchange *ex);                  /* lookup.path, by the route or in lookup.folder */
+/* file_head.c */
+void exchange_want_codings(struct exchange *ex);
+void exchange_file_begin(struct exchange *ex);              /* lookup.fd is the answer */
+void exchange_file_over(struct exchange *ex);               /* file_left is 0: the next part, or the end */
 void exchange_file_pump(struct exchange *ex);
 /* The request was not read whole, or not at all (ex->req may be NULL), and is not: the connection ends with the answer. */
 void exchange_refuse(struct exchange *ex, int status, const char *why);

@@ -5,7 +5,7 @@
 
 /* ---- dropping what was found so far ---- */
 
-static void drop_answer(struct exchange *ex)
+void exchange_drop_answer(struct exchange *ex)
 {
     if (ex->app) weir_client_req_free(ex->app);
     ex->app = NULL;
@@ -18,11 +18,13 @@ static void drop_answer(struct exchange *ex)
     if (ex->lookup.fd >= 0) weir_loop_close(ex->worker->loop, ex->lookup.fd);
     ex->lookup.fd = -1;
     ex->lookup.script[0] = 0;
+    ex->lookup.folder = NULL;
+    ex->handing = 0;
     ex->cold_checked = false;
     weir_buf_reset(&ex->pend, 4096);
 }
 
-static void drop_body(struct exchange *ex)
+void exchange_drop_body(struct exchange *ex)
 {
     weir_spill_free(ex->body);
     ex->body = NULL;
@@ -47,8 +49,8 @@ static bool parse_target(struct exchange *ex, struct weir_str to, bool apps)
 
 static void go_as_get(struct exchange *ex, bool apps)
 {
-    drop_answer(ex);
-    drop_body(ex);
+    exchange_drop_answer(ex);
+    exchange_drop_body(ex);
     ex->granted_count = 0;
     ex->method_override = ex->req->head ? "HEAD" : "GET";
     if (!parse_target(ex, ex->go_to, apps) || !exchange_route(ex)) return;
@@ -97,7 +99,7 @@ void exchange_go_on(struct exchange *ex, struct weir_str to)
     const struct route *from = ex->route;
     struct weir_str path = ex->path.path, query = ex->path.query;
     bool has_query = ex->path.has_query;
-    drop_answer(ex);
+    exchange_drop_answer(ex);
     if (!parse_target(ex, to, false)) return;
     if (!ex->path.has_query) {
         ex->path.query = query;
@@ -141,6 +143,8 @@ bool exchange_error_page(struct exchange *ex, int status, const struct weir_pair
     ex->kept_count = extra_count;
     ex->error_status = status;
     ex->why = why;
+    ex->handed = NULL;
+    ex->handed_count = 0;
     exchange_go(ex, weir_cstr(page));
     return true;
 }

@@ -26,7 +26,8 @@ static int open_path(struct lookup *l, struct weir_str path, int flags)
     }
     memcpy(rel, path.ptr, path.len);
     rel[path.len] = 0;
-    return weir_open_linked(l->route->areas, l->route->area_count, rel, flags | (l->cached_only ? WEIR_OPEN_CACHED : 0));
+    flags |= l->cached_only ? WEIR_OPEN_CACHED : 0;
+    return l->folder ? weir_open_linked(l->folder, 1, rel, flags) : weir_open_linked(l->route->areas, l->route->area_count, rel, flags);
 }
 
 /* 1: a regular file, l->st filled. 0: no. LOOKUP_AGAIN + 1: not known without the disk. */
@@ -78,9 +79,36 @@ static int find_script(struct lookup *l)
     return 0;
 }
 
-static int open_file(struct lookup *l, struct weir_str path)
+/* A file in a coding that the client takes lies beside the one that is open: that is sent instead, unless it is older. */
+static int prefer_coded(struct lookup *l, struct weir_str path)
 {
-    if (weir_static_forbidden(path)) return 0;
+    char name[4096];
+    for (unsigned i = 0; i < l->coding_count; i++) {
+        struct stat st;
+        int n = snprintf(name, sizeof name, "%.*s%s", (int)path.len, path.ptr, lookup_ending(l->codings[i]));
+        if (n >= (int)sizeof name || exchange_guarded(l->of, weir_cstr(name), false)) continue;
+        int fd = open_path(l, weir_cstr(name), O_RDONLY | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0 && errno == EAGAIN && l->cached_only) {
+            close(l->fd);
+            l->fd = -1;
+            return LOOKUP_AGAIN;
+        }
+        bool fits = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_mtim.tv_sec >= l->st.st_mtim.tv_sec;
+        if (!fits) {
+            if (fd >= 0) close(fd);
+            continue;
+        }
+        close(l->fd);
+        l->fd = fd;
+        l->st = st;
+        l->coding = (uint8_t)(l->codings[i] + 1);
+        break;
+    }
+    return 0;
+}
+
+static int open_regular(struct lookup *l, struct weir_str path)
+{
     int fd = open_path(l, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         if (errno == EAGAIN && l->cached_only) return LOOKUP_AGAIN;
@@ -94,8 +122,14 @@ static int open_file(struct lookup *l, struct weir_str path)
         return 0;
     }
     l->fd = fd;
+    if (prefer_coded(l, path)) return LOOKUP_AGAIN;
     l->kind = LOOKUP_FILE;
     return 0;
+}
+
+static int open_file(struct lookup *l, struct weir_str path)
+{
+    return weir_static_forbidden(path) ? 0 : open_regular(l, path);
 }
 
 static int find_index(struct lookup *l, struct weir_str folder)
@@ -267,6 +301,8 @@ int lookup_run(struct lookup *l)
     l->kind = LOOKUP_NONE;
     l->is_front = false;
     l->script[0] = 0;
+    l->coding = 0;
+    if (l->folder) return open_regular(l, l->path);
     if (l->route->programs) return find_program(l);
     if (l->route->conf->try_count) return run_tries(l);
     int again = find_path(l);
@@ -274,57 +310,6 @@ int lookup_run(struct lookup *l)
 }
 
 /* ---- sending ---- */
-
-static struct weir_str arena_text(struct exchange *ex, const char *s)
-{
-    return weir_arena_str(&ex->arena, weir_cstr(s));
-}
-
-static void describe(struct exchange *ex, const char *etag)
-{
-    char date[30];
-    struct weir_pair *f = weir_arena_alloc(&ex->arena, sizeof *f * 4);
-    if (!f) return;
-    struct weir_str name = ex->lookup.script[0] ? weir_cstr(ex->lookup.script) : ex->path.path;
-    weir_http_date(date, ex->lookup.st.st_mtim.tv_sec);
-    ex->fields = f;
-    ex->field_count = 0;
-    if (!ex->error_status) {
-        f[ex->field_count++] = (struct weir_pair){WEIR_STR("Last-Modified"), arena_text(ex, date)};
-        f[ex->field_count++] = (struct weir_pair){WEIR_STR("ETag"), arena_text(ex, etag)};
-    }
-    if (ex->status != 304)
-        f[ex->field_count++] = (struct weir_pair){WEIR_STR("Content-Type"), weir_static_type(name)};
-}
-
-void exchange_file_begin(struct exchange *ex)
-{
-    const struct weir_http_request *req = ex->req;
-    struct weir_str method = ex->method_override ? weir_cstr(ex->method_override) : req->method;
-    static const struct weir_pair allow = {{"Allow", 5}, {"GET, HEAD", 9}};
-    char etag[WEIR_STATIC_ETAG_MAX];
-    if (!weir_str_eq(method, WEIR_STR("GET")) && !weir_str_eq(method, WEIR_STR("HEAD"))) {
-        exchange_text(ex, 405, &allow, 1, "this file can only be read");
-        return;
-    }
-    weir_static_etag(&ex->lookup.st, etag);
-    ex->status = ex->error_status ? ex->error_status : weir_static_condition(req->headers, req->header_count, &ex->lookup.st, etag);
-    if (ex->status == 412 && !ex->error_status) {
-        exchange_fail(ex, 412, "the file is not the one that was asked for");
-        return;
-    }
-    describe(ex, etag);
-    ex->answer = ANSWER_FILE;
-    ex->length = ex->status == 304 ? -1 : (int64_t)ex->lookup.st.st_size;
-    ex->file_at = 0;
-    ex->file_left = ex->status == 304 || req->head ? 0 : (uint64_t)ex->lookup.st.st_size;
-    if (!ex->body_done) ex->keep_alive = false;
-    if (!exchange_write_head(ex)) {
-        reply_abort(ex);
-        return;
-    }
-    exchange_file_pump(ex);
-}
 
 static void warm(struct weir_job *job)
 {
@@ -396,7 +381,7 @@ static void pump_copies(struct exchange *ex)
         }
         ex->cold_checked = false;
     }
-    if (ex->file_left == 0) exchange_finish(ex);
+    if (ex->file_left == 0) exchange_file_over(ex);
 }
 
 void exchange_file_pump(struct exchange *ex)
@@ -409,11 +394,11 @@ void exchange_file_pump(struct exchange *ex)
         return;
     }
     if (ex->file_left && ex->file_left <= INLINE_MAX && send_copy(ex) && ex->file_left == 0) {
-        exchange_finish(ex);
+        exchange_file_over(ex);
         return;
     }
     if (weir_buf_len(&h->out)) { /* the head first; the flush comes back here */
-        if (ex->file_left == 0) exchange_finish(ex);
+        if (ex->file_left == 0) exchange_file_over(ex);
         else http_dirty(h);
         return;
     }
@@ -440,7 +425,7 @@ void exchange_file_pump(struct exchange *ex)
         if (h->send_due_ms) http_arm_send(h);
     }
     if (ex->file_left) http_dirty(h); /* others have their turn first */
-    else exchange_finish(ex);
+    else exchange_file_over(ex);
 }
 
 /* ---- to a filter ---- */

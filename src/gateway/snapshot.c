@@ -136,8 +136,38 @@ static int find_areas(const struct site *site, size_t index)
     return WEIR_OK;
 }
 
+/* Those that cannot be opened are left out: nothing in them is sent. */
+static int find_send_areas(const struct site *site, size_t index)
+{
+    struct route *r = &site->routes[index];
+    for (size_t k = 0; k < index && r->conf->send_file_count; k++) {
+        const struct route *o = &site->routes[k];
+        if (o->conf->send_files != r->conf->send_files) continue;
+        r->send_areas = o->send_areas;
+        r->send_count = o->send_count;
+        r->send_shared = true;
+        return WEIR_OK;
+    }
+    r->send_areas = calloc(r->conf->send_file_count + 1, sizeof *r->send_areas);
+    if (!r->send_areas) return WEIR_NOMEM;
+    for (size_t i = 0; i < r->conf->send_file_count; i++) {
+        size_t n = strlen(r->conf->send_files[i]);
+        while (n > 1 && r->conf->send_files[i][n - 1] == '/') n--;
+        int fd = weir_open_dir(r->conf->send_files[i]);
+        char *path = fd < 0 ? NULL : strndup(r->conf->send_files[i], n);
+        if (path) r->send_areas[r->send_count++] = (struct weir_open_area){fd, path};
+        else if (fd >= 0) close(fd);
+    }
+    return WEIR_OK;
+}
+
 static void drop_areas(struct route *r)
 {
+    for (size_t i = 0; !r->send_shared && i < r->send_count; i++) {
+        close(r->send_areas[i].fd);
+        free((char *)(uintptr_t)r->send_areas[i].path);
+    }
+    if (!r->send_shared) free(r->send_areas);
     for (size_t i = 0; !r->areas_shared && i < r->area_count; i++) {
         if (i) close(r->areas[i].fd);
         free((char *)(uintptr_t)r->areas[i].path);
@@ -165,6 +195,7 @@ static int site_init(struct snapshot *s, struct site *site, const struct weir_co
             if (weir_str_eq(r->conf->patterns[k].text, WEIR_STR(".php"))) r->scripts = true; /* never a file that only looks like one */
         r->programs = r->conf->action == WEIR_ACTION_POOL && r->pool_conf && r->pool_conf->kind == WEIR_POOL_CGI && !r->pool_conf->argc;
         if (r->programs) r->scripts = false;
+        if (find_send_areas(site, i) < 0) return WEIR_NOMEM;
         if (!r->conf->root) continue;
         for (size_t k = 0; k < i && r->root_fd < 0; k++) /* routes share their site's root */
             if (site->routes[k].conf->root == r->conf->root) r->root_fd = site->routes[k].root_fd;

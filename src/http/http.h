@@ -160,4 +160,19 @@ void weir_http2_reset(struct weir_http2_stream *s); /* breaks it off: INTERNAL_E
 bool weir_http_token(struct weir_str s);
 /* Finds a field, ASCII case folded; NULL if absent. */
 const struct weir_pair *weir_http_find(const struct weir_pair *headers, size_t count, const char *name);
+
+/* ---- parts and codings of a representation ---- */
+#define WEIR_HTTP_RANGES_MAX 16 /* more of them are none: who asks for so many wants to cost something */
+struct weir_http_range {
+    uint64_t first, len;
+};
+enum weir_http_ranges {
+    WEIR_HTTP_RANGES_IGNORED, /* no bytes, not understood, or too many: the whole is the answer */
+    WEIR_HTTP_RANGES_SOME,    /* disjoint, none is empty; those near to each other are one */
+    WEIR_HTTP_RANGES_OUTSIDE  /* 416 */
+};
+/* A Range field for a representation of so many bytes [RFC 9110 14.2]. */
+enum weir_http_ranges weir_http_ranges(struct weir_str value, uint64_t size, struct weir_http_range out[static WEIR_HTTP_RANGES_MAX], size_t *count);
+/* Which coding the Accept-Encoding fields prefer, among equals the first one; -1: none of them, send it as it is [RFC 9110 12.5.3]. */
+int weir_http_choose_coding(const struct weir_pair *headers, size_t count, const struct weir_str *codings, size_t coding_count);
 #endif
