@@ -134,6 +134,11 @@ struct weir_conf_route {
     bool precompressed;       /* x.br, x.zst, x.gz beside x are sent for it */
     const char **send_files;  /* absolute: folders whose files an app may name by X-Sendfile */
     size_t send_file_count;
+    bool compress;            /* content of these types goes as gzip to who takes it */
+    int compress_level;       /* 1..9 [5] */
+    uint64_t compress_min;    /* shorter content goes as it is [1 KiB] */
+    const char **compress_types; /* "text/html", "text/" and a star */
+    size_t compress_type_count;
     bool accel_redirect;      /* its app may send requests to other routes by X-Accel-Redirect */
     enum weir_conf_action action;
     int pool;                 /* index into pools; -1 */

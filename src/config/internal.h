@@ -49,6 +49,7 @@ enum block {
     BLOCK_CEILING = 8192,
     BLOCK_RECYCLE = 16384,
     BLOCK_BODY = 32768,
+    BLOCK_COMPRESS = 1 << 24,
     BLOCK_TLS = 65536,
     BLOCK_NONE = 0
 };
@@ -173,6 +174,7 @@ bool config_route_takes(const struct weir_conf_route *r, struct weir_str method)
 void config_read_redirect(struct parser *p, struct weir_conf_route *r, const struct node *n);
 bool config_route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n); /* false: not one of its */
 void config_check_route(struct parser *p, const struct weir_conf_route *r, const struct node *block);
+void config_route_start(struct weir_conf_route *r);  /* what no layer says */
 void config_read_files(struct parser *p, struct weir_conf_route *r, const struct node *n);   /* files { } */
 bool config_wildcard(struct weir_str s);             /* *.example.org or .example.org */
 #endif

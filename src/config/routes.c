@@ -259,6 +259,45 @@ void config_read_files(struct parser *p, struct weir_conf_route *r, const struct
         if (!k->used && node_is(k, "cache")) read_cache(p, r, k);
 }
 
+/* ---- compression ---- */
+
+static const char *types[] = {"text/html", "text/css", "text/plain", "text/javascript", "application/javascript", "application/json", "application/ld+json",
+                              "application/manifest+json", "application/xml", "text/xml", "application/rss+xml", "application/atom+xml", "image/svg+xml",
+                              "text/markdown", "text/csv", "application/wasm"};
+
+void config_route_start(struct weir_conf_route *r)
+{
+    r->redirect_star = -1;
+    r->compress_level = 5;
+    r->compress_min = 1024;
+    r->compress_types = types;
+    r->compress_type_count = WEIR_COUNT(types);
+}
+
+static void read_types(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    config_words(p, n, 1, &r->compress_types, &r->compress_type_count);
+    for (size_t i = 1 + config_appends(n); i < n->count; i++) {
+        struct weir_str s = n->words[i].text;
+        const char *slash = memchr(s.ptr, '/', s.len), *at = memchr(s.ptr, '*', s.len);
+        if (!slash || slash == s.ptr || slash + 1 == s.ptr + s.len || (at && at + 1 != s.ptr + s.len)) config_bad(p, n, i, "is no media type", "write text/html, or text/*");
+    }
+}
+
+static void read_compress(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    uint32_t level = (uint32_t)r->compress_level;
+    r->compress = true;
+    if (n->count > 1) config_get_flag(p, n, 1, &r->compress);
+    for (const struct node *k = n->children; k; k = k->next) {
+        if (k->used) continue;
+        if (node_is(k, "types")) read_types(p, r, k);
+        else if (node_is(k, "min")) config_get_size(p, k, 1, &r->compress_min);
+        else if (node_is(k, "level")) config_count(p, k, 1, 1, 9, &level);
+    }
+    r->compress_level = (int)level;
+}
+
 bool config_route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n)
 {
     if (node_is(n, "try")) read_try(p, r, n);
@@ -267,6 +306,7 @@ bool config_route_setting(struct parser *p, struct weir_conf_route *r, const str
     else if (node_is(n, "links")) read_folders(p, n, &r->links, &r->link_count);
     else if (node_is(n, "send-file")) read_folders(p, n, &r->send_files, &r->send_file_count);
     else if (node_is(n, "accel-redirect")) config_get_flag(p, n, 1, &r->accel_redirect);
+    else if (node_is(n, "compress")) read_compress(p, r, n);
     else if (node_is(n, "precompressed")) config_get_flag(p, n, 1, &r->precompressed);
     else if (node_is(n, "intercept-errors")) config_get_flag(p, n, 1, &r->intercept_errors);
     else if (node_is(n, "internal") && n->count > 1) config_get_flag(p, n, 1, &r->internal);

@@ -72,6 +72,10 @@ static const struct setting settings[] = {
     {SR, "try", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {SR, "error", 2, ANY, BLOCK_NONE, .many = true, .how = HOW_ALL},
     {SR, "intercept-errors", 1, 1, BLOCK_NONE},
+    {SR, "compress", 0, 1, BLOCK_COMPRESS},
+    {BLOCK_COMPRESS, "types", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
+    {BLOCK_COMPRESS, "min", 1, 1, BLOCK_NONE},
+    {BLOCK_COMPRESS, "level", 1, 1, BLOCK_NONE},
     {SR, "precompressed", 1, 1, BLOCK_NONE},
     {SR, "send-file", 1, ANY, BLOCK_NONE, .how = HOW_LIST, .path = true},
     {SR, "accel-redirect", 1, 1, BLOCK_NONE},
@@ -220,6 +224,7 @@ static const char *block_name(enum block b)
     case BLOCK_CEILING: return "ceiling";
     case BLOCK_RECYCLE: return "recycle";
     case BLOCK_BODY: return "body";
+    case BLOCK_COMPRESS: return "compress";
     case BLOCK_TLS: return "tls";
     default: return "this block";
     }

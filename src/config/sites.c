@@ -8,7 +8,8 @@
 
 static void route_start(struct weir_conf_route *r)
 {
-    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .redirect_star = -1, .action = WEIR_ACTION_FILES};
+    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .action = WEIR_ACTION_FILES};
+    config_route_start(r);
     r->silent_ms = r->request_ms = r->slow_ms = UINT32_MAX; /* the pool's */
 }
 

@@ -40,6 +40,7 @@ static void recycle(struct exchange *ex)
     struct worker *w = ex->worker;
     if (ex->app) weir_client_req_free(ex->app);
     weir_spill_free(ex->body);
+    compress_end(ex);
     if (ex->lookup.fd >= 0) weir_loop_close(w->loop, ex->lookup.fd);
     if (ex->snap) snapshot_drop(ex->snap);
     weir_arena_reset(&ex->arena);

@@ -293,19 +293,26 @@ static size_t content_room(struct exchange *ex)
     return held < OUT_HIGH ? OUT_HIGH - held : 0;
 }
 
+/* How much is missing of the length that the app told; UINT64_MAX: it told none. */
+static uint64_t missing(const struct exchange *ex)
+{
+    int64_t length = ex->gzip ? ex->raw_length : ex->length;
+    return length < 0 ? UINT64_MAX : (uint64_t)length - (ex->gzip ? ex->raw_sent : ex->sent);
+}
+
 /* Content for the client: how much of it is taken now, or WEIR_NOMEM. */
 static int64_t content(struct exchange *ex, const char *p, size_t len)
 {
     if (exchange_no_content(ex)) return (int64_t)len;
     size_t take = len;
-    if (ex->length >= 0 && ex->head_written && take > (uint64_t)ex->length - ex->sent) {
-        take = (size_t)((uint64_t)ex->length - ex->sent);
+    if (ex->head_written && take > missing(ex)) {
+        take = (size_t)missing(ex);
         if (take == 0) return (int64_t)len; /* more than it said: cut */
     }
     size_t room = content_room(ex);
     if (take > room) take = room;
     if (take == 0) return 0;
-    if ((ex->head_written ? reply_put(ex, p, take) : weir_buf_append(&ex->pend, p, take)) < 0) return WEIR_NOMEM;
+    if ((ex->head_written ? compress_put(ex, p, take) : weir_buf_append(&ex->pend, p, take)) < 0) return WEIR_NOMEM;
     reply_dirty(ex);
     return (int64_t)take;
 }
@@ -381,16 +388,25 @@ static void pull(struct exchange *ex)
 static int move_pend(struct exchange *ex)
 {
     size_t len = weir_buf_len(&ex->pend);
-    if (ex->length >= 0 && len > (uint64_t)ex->length) len = (size_t)ex->length;
-    int status = len && !exchange_no_content(ex) ? reply_put(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
+    if (len > missing(ex)) len = (size_t)missing(ex);
+    int status = len && !exchange_no_content(ex) ? compress_put(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
     weir_buf_reset(&ex->pend, 4096);
     return status;
 }
 
 bool exchange_commit(struct exchange *ex)
 {
+    if (ex->answer == ANSWER_APP && ex->head_written && compress_flush(ex) < 0) { /* the app pauses: what it said is not held back */
+        exchange_break_off(ex, "out of memory");
+        return false;
+    }
     if (!ex->head_done || ex->head_written || ex->redirecting || ex->answer != ANSWER_APP) return true;
     if (ex->app_done && ex->length < 0 && !exchange_no_content(ex)) ex->length = (int64_t)weir_buf_len(&ex->pend);
+    compress_begin(ex);
+    if (ex->app_done && compress_whole(ex) < 0) {
+        exchange_fail(ex, 503, "out of memory");
+        return false;
+    }
     if (!ex->body_done) ex->keep_alive = false;
     if (!exchange_write_head(ex)) {
         exchange_fail(ex, 502, "the application's header cannot be sent");
@@ -403,11 +419,11 @@ bool exchange_commit(struct exchange *ex)
 
 static void complete(struct exchange *ex)
 {
-    if (!exchange_no_content(ex) && ex->length >= 0 && ex->sent < (uint64_t)ex->length) {
+    if (!exchange_no_content(ex) && missing(ex) != UINT64_MAX && missing(ex) > 0) {
         exchange_break_off(ex, "the application sent less than its Content-Length");
         return;
     }
-    if (reply_end(ex) < 0) {
+    if (compress_last(ex) < 0 || reply_end(ex) < 0) {
         exchange_break_off(ex, "out of memory");
         return;
     }

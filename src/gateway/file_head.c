@@ -202,7 +202,8 @@ static bool choose_parts(struct exchange *ex, const char *etag, struct weir_str 
 void exchange_file_over(struct exchange *ex)
 {
     if (ex->part_at == ex->part_count) {
-        exchange_finish(ex);
+        if (compress_last(ex) < 0 || reply_end(ex) < 0) reply_abort(ex);
+        else exchange_finish(ex);
         return;
     }
     const struct file_part *p = &ex->parts[ex->part_at++];
@@ -259,6 +260,7 @@ void exchange_file_begin(struct exchange *ex)
         return;
     }
     ex->answer = ANSWER_FILE;
+    compress_begin(ex);
     if (!ex->body_done) ex->keep_alive = false;
     if (!exchange_write_head(ex)) {
         reply_abort(ex);

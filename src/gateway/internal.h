@@ -331,6 +331,10 @@ struct exchange {
         uint64_t first, len;
     } *parts;
     uint32_t part_count, part_at;
+    struct weir_gzip *gzip;           /* compress.c: content goes through it; NULL: as it is */
+    int64_t raw_length;               /* with gzip: what length and sent are without */
+    uint64_t raw_sent;
+    bool unflushed;                   /* some of it is not out yet */
     struct lookup lookup;             /* last: it is not cleared whole */
 };
 struct script {
@@ -395,6 +399,14 @@ void exchange_lookup(struct exchange *ex);                  /* lookup.path, by t
 /* file_head.c */
 void exchange_want_codings(struct exchange *ex);
 void exchange_file_begin(struct exchange *ex);              /* lookup.fd is the answer */
+/* compress.c: the content's way to reply_put */
+void compress_begin(struct exchange *ex);      /* before the head is written, behind which it is settled */
+WEIR_CHECK int compress_whole(struct exchange *ex); /* pend is all there is: its length is known then */
+WEIR_CHECK int compress_put(struct exchange *ex, const char *p, size_t len);
+WEIR_CHECK int compress_flush(struct exchange *ex); /* the client gets all that was put */
+WEIR_CHECK int compress_last(struct exchange *ex);  /* nothing more is put */
+void compress_end(struct exchange *ex);        /* it is given up, or over */
+void compress_fini(struct worker *w);
 void exchange_file_over(struct exchange *ex);               /* file_left is 0: the next part, or the end */
 void exchange_file_pump(struct exchange *ex);
 /* The request was not read whole, or not at all (ex->req may be NULL), and is not: the connection ends with the answer. */
@@ -552,6 +564,8 @@ struct worker {
     struct weir_list dirty;
     struct exchange *free_ex;
     struct stream *free_streams;
+    struct weir_gzip *free_gzip[4];
+    unsigned free_gzip_count, gzip_count; /* gzip_count: in use */
     uint32_t ex_count;
     struct weir_random random;
     pthread_mutex_t inbox_lock;

@@ -10,6 +10,7 @@ void exchange_drop_answer(struct exchange *ex)
     if (ex->app) weir_client_req_free(ex->app);
     ex->app = NULL;
     ex->redirecting = ex->intercepting = ex->authorizing = ex->granting = ex->started = ex->head_done = ex->app_done = false;
+    compress_end(ex);
     ex->answer = ANSWER_NONE;
     ex->asked = NULL;
     ex->fields = NULL;

@@ -12,6 +12,7 @@
 #include "gateway/static.h"
 
 #define INLINE_MAX (32u << 10) /* smaller files ride in the same write as their head */
+#define GZIP_STEP  (256u << 10) /* of a file that is compressed, in one turn */
 #define WARM_STEP  (1u << 20)  /* how much is looked at, or fetched, ahead of a sendfile */
 
 /* ---- lookup ---- */
@@ -367,21 +368,42 @@ static void fetch(struct exchange *ex, uint64_t left, void (*then)(struct exchan
     weir_loop_job(ex->worker->loop, &ex->job);
 }
 
-/* A file that the client gets through our memory: framed, or encrypted. */
+static char *piece_of(struct worker *w)
+{
+    if (!w->piece) w->piece = malloc(SCRATCH); /* not scratch: what was read may lie there yet */
+    return w->piece;
+}
+
+/* Likewise, compressed. */
+static bool send_compressed(struct exchange *ex)
+{
+    size_t room = reply_room(ex), step = ex->file_left < room ? (size_t)ex->file_left : room;
+    struct iovec v = {piece_of(ex->worker), step < SCRATCH ? step : SCRATCH};
+    if (!v.iov_base) return false;
+    ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
+    if (n <= 0 || compress_put(ex, v.iov_base, (size_t)n) < 0) return false;
+    ex->file_at += (uint64_t)n;
+    ex->file_left -= (uint64_t)n;
+    return true;
+}
+
+/* A file that the client gets through our memory: framed, encrypted or compressed. */
 static void pump_copies(struct exchange *ex)
 {
-    while (ex->file_left && reply_room(ex) > 0) {
+    uint64_t stop = ex->gzip && ex->file_left > GZIP_STEP ? ex->file_left - GZIP_STEP : 0;
+    while (ex->file_left > stop && reply_room(ex) > 0) {
         if (!ex->cold_checked && !is_warm(ex)) {
             fetch(ex, ex->file_left, warmed);
             return;
         }
-        if (!send_copy(ex)) { /* the file became shorter */
+        if (!(ex->gzip ? send_compressed(ex) : send_copy(ex))) { /* the file became shorter */
             reply_abort(ex);
             return;
         }
         ex->cold_checked = false;
     }
     if (ex->file_left == 0) exchange_file_over(ex);
+    else if (ex->file_left <= stop) fetch(ex, 1, warmed); /* others have their turn first */
 }
 
 void exchange_file_pump(struct exchange *ex)
@@ -389,7 +411,7 @@ void exchange_file_pump(struct exchange *ex)
     struct http_conn *h = ex->http;
     uint64_t budget = 4 * WARM_STEP; /* of one turn */
     if (ex->job_runs) return;
-    if (!reply_takes_files(ex)) {
+    if (!reply_takes_files(ex) || ex->gzip) {
         pump_copies(ex);
         return;
     }
@@ -438,7 +460,7 @@ static void filter_warmed(struct exchange *ex)
 
 void exchange_filter_pump(struct exchange *ex)
 {
-    char *piece = ex->worker->piece ? ex->worker->piece : (ex->worker->piece = malloc(SCRATCH)); /* not scratch: what was read may lie there yet */
+    char *piece = piece_of(ex->worker);
     uint64_t size = (uint64_t)ex->lookup.st.st_size;
     if (!piece) {
         exchange_fail(ex, 503, "out of memory");

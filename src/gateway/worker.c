@@ -70,6 +70,7 @@ void worker_fini(struct worker *w)
     free(w->scratch);
     free(w->plain);
     free(w->piece);
+    compress_fini(w);
     pthread_mutex_destroy(&w->inbox_lock);
 }
 

@@ -175,4 +175,19 @@ enum weir_http_ranges {
 enum weir_http_ranges weir_http_ranges(struct weir_str value, uint64_t size, struct weir_http_range out[static WEIR_HTTP_RANGES_MAX], size_t *count);
 /* Which coding the Accept-Encoding fields prefer, among equals the first one; -1: none of them, send it as it is [RFC 9110 12.5.3]. */
 int weir_http_choose_coding(const struct weir_pair *headers, size_t count, const struct weir_str *codings, size_t coding_count);
+
+/* ---- content as gzip ---- */
+#define WEIR_GZIP_ROOM 64           /* the least room for weir_gzip_pull */
+struct weir_gzip;                   /* about 128 KiB */
+enum weir_gzip_step {
+    WEIR_GZIP_MORE,                 /* more follows, and there is time */
+    WEIR_GZIP_FLUSH,                /* who gets what is pulled can read all that was fed so far */
+    WEIR_GZIP_END
+};
+int weir_gzip_new(struct weir_gzip **out, int level); /* 1: fast .. 9: small */
+void weir_gzip_free(struct weir_gzip *g);
+void weir_gzip_reset(struct weir_gzip *g, int level); /* for another content */
+/* Lends bytes until weir_gzip_pull has given all that comes of them: it is called until it gives 0. */
+void weir_gzip_feed(struct weir_gzip *g, const void *p, size_t len, enum weir_gzip_step step);
+size_t weir_gzip_pull(struct weir_gzip *g, void *out, size_t room);
 #endif

@@ -90,6 +90,13 @@ static const struct {
     {"site a { listen http://*:1; route /x/ { strip /x; rewrite /x /y } }", "1:51: \"strip\" and \"rewrite\" stand in one route: keep one of them"},
     {"site a { listen http://*:1; route /x/ { strip x } }", "1:47: \"x\" is no prefix of a path: write /prefix/"},
     {"site a { listen http://*:1; links / }", "1:35: \"/\" would be all there is: name a folder"},
+    {"site a { listen http://*:1; files { cache 5 } }", "1:43: \"5\" is no time: write digits and a unit: 10m, 1d, 1y; or no"},
+    {"site a { listen http://*:1; files { cache 200y } }", "1:43: \"200y\" is no time: write digits and a unit: 10m, 1d, 1y; or no"},
+    {"site a { listen http://*:1; files { cache 1y forever } }", "1:46: \"forever\" has no meaning here: write cache 1y immutable"},
+    {"site a { listen http://*:1; compress yes { types html } }", "1:50: \"html\" is no media type: write text/html, or text/*"},
+    {"site a { listen http://*:1; compress yes { types */html } }", "1:50: \"*/html\" is no media type: write text/html, or text/*"},
+    {"site a { listen http://*:1; compress yes { level 10 } }", "1:50: \"10\" is no count from 1 to 9: write digits only"},
+    {"site a { listen http://*:1; compress maybe }", "1:38: \"maybe\" is neither yes nor no: write yes or no"},
     {"site a { listen http://*:1; internal }", "1:29: unknown name \"internal\" in site: see weir.conf(5)"},
     {"site *.*.org { listen http://*:1 }", "1:6: \"*.*.org\" is no host name: write www.example.org, *.example.org, or * for all"},
     {"site x*.org { listen http://*:1 }", "1:6: \"x*.org\" is no host name: write www.example.org, *.example.org, or * for all"},
@@ -365,7 +372,8 @@ static void what_routes_match_and_where_they_lead_is_read(void **state)
                        "route /old/ { redirect 308 https://b.org/x/*?y }\n"
                        "route /spa/ { try /spa/cache/*.html * /spa/index.html; rewrite /spa/ /app; links /srv/shared/; intercept-errors yes }\n"
                        "route /files/ { files }\n"
-                       "route /in/ { internal; error 503 /in.html } }\n";
+                       "route /in/ { internal; error 503 /in.html; compress { types + text/x-own; min 2K }; files { cache 2w immutable } }\n"
+                       "route /out/ { send-file /srv/a/ b; accel-redirect yes; precompressed on; compress no; files { cache no } } }\n";
     struct weir_config *c = NULL;
     struct weir_config_report r;
     weir_config_report_init(&r);
@@ -375,7 +383,7 @@ static void what_routes_match_and_where_they_lead_is_read(void **state)
     assert_int_equal(s->name_count, 2);
     assert_string_equal(s->names[0], "a.org");
     assert_string_equal(s->names[1], "*.a.org");
-    const struct weir_conf_route *api = &s->routes[0], *old = &s->routes[1], *spa = &s->routes[2], *files = &s->routes[3], *in = &s->routes[4], *own = &s->routes[5];
+    const struct weir_conf_route *api = &s->routes[0], *old = &s->routes[1], *spa = &s->routes[2], *files = &s->routes[3], *in = &s->routes[4], *out = &s->routes[5], *own = &s->routes[6];
     assert_int_equal(api->pattern_count, 2);
     assert_int_equal(api->method_count, 2);
     assert_string_equal(api->methods[1], "POST");
@@ -396,6 +404,11 @@ static void what_routes_match_and_where_they_lead_is_read(void **state)
     assert_true(spa->intercept_errors && !own->intercept_errors && !spa->internal && in->internal);
     assert_int_equal(files->try_count, 0);
     assert_int_equal(in->error_count, 3);
+    assert_true(in->compress && in->compress_min == 2048 && in->compress_level == 5 && in->compress_type_count == own->compress_type_count + 1);
+    assert_string_equal(in->cache, "max-age=1209600, immutable");
+    assert_true(!out->compress && out->precompressed && out->accel_redirect && out->send_file_count == 2 && !own->compress && !own->cache);
+    assert_string_equal(out->send_files[1], "/conf/b");
+    assert_string_equal(out->cache, "no-cache");
     assert_int_equal(own->tries[3].kind, WEIR_TRY_STATUS);
     assert_int_equal(own->tries[3].status, 410);
     weir_config_drop(c);
@@ -408,7 +421,7 @@ static const struct {
 } examples[] = {
     {"01-wordpress-tls.conf", "limits memory"},
     {"02-three-tenants.conf", "status proxy-protocol use limits memory env-file mail log"},
-    {"03-laravel-container.conf", "cache host"},
+    {"03-laravel-container.conf", "host"},
     {"04-c-app.conf", "limits memory files write network"},
     {"05-cgit.conf", "read"},
     {"06-existing-fpm.conf", ""},
