@@ -176,6 +176,7 @@ struct weir_conf_site {
     int *name_tls;            /* then one for each name, from its listener's folder, -1: none; NULL: there is no folder */
     int clients;              /* likewise: authorities of clients' certificates; -1: none are asked for */
     uint16_t https_port;      /* of its https:// listener, if it has a certificate: http:// is redirected there; 0: it is not */
+    bool clear_text;          /* although it has a certificate, http:// is served, too */
     bool clients_required;    /* 403 for who shows none, or one that is not good */
     bool is_suspended;        /* every request is answered 503, with: */
     bool suspended_page;      /* text is HTML, of a file; else plain */

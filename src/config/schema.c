@@ -53,6 +53,7 @@ static const struct setting settings[] = {
     {BLOCK_SITE, "debug", 1, 1, BLOCK_NONE},
     {BLOCK_SITE, "tls", 1, 2, BLOCK_TLS, .path = true},
     {BLOCK_TLS, "clients", 1, 2, BLOCK_NONE, .path = true},
+    {BLOCK_SITE, "https", 1, 1, BLOCK_NONE},
     {BLOCK_SITE, "suspended", 1, 1, BLOCK_NONE},
     {SR, "root", 1, 1, BLOCK_NONE, .path = true},
     {SR, "app-root", 1, 1, BLOCK_NONE},

@@ -384,10 +384,17 @@ static void find_certificates(struct parser *p, struct weir_conf_site *s, const 
 static void check_tls(struct parser *p, struct weir_conf_site *s, const struct node *n)
 {
     uint16_t https = https_port(p->c, s);
-    s->https_port = s->tls >= 0 || s->name_tls ? https : 0;
+    s->https_port = (s->tls >= 0 || s->name_tls) && !s->clear_text ? https : 0;
     if (https && s->tls < 0 && !s->name_tls)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write tls DIR (fullchain.pem and privkey.pem in it), or tls CERTIFICATE KEY", "this site listens on https:// and has no certificate");
     if (!https && s->tls >= 0) config_say(p->report, WEIR_CONFIG_WARNING, n, 0, "write listen https://*:443", "the site has a certificate, and no https:// listener uses it");
+}
+
+static void read_https(struct parser *p, struct weir_conf_site *s, const struct node *n)
+{
+    bool alone = true;
+    config_get_flag(p, n, 1, &alone);
+    s->clear_text = !alone;
 }
 
 static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_conf_route *own, const struct node *block,
@@ -398,6 +405,7 @@ static void site_layer(struct parser *p, struct weir_conf_site *s, struct weir_c
         if (node_is(k, "listen")) site_listens(p, s, k);
         else if (node_is(k, "suspended")) read_suspended(p, s, k);
         else if (node_is(k, "tls")) read_tls(p, s, k);
+        else if (node_is(k, "https")) read_https(p, s, k);
         else if (node_is(k, "debug")) config_get_flag(p, k, 1, &s->debug);
         else route_setting(p, own, k, action);
     }

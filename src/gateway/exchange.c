@@ -308,10 +308,17 @@ static void take_body(struct exchange *ex)
     if (stream) exchange_dispatch(ex);
 }
 
-/* What a certificate authority asks for by http:// [RFC 8555 8.3]: without it there may be no certificate. */
+/* What a certificate authority asks for by http:// [RFC 8555 8.3]: without it there may be no certificate. A token, and no path that
+ * leads elsewhere. */
 static bool is_challenge(struct weir_str path_query)
 {
-    return weir_str_prefix(path_query, WEIR_STR("/.well-known/acme-challenge/"));
+    static const struct weir_str folder = WEIR_CONST_STR("/.well-known/acme-challenge/");
+    if (!weir_str_prefix(path_query, folder)) return false;
+    for (size_t i = folder.len; i < path_query.len; i++) {
+        char c = path_query.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_')) return false;
+    }
+    return true;
 }
 
 /* A site with a certificate is not served in clear text. */

@@ -176,7 +176,7 @@ static void on_body(struct stream *s, struct weir_str bytes)
         return;
     }
     s->came += bytes.len;
-    if (s->came > s->limit) {
+    if (s->came > s->limit && !s->ex->method_override) { /* else it is known already, and an error page is on its way */
         weir_http2_credit_others(s->wire, bytes.len);
         exchange_fail(s->ex, 413, "the request body is larger than allowed");
     } else if (weir_buf_len(&s->in) == 0 && exchange_wants_body(s->ex)) {
