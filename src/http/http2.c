@@ -266,7 +266,6 @@ static int session_new(struct weir_http2 *p)
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_settings(o, 32);
-    nghttp2_option_set_max_outbound_ack(o, 100);
     int status = nghttp2_session_server_new2(&p->session, cb, p, o);
     nghttp2_option_del(o);
     nghttp2_session_callbacks_del(cb);
