@@ -166,8 +166,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) pay(p, COST_RESET);
         return 0;
-    case NGHTTP2_PING:
-    case NGHTTP2_PRIORITY: pay(p, COST_FRAME); return 0;
+    case NGHTTP2_PING: pay(p, COST_FRAME); return 0;
     default: return 0;
     }
     if (!s || !last) return 0;
@@ -175,10 +174,11 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     return event_add_plain(s, WEIR_HTTP2_EV_END);
 }
 
-static int on_unknown(nghttp2_session *session, const nghttp2_frame_hd *hd, const uint8_t *data, size_t len, void *arg)
+/* Those that nghttp2 passes over. Types that it does not know cost no more than their bytes. */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
-    (void)session, (void)hd, (void)data, (void)len;
-    pay(arg, COST_FRAME);
+    (void)session;
+    if (hd->type == NGHTTP2_PRIORITY) pay(arg, COST_FRAME);
     return 0;
 }
 
@@ -258,7 +258,7 @@ static int session_new(struct weir_http2 *p)
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
-    nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(cb, on_unknown);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
