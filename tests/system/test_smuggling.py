@@ -8,6 +8,7 @@ import struct
 import pytest
 from recorder import BEGIN, PARAMS, STDIN, pairs, read_record, record
 from smuggling import CASES, ONCE, Meaning, parameters
+from strict import answers
 from weirlib import SLOW, UnixServer, Weir, free_port
 
 AFTER = Meaning(target="/after", headers=[("Connection", "close")])
@@ -64,47 +65,6 @@ def talk(port, data, step, ends):
         return out
 
 
-def answers(data):
-    """All answers, as a strict client reads them: (status, fields, body). Fails for what is no answer."""
-    out = []
-    while data:
-        head, sep, rest = data.partition(b"\r\n\r\n")
-        assert sep, data
-        lines = head.split(b"\r\n")
-        first = re.fullmatch(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]+", lines[0])
-        assert first, lines[0]
-        fields = {}
-        for line in lines[1:]:
-            name, colon, value = line.partition(b": ")
-            assert colon and re.fullmatch(rb"[A-Za-z-]+", name) and name.lower() not in fields, line
-            fields[name.lower()] = value
-        status = int(first.group(1))
-        assert not (b"content-length" in fields and b"transfer-encoding" in fields), head
-        if status < 200 or status in (204, 304):
-            assert b"content-length" not in fields, head
-            body, data = b"", rest
-        elif b"content-length" in fields:
-            n = int(fields[b"content-length"])
-            assert len(rest) >= n, data
-            body, data = rest[:n], rest[n:]
-        elif b"transfer-encoding" in fields:
-            body = b""
-            while True:
-                size, sep, rest = rest.partition(b"\r\n")
-                n = int(size, 16)
-                body += rest[:n]
-                assert sep and rest[n:n + 2] == b"\r\n", rest
-                rest = rest[n + 2:]
-                if not n:
-                    break
-            data = rest
-        else:
-            assert fields.get(b"connection") == b"close"
-            body, data = rest, b""
-        out.append((status, fields, body))
-    return out
-
-
 def same(seen, m, port, case, streamed):
     params, body = seen
     names = [n for n, _ in params]
@@ -138,7 +98,7 @@ def test_the_app_sees_one_request_that_was_meant_or_none(weir, case, how):
     if case.want != ONCE:
         assert weir.app.asked == []
         assert statuses == ([] if case.want is None else [case.want]), statuses
-        assert case.want is None or got[0][1][b"connection"] == b"close"
+        assert case.want is None or got[0][1]["connection"] == b"close"
         return
     expected = [*case.interim, 200]
     assert statuses[:len(expected)] == expected
