@@ -8,12 +8,13 @@
 int exchange_interim(struct exchange *ex)
 {
     const struct weir_cgi_response *r = weir_cgi_head_response(ex->head);
-    if (ex->authorizing || !ex->req->minor || r->status == 100) return WEIR_OK;
+    if (ex->authorizing || (ex->req->major < 2 && !ex->req->minor) || r->status == 100) return WEIR_OK;
     ex->fields = r->headers;
     ex->field_count = r->header_count;
     exchange_drop_directives(ex);
     int status = reply_interim(ex, r->status, ex->fields, ex->field_count);
     ex->field_count = 0;
+    reply_dirty(ex);
     return status;
 }
 

@@ -214,7 +214,8 @@ for label, line, status in (
         ("a URL with an encoded host", b"GET http://%61/x HTTP/1.1", 400), ("a URL with one slash", b"GET http:/a/x HTTP/1.1", 400), ("unix:", b"GET unix:/run/x|http://a/ HTTP/1.1", 400),
         ("a line that is too long", b"GET /" + b"x" * 9000 + b" HTTP/1.1", 414), ("a blank and nothing else", b" ", 400), ("a colon line", b"Host: a", 400)):
     raw("a request line with " + label, line + REST + SMUGGLED, status)
-raw("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 505)
+raw("a preface of HTTP/2 that is none", b"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n" + SMUGGLED, 505)
+raw("the preface of HTTP/2 behind a request", b"GET /x HTTP/1.1\r\nHost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SMUGGLED, ONCE, Meaning(), keeps=False)
 raw("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 50 + b"\r\n\r\n", 400)
 raw("HTTP/0.9 with LF", b"GET /x\n", 400)
 raw("lines that end in LF", b"GET /x HTTP/1.1\nHost: a\n\n" + SMUGGLED)

@@ -107,4 +107,10 @@ def test_the_app_sees_one_request_that_was_meant_or_none(weir, case, how):
         assert statuses == [*expected, 200] and len(weir.app.asked) == 2
         same(weir.app.asked[1], AFTER, port, None, False)
     else:  # closed, or refused
-        assert len(weir.app.asked) == 1 and statuses[len(expected):] in ([], [400])
+        assert len(weir.app.asked) == 1 and statuses[len(expected):] in ([], [400], [505])
+
+
+def test_requests_of_http1_behind_the_preface_of_http2_are_none(weir):
+    weir.app.asked.clear()
+    assert b"HTTP/1" not in talk(weir.port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + AFTER_BYTES, 1000, False)
+    assert weir.app.asked == []
