@@ -26,7 +26,7 @@ static void add_if(struct list *l, struct weir_str name, struct weir_str value)
 static bool not_passed(struct weir_str name)
 {
     static const struct weir_str drop[] = {
-        WEIR_CONST_STR("proxy"), WEIR_CONST_STR("te"), WEIR_CONST_STR("upgrade"), WEIR_CONST_STR("trailer"), WEIR_CONST_STR("connection"), WEIR_CONST_STR("keep-alive"),
+        WEIR_CONST_STR("proxy"), WEIR_CONST_STR("te"), WEIR_CONST_STR("upgrade"), WEIR_CONST_STR("trailer"), WEIR_CONST_STR("connection"), WEIR_CONST_STR("keep-alive"), WEIR_CONST_STR("http2-settings"),
         WEIR_CONST_STR("content-length"), WEIR_CONST_STR("content-type"), WEIR_CONST_STR("transfer-encoding"), WEIR_CONST_STR("proxy-connection"),
         WEIR_CONST_STR("proxy-authorization"), WEIR_CONST_STR("proxy-authenticate"), WEIR_CONST_STR("expect")};
     for (size_t i = 0; i < WEIR_COUNT(drop); i++)

@@ -472,7 +472,7 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
 static void heard(struct weir_client_req *r)
 {
     r->heard_us = r->client->loop->now_us;
-    if (!weir_timer_is_set(&r->timer)) req_arm(r);
+    req_arm(r);
 }
 
 int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)

@@ -124,6 +124,7 @@ struct weir_conf_route {
     uint32_t header_ms, body_ms, idle_ms, send_ms; /* client's head 15 s?, body gap 60 s, keep-alive 75 s, send gap 60 s */
     uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
     bool stream_request;      /* body { stream yes }: it goes to the app while it comes in */
+    bool stream_unknown;      /* body { stream always }: also one whose length is not known; the app gets no CONTENT_LENGTH */
     bool log;
     struct weir_config_place place;
 };

@@ -258,7 +258,9 @@ static bool reads_app(const struct exchange *ex)
 
 bool exchange_streams_request(const struct exchange *ex)
 {
-    return ex->route->conf->stream_request && reads_app(ex) && !ex->route->filter && ex->req->content_length > 0;
+    const struct weir_conf_route *conf = ex->route->conf;
+    if (!conf->stream_request || !reads_app(ex) || ex->route->filter) return false;
+    return ex->req->content_length > 0 || (ex->req->chunked && conf->stream_unknown);
 }
 
 /* Is the answer known without the body? A small one is read all the same, so that the connection stays. */

@@ -13,6 +13,7 @@ static bool pump_body(struct exchange *ex)
     size_t len;
     while (ex->app && ex->body) {
         int status = weir_spill_peek(ex->body, &p, &len);
+        if (status == WEIR_CLOSED && ex->body_open && ex->body_done && weir_client_end_body(ex->app) == WEIR_OK) ex->body_open = false;
         if (status == WEIR_SYSTEM) {
             exchange_fail(ex, 500, "the request body could not be read back");
             return false;
@@ -125,7 +126,8 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
 
 static uint64_t body_length(const struct exchange *ex)
 {
-    return ex->body_done ? weir_spill_size(ex->body) : (uint64_t)ex->req->content_length;
+    if (ex->body_done) return weir_spill_size(ex->body);
+    return ex->req->content_length < 0 ? WEIR_CLIENT_UNKNOWN : (uint64_t)ex->req->content_length;
 }
 
 static int start_app(struct exchange *ex, const struct script *s)
@@ -141,7 +143,10 @@ static int start_app(struct exchange *ex, const struct script *s)
     r.path_info = s->path_info;
     if (ex->body) {
         b.body_len = body_length(ex);
-        r.content_length = (int64_t)b.body_len; /* FC1-6.2-b, IOP-S5 */
+        ex->body_open = b.body_len == WEIR_CLIENT_UNKNOWN;
+        r.content_length = ex->body_open ? -1 : (int64_t)b.body_len; /* FC1-6.2-b, IOP-S5 */
+    } else if (ex->req->content_length == 0 && !ex->method_override) {
+        r.content_length = 0; /* it said so: some look for it */
     }
     if (add_params(ex, &r, ex->granted, ex->granted_count) < 0) return WEIR_NOMEM;
     return ask(ex, &ex->snap->pools[conf->pool], &r, &b);
@@ -327,6 +332,7 @@ static int64_t content(struct exchange *ex, const char *p, size_t len)
     size_t take = len;
     if (ex->length >= 0 && ex->head_written && take > (uint64_t)ex->length - ex->sent) {
         take = (size_t)((uint64_t)ex->length - ex->sent);
+        ex->surplus = true;
         if (take == 0) return (int64_t)len; /* more than it said: cut */
     }
     size_t room = content_room(ex);
@@ -352,28 +358,39 @@ static int head_is_ready(struct exchange *ex)
     ex->status = r->status;
     ex->fields = r->headers;
     ex->field_count = r->header_count;
-    ex->length = r->content_length;
+    ex->length = r->status == 205 ? 0 : r->content_length; /* 205 has no content [RFC 9110 15.3.6] */
+    exchange_drop_directives(ex);
     if (ex->authorizing) drop_variables(ex);
     reply_dirty(ex);
     return WEIR_OK;
 }
 
+/* Bytes of the header, and of interim ones in front of it: true unless it ended the exchange. */
+static bool take_head(struct exchange *ex, const char *p, size_t len, size_t *taken)
+{
+    const char *why = "the application's header cannot be sent";
+    size_t used;
+    int status;
+    while ((status = weir_cgi_head_feed(ex->head, p + *taken, len - *taken, &used, &why)) == WEIR_OK) {
+        *taken += used;
+        if (weir_cgi_head_response(ex->head)->kind != WEIR_CGI_INTERIM) {
+            status = head_is_ready(ex);
+            break;
+        }
+        status = exchange_interim(ex);
+        if (status < 0) break;
+        weir_cgi_head_next(ex->head);
+    }
+    if (status == WEIR_AGAIN) *taken = len;
+    if (status == WEIR_OK || status == WEIR_AGAIN) return true;
+    exchange_fail(ex, status == WEIR_NOMEM ? 503 : 502, status == WEIR_NOMEM ? "out of memory" : why);
+    return false;
+}
+
 static void app_output(struct exchange *ex, const char *p, size_t len, struct weir_client_req *req)
 {
     size_t taken = 0;
-    if (!ex->head_done && !ex->granting) {
-        const char *why;
-        int status = weir_cgi_head_feed(ex->head, p, len, &taken, &why);
-        if (status == WEIR_PROTOCOL || status == WEIR_LIMIT) {
-            exchange_fail(ex, 502, why);
-            return;
-        }
-        if (status == WEIR_OK) status = head_is_ready(ex);
-        if (status == WEIR_NOMEM) {
-            exchange_fail(ex, 503, "out of memory");
-            return;
-        }
-    }
+    if (!ex->head_done && !ex->granting && !take_head(ex, p, len, &taken)) return;
     if (ex->redirecting || ex->granting) { /* FC1-6.3-b */
         taken = len;
     } else if (ex->head_done && taken < len) {
@@ -401,7 +418,10 @@ static void pull(struct exchange *ex)
 static int move_pend(struct exchange *ex)
 {
     size_t len = weir_buf_len(&ex->pend);
-    if (ex->length >= 0 && len > (uint64_t)ex->length) len = (size_t)ex->length;
+    if (ex->length >= 0 && len > (uint64_t)ex->length) {
+        len = (size_t)ex->length;
+        ex->surplus = true;
+    }
     int status = len && !exchange_no_content(ex) ? reply_put(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
     weir_buf_reset(&ex->pend, 4096);
     return status;
@@ -427,6 +447,7 @@ static void complete(struct exchange *ex)
         exchange_break_off(ex, "the application sent less than its Content-Length");
         return;
     }
+    if (ex->surplus) log_error(ex->worker, "%s: the application sent more than its Content-Length: cut", weir_pool_name(ex->asked->in->pool));
     if (reply_end(ex) < 0) {
         exchange_break_off(ex, "out of memory");
         return;

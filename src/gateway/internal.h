@@ -2,7 +2,7 @@
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
  * connections, http2_conn.c the streams of those that speak HTTP/2. exchange.c one request with its response, exchange_app.c the part of
- * it that concerns apps, reply.c its way to the client. front.c connections of foreign web servers,
+ * it that concerns apps, app_head.c what their header says to us, reply.c its way to the client. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
  * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
@@ -284,6 +284,8 @@ struct exchange {
     uint8_t redirects;
     bool body_done, started, head_done, head_written, app_done, keep_alive, redirecting, job_runs;
     bool authorizing, granting;       /* an authorizer is asked; it said yes */
+    bool body_open;                   /* the app takes a body whose length is not known: its end is to be told */
+    bool surplus;                     /* it sent more than its Content-Length */
     bool done, cold_checked;
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
@@ -315,6 +317,8 @@ bool exchange_streams_request(const struct exchange *ex);  /* its body goes to t
 void exchange_dispatch(struct exchange *ex);               /* its route decides */
 void exchange_admitted(struct exchange *ex);               /* no authorizer stands in its way any more */
 void exchange_authorize(struct exchange *ex);
+WEIR_CHECK int exchange_interim(struct exchange *ex);      /* ex->head is one: to the client */
+void exchange_drop_directives(struct exchange *ex);        /* X-Accel-*, X-Sendfile out of ex->fields: what was not acted on is nobody's business */
 void exchange_filter(struct exchange *ex);                 /* lookup.fd goes through the route's filter */
 void exchange_filter_pump(struct exchange *ex);
 void exchange_run_app(struct exchange *ex, const struct script *s);

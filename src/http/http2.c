@@ -422,7 +422,7 @@ struct head {
     struct weir_arena *arena;
     struct weir_str authority, host;
     size_t cookies, cookie_len;
-    bool has_host;
+    bool has_host, has_type, has_authorization;
     int status;
     const char *reason;
 };
@@ -457,6 +457,12 @@ static int known_field(struct head *h, const struct weir_pair *f)
     } else if (weir_str_eq(f->name, WEIR_STR("expect"))) {
         if (!weir_str_ieq(f->value, WEIR_STR("100-continue"))) return refuse(h, 417, "an expectation that is not known here");
         h->r->expect_continue = true;
+    } else if (weir_str_eq(f->name, WEIR_STR("content-type"))) {
+        if (h->has_type) return refuse(h, 400, "more than one Content-Type");
+        h->has_type = true;
+    } else if (weir_str_eq(f->name, WEIR_STR("authorization"))) {
+        if (h->has_authorization) return refuse(h, 400, "more than one Authorization");
+        h->has_authorization = true;
     } else if (weir_str_eq(f->name, WEIR_STR("cookie"))) {
         h->cookies++;
         h->cookie_len += f->value.len + 2;
@@ -513,13 +519,14 @@ static int check_head(struct head *h)
     r->head = weir_str_eq(r->method, WEIR_STR("HEAD"));
     if (r->target.len > 8192) return refuse(h, 414, "the target is too long");
     if (r->target.len == 0 || !weir_str_all(r->target, WEIR_BYTE_VISIBLE)) return refuse(h, 400, "a target that is not visible ASCII");
+    if (memchr(r->target.ptr, '#', r->target.len)) return refuse(h, 400, "a target with a fragment");
     bool star = weir_str_eq(r->target, WEIR_STR("*"));
     if (star && !weir_str_eq(r->method, WEIR_STR("OPTIONS"))) return refuse(h, 400, "the target * is for OPTIONS");
     if (!star && r->target.ptr[0] != '/') return refuse(h, 400, "a target that is no path");
     r->host = h->authority.len ? h->authority : h->host;
     if (r->host.len == 0) return refuse(h, 400, "neither :authority nor Host");
     if (h->has_host && h->authority.len && !weir_str_ieq(h->host, h->authority)) return refuse(h, 400, "Host is not :authority");
-    if (!weir_str_all(r->host, WEIR_BYTE_HOST)) return refuse(h, 400, "a Host that is not valid");
+    if (!weir_http_authority(r->host)) return refuse(h, 400, "a Host that is not valid");
     return WEIR_OK;
 }
 
