@@ -31,6 +31,7 @@ struct exchange *exchange_new(struct worker *w)
     ex->length = -1;
     ex->lookup.fd = -1;
     ex->begun_us = w->loop->now_us;
+    ex->trace = ex->lookup.trace = w->gw->trace;
     w->ex_count++;
     return ex;
 }
@@ -140,6 +141,7 @@ static void send_page(struct exchange *ex, int status, const struct weir_pair *e
     ex->status = status;
     ex->why = why;
     ex->answer = ANSWER_TEXT;
+    if (ex->trace) trace_answer(ex, status, why);
     ex->fields = fields;
     ex->field_count = extra_count + 1;
     ex->length = status == 304 || status == 204 ? -1 : (int64_t)page.len;
@@ -295,7 +297,7 @@ static void take_body(struct exchange *ex)
         }
         reply_dirty(ex);
     }
-    if (stream) exchange_dispatch(ex);
+    if (stream || (ex->trace && !ex->req->chunked)) exchange_dispatch(ex); /* what it would be sent does not wait for the body */
 }
 
 static void redirect(struct exchange *ex, int status, struct weir_str to)
@@ -365,12 +367,13 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, 404, "no site of that name is here");
         return;
     }
+    if (ex->trace) trace_site(ex);
     int refused = http_tls_check(ex, &why);
     if (refused) {
         exchange_fail(ex, refused, why);
         return;
     }
-    if (ex->site->conf->https_port && !ex->http->tls && !is_challenge(req->path_query)) {
+    if (ex->site->conf->https_port && !exchange_is_https(ex) && !is_challenge(req->path_query)) {
         redirect_to_https(ex);
         return;
     }
@@ -390,6 +393,7 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         return;
     }
     ex->route = site_route(ex->site, ex->path.path);
+    if (ex->trace) trace_route(ex);
     if (ex->site->conf->broken) {
         exchange_fail(ex, 503, ex->site->conf->broken);
         return;
@@ -567,7 +571,7 @@ static void find_file(struct exchange *ex)
 {
     ex->lookup.route = ex->route;
     ex->lookup.path = ex->path.path;
-    ex->lookup.cached_only = true;
+    ex->lookup.cached_only = !ex->trace; /* who explains may wait */
     ex->lookup.kind = LOOKUP_NONE;
     if (ex->route->root_fd < 0) {
         exchange_fail(ex, ex->route->conf->root ? 503 : 404, ex->route->conf->root ? "the root cannot be opened" : "no such file");

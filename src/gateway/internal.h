@@ -4,7 +4,8 @@
  * connections, http2_conn.c the streams of those that speak HTTP/2. exchange.c one request with its response, exchange_app.c the part of
  * it that concerns apps, reply.c its way to the client. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
- * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered. */
+ * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered.
+ * explain.c and trace.c tell what would be done. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -17,6 +18,7 @@
 #include "cgi/cgi.h"
 #include "client/on_loop.h"
 #include "gateway/gateway.h"
+#include "gateway/trace.h"
 #include "http/http.h"
 #include "loop/loop.h"
 #include "loop/spill.h"
@@ -99,13 +101,14 @@ struct snapshot {
     } *pools;
     uint64_t version;
 };
-/* fds: a listening socket for each listener of the configuration, taken over (also on failure). */
+/* fds: a listening socket for each listener of the configuration, taken over (also on failure); -1: it is not listened on. */
 WEIR_CHECK int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *conf, const int *fds);
 void snapshot_hold(struct snapshot *s);
 void snapshot_drop(struct snapshot *s);
 const struct listener *snapshot_listener(const struct snapshot *s, uint64_t id); /* NULL: not in this one */
 const struct site *snapshot_site(const struct snapshot *s, const struct listener *l, struct weir_str host);
 const struct route *site_route(const struct site *s, struct weir_str path);
+bool route_matches(const struct route *r, struct weir_str path); /* by its patterns */
 
 /* ---- HTTP connections ---- */
 
@@ -236,6 +239,7 @@ enum lookup_kind { LOOKUP_NONE, LOOKUP_FILE, LOOKUP_SCRIPT, LOOKUP_DIR_REDIRECT,
 struct lookup {                       /* a path in the file system; made on the loop if all is cached, else by the helper */
     const struct route *route;
     struct weir_str path;             /* decoded, NUL behind */
+    struct trace *trace;              /* NULL: nobody asks how it was found */
     bool cached_only;
     enum lookup_kind kind;
     int fd;                           /* FILE: open for reading */
@@ -250,6 +254,7 @@ int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and t
 
 struct exchange {
     struct app_caller caller;
+    struct trace *trace;              /* NULL: nobody asks what became of it */
     struct http_conn *http;           /* NULL: the client is gone, a job still runs */
     struct stream *stream;            /* of HTTP/2; else NULL */
     uint32_t serial;                  /* another one with each request */
@@ -292,6 +297,10 @@ struct exchange {
 struct script {
     struct weir_str name, filename, path_info;
 };
+static inline bool exchange_is_https(const struct exchange *ex)
+{
+    return ex->http->tls || (ex->trace && ex->trace->https);
+}
 void exchange_begin(struct exchange *ex, const struct weir_http_request *req);
 void exchange_body(struct exchange *ex, struct weir_str bytes);
 void exchange_body_end(struct exchange *ex);
@@ -553,6 +562,7 @@ struct gateway {
     struct orders *orders;            /* held; by lock */
     struct keyring *keys;             /* likewise */
     struct weir_tls_context *tls;     /* NULL: nobody listens with TLS yet */
+    struct trace *trace;              /* NULL: it serves. Else it only explains, and asks no application */
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */

@@ -96,7 +96,7 @@ void worker_take_spare(struct worker *w, struct weir_buf *b)
 
 static bool is_open(const struct listener *l)
 {
-    return l->default_site >= 0 || l->pool;
+    return l->fd >= 0 && (l->default_site >= 0 || l->pool);
 }
 
 static void set_accepting(struct worker *w, bool on)
