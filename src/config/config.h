@@ -125,6 +125,7 @@ struct weir_conf_route {
     uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
     bool stream_request;      /* body { stream yes }: it goes to the app while it comes in */
     bool log;
+    bool id_from_client, id_to_client; /* request-id: X-Request-Id is taken from the client; every answer has it */
     struct weir_config_place place;
 };
 struct weir_conf_site {

@@ -50,6 +50,7 @@ enum block {
     BLOCK_RECYCLE = 16384,
     BLOCK_BODY = 32768,
     BLOCK_TLS = 65536,
+    BLOCK_REQUEST_ID = 1 << 24,
     BLOCK_NONE = 0
 };
 enum how { /* a layer above meets what a layer below said */

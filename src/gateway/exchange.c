@@ -107,6 +107,7 @@ bool exchange_write_head(struct exchange *ex)
     size_t n = 0;
     fields[n++] = server_field;
     for (size_t i = 0; i < ex->field_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->fields[i];
+    if (n < WEIR_COUNT(fields) && exchange_tells_id(ex)) fields[n++] = (struct weir_pair){WEIR_STR("X-Request-Id"), exchange_id(ex)};
     struct weir_http_response r = {.status = ex->status, .headers = fields, .header_count = n,
                                    .content_length = ex->length, .head = ex->req && ex->req->head,
                                    .keep_alive = ex->keep_alive && !ex->worker->draining,

@@ -92,7 +92,7 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},
         .server_name = host.len ? host : WEIR_STR("_"), .scheme = exchange_is_https(ex) ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
-        .extra = conf->params, .extra_count = conf->param_count};
+        .request_id = exchange_id(ex), .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
 }
 

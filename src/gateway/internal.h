@@ -278,6 +278,7 @@ struct exchange {
     struct weir_pair *granted;        /* parameters from an authorizer */
     size_t granted_count;
     struct weir_str user;             /* who it is, as the authorizer says: for the log */
+    struct weir_str id;               /* of this request; empty: nobody wanted to know it yet (exchange_id) */
     struct exchange *next_free;
     uint64_t begun_us, sent;          /* sent: content bytes */
     int64_t length;                   /* content length told to the client; -1: not known */
@@ -353,6 +354,12 @@ void reply_arm(struct exchange *ex, uint32_t ms); /* time for what the client ha
 void reply_resume(struct exchange *ex);       /* it takes body again */
 void reply_limit_body(struct exchange *ex, uint64_t bytes);
 bool reply_takes_files(const struct exchange *ex); /* by sendfile */
+
+/* ---- ids of requests ---- */
+
+WEIR_CHECK int worker_seed_ids(struct worker *w);
+struct weir_str exchange_id(struct exchange *ex);       /* lives as long as the exchange; never empty */
+bool exchange_tells_id(const struct exchange *ex);      /* its answer has X-Request-Id */
 
 /* ---- orders of people ---- */
 
@@ -490,7 +497,7 @@ struct worker {
     struct exchange *free_ex;
     struct stream *free_streams;
     uint32_t ex_count;
-    struct weir_random random;
+    struct weir_random random, id_random[2];
     pthread_mutex_t inbox_lock;
     struct accepted inbox[256];
     uint32_t inbox_count;

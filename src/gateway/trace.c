@@ -151,10 +151,19 @@ size_t trace_tls_params(const struct exchange *ex, struct weir_pair out[static 8
     return n;
 }
 
+/* An id that a header of the request gave. */
+static bool is_client_id(const struct weir_cgi_request *r, struct weir_str id)
+{
+    for (size_t i = 0; i < r->header_count; i++)
+        if (r->headers[i].value.ptr == id.ptr) return true;
+    return false;
+}
+
 /* Is it the value that the client's connection gives? Also what the configuration sets has such a name. */
 static bool is_guess(const struct trace *t, const struct weir_cgi_request *r, struct weir_str value)
 {
     if (value.ptr == r->remote_port.ptr || value.ptr == tls_protocol || value.ptr == tls_cipher || value.ptr == tls_unknown || value.ptr == tls_verify) return true;
+    if (value.ptr == r->request_id.ptr) return !is_client_id(r, value);
     if (value.ptr == r->remote_addr.ptr) return !t->from_known;
     return value.ptr == t->server_addr.ptr && !t->local_known;
 }
