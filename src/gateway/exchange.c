@@ -83,15 +83,11 @@ void exchange_finish(struct exchange *ex)
     reply_over(h, s, keep_alive);
 }
 
-static const char *asked_name(const struct exchange *ex)
-{
-    return ex->asked ? weir_pool_name(ex->asked->in->pool) : "-";
-}
-
 void exchange_break_off(struct exchange *ex, const char *why)
 {
     ex->why = why;
-    log_error(ex->worker, "%s: answer cut off: %s", asked_name(ex), why);
+    exchange_note_app(ex);
+    error_tell(ex, "answer cut off", why);
     ex->done = true;
     log_access(ex);
     reply_abort(ex);
@@ -123,12 +119,6 @@ bool exchange_no_content(const struct exchange *ex)
     return (ex->req && ex->req->head) || ex->status == 204 || ex->status == 304;
 }
 
-/* 501 and 505 answer what the client asked for; nothing is wrong with us. */
-static bool is_our_fault(int status)
-{
-    return status >= 500 && status != 501 && status != 505;
-}
-
 /* A whole answer of our own: HTML that lives until this returns. */
 static void send_page(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why, struct weir_str page)
 {
@@ -154,25 +144,12 @@ static void send_page(struct exchange *ex, int status, const struct weir_pair *e
     exchange_finish(ex);
 }
 
-static const char page_head[] = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
-                                "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em;"
-                                "color-scheme:light dark}p{opacity:.75}</style>\n";
-
 void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
 {
-    bool tell = why && (!is_our_fault(status) || (ex->site && ex->site->conf->debug));
-    const char *text = weir_http_status_text(status);
-    char page[768];
-    int len = snprintf(page, sizeof page, page_head, status, text);
-    if (len >= 0) len += snprintf(page + len, sizeof page - (size_t)len, "<h1>%d %s</h1>\n<p>%s%s</p></html>\n", status, text, tell ? why : "", tell ? "." : "");
-    if (len < 0) len = 0;
-    if (len >= (int)sizeof page) len = (int)sizeof page - 1;
-    send_page(ex, status, extra, extra_count, why, weir_str(page, (size_t)len));
-}
-
-static const char *entity_of(char c)
-{
-    return c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : NULL;
+    struct weir_buf page = {0};
+    if (error_page(ex, status, why, &page)) send_page(ex, status, extra, extra_count, why, weir_str(weir_buf_ptr(&page), weir_buf_len(&page)));
+    else reply_abort(ex);
+    weir_buf_fini(&page);
 }
 
 static bool put(struct weir_buf *b, struct weir_str s)
@@ -185,18 +162,12 @@ static void suspended(struct exchange *ex, struct weir_str text, bool page)
 {
     static const struct weir_pair retry = {{"Retry-After", 11}, {"3600", 4}};
     struct weir_buf b = {0};
-    char head[512];
     if (page && text.len) {
         send_page(ex, 503, &retry, 1, "the site is suspended", text);
         return;
     }
     if (!text.len || page) text = WEIR_STR("Please come back later.");
-    int len = snprintf(head, sizeof head, page_head, 503, "Suspended");
-    bool fine = put(&b, weir_str(head, (size_t)len)) && put(&b, WEIR_STR("<h1>This site is suspended</h1>\n<p>"));
-    for (size_t i = 0; i < text.len && fine; i++) {
-        const char *e = entity_of(text.ptr[i]);
-        fine = put(&b, e ? weir_cstr(e) : weir_str(text.ptr + i, 1));
-    }
+    bool fine = page_begin(&b, 503, "Suspended") && put(&b, WEIR_STR("<h1>This site is suspended</h1>\n<p>")) && page_text(&b, text);
     if (fine && put(&b, WEIR_STR("</p></html>\n")))
         send_page(ex, 503, &retry, 1, "the site is suspended", weir_str(weir_buf_ptr(&b), weir_buf_len(&b)));
     else reply_abort(ex);
@@ -206,6 +177,7 @@ static void suspended(struct exchange *ex, struct weir_str text, bool page)
 void exchange_fail(struct exchange *ex, int status, const char *why)
 {
     static const struct weir_pair retry = {{"Retry-After", 11}, {"1", 1}};
+    exchange_note_app(ex);
     if (ex->app) {
         weir_client_req_free(ex->app);
         ex->app = NULL;
@@ -215,9 +187,11 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
         return;
     }
     if (status == 400) ex->keep_alive = false; /* whoever sends that is not to be trusted with a second message */
-    if (is_our_fault(status))
-        log_error(ex->worker, "%s: %d for %.*s: %s", asked_name(ex), status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
-                  ex->req ? ex->req->target.ptr : "", why);
+    if (is_our_fault(status)) {
+        char what[12];
+        snprintf(what, sizeof what, "%d", status);
+        error_tell(ex, what, why);
+    }
     weir_buf_reset(&ex->pend, 4096);
     exchange_text(ex, status, &retry, status == 503, why);
 }

@@ -5,7 +5,7 @@
  * it that concerns apps, reply.c its way to the client. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
  * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered.
- * explain.c and trace.c tell what would be done. */
+ * error_page.c what is said of requests that fail. request_id.c their ids. explain.c and trace.c tell what would be done. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -278,6 +278,7 @@ struct exchange {
     struct weir_pair *granted;        /* parameters from an authorizer */
     size_t granted_count;
     struct weir_str user;             /* who it is, as the authorizer says: for the log */
+    struct app_note *note;            /* of its last request to an app; NULL: none is known */
     struct weir_str id;               /* of this request; empty: nobody wanted to know it yet (exchange_id) */
     struct exchange *next_free;
     uint64_t begun_us, sent;          /* sent: content bytes */
@@ -354,6 +355,24 @@ void reply_arm(struct exchange *ex, uint32_t ms); /* time for what the client ha
 void reply_resume(struct exchange *ex);       /* it takes body again */
 void reply_limit_body(struct exchange *ex, uint64_t bytes);
 bool reply_takes_files(const struct exchange *ex); /* by sendfile */
+
+/* ---- errors: error_page.c ---- */
+
+struct app_note {      /* what became of a request to an app */
+    struct weir_client_result result;
+    char where[128];   /* it ran; empty: nowhere, or it is not known */
+};
+void exchange_note_app(struct exchange *ex);  /* of ex->app, if there is one */
+static inline bool is_our_fault(int status)   /* 501 and 505 answer what the client asked for; nothing is wrong with us */
+{
+    return status >= 500 && status != 501 && status != 505;
+}
+const char *error_advice(const struct exchange *ex, const char *why); /* what to look at; NULL: nothing to say */
+void error_tell(struct exchange *ex, const char *what, const char *why); /* a line for the log: what happened to this request, and why */
+/* Pages of our own, into b; false: memory. */
+bool error_page(struct exchange *ex, int status, const char *why, struct weir_buf *b);
+bool page_begin(struct weir_buf *b, int status, const char *title);
+bool page_text(struct weir_buf *b, struct weir_str s); /* escaped */
 
 /* ---- ids of requests ---- */
 
