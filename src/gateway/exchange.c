@@ -61,6 +61,7 @@ static void leave(struct exchange *ex)
 void exchange_gone(struct exchange *ex)
 {
     if (ex->app) {
+        if (log_wants_apps(ex->worker)) exchange_note_app(ex);
         weir_client_req_free(ex->app);
         ex->app = NULL;
     }

@@ -130,6 +130,7 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
     b->user = &ex->caller;
     if (ex->trace) return only_explain(ex, pool, r, b);
     ex->asked = pool;
+    ex->note = NULL;
     ex->answer = ANSWER_APP;
     ex->head_done = ex->app_done = ex->started = false;
     ex->head = weir_cgi_head_new(&ex->arena, NULL);
@@ -380,6 +381,7 @@ static int head_is_ready(struct exchange *ex)
 static void app_output(struct exchange *ex, const char *p, size_t len, struct weir_client_req *req)
 {
     size_t taken = 0;
+    if (!ex->first_us && !ex->authorizing) ex->first_us = ex->worker->loop->now_us;
     if (!ex->head_done && !ex->granting) {
         const char *why;
         int status = weir_cgi_head_feed(ex->head, p, len, &taken, &why);
@@ -476,6 +478,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
         exchange_fail(ex, app_failed(&r), r.reason);
         return;
     }
+    if (log_wants_apps(ex->worker)) exchange_note_app(ex);
     if (ex->redirecting) {
         local_redirect(ex);
         return;

@@ -282,6 +282,7 @@ struct exchange {
     struct weir_str id;               /* of this request; empty: nobody wanted to know it yet (exchange_id) */
     struct exchange *next_free;
     uint64_t begun_us, sent;          /* sent: content bytes */
+    uint64_t first_us;                /* the first byte of an app's answer came; 0: none did */
     int64_t length;                   /* content length told to the client; -1: not known */
     uint64_t file_at, file_left;
     uint64_t fetch_at, fetch_left;    /* a job's */
@@ -472,6 +473,7 @@ WEIR_CHECK int log_sink_new(struct log_sink **out, unsigned mode); /* off; mode:
 WEIR_CHECK int log_sink_set(struct log_sink *s, const char *path);
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
+bool log_wants_apps(const struct worker *w); /* what became of requests to apps (exchange_note_app) is logged */
 void log_front(const struct front_req *r);
 void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str bytes);
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
