@@ -440,6 +440,8 @@ struct front_req {
     uint16_t id;
     uint8_t role, protocol_status;
     bool in_use, agreed, stdin_ended, data_ended, full, wants_room, err_sent, refused, not_run, ending;
+    bool noted;                   /* what became of app, for the log: */
+    struct app_note note;
 };
 /* fd was counted already, as in http_accepted. */
 void front_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);

@@ -237,18 +237,12 @@ void log_front(const struct front_req *r)
     struct worker *w = r->worker;
     char peer[INET6_ADDRSTRLEN + 8] = "-";
     if (!is_on(w->gw->access_log)) return;
-    char where[128] = "";
     if (r->front && r->front->peer.ss_family != AF_UNIX) weir_address_text(&r->front->peer, peer, sizeof peer);
     struct access_line l = {.peer = weir_cstr(peer), .id = front_param(r, "REQUEST_ID"), .queue_us = -1, .first_us = -1, .came = r->body ? weir_spill_size(r->body) : 0, .method = param(r, "REQUEST_METHOD"), .target = param(r, "REQUEST_URI"),
                             .protocol = param(r, "SERVER_PROTOCOL"), .host = param(r, "HTTP_HOST"), .status = r->status, .sent = r->sent, .us = w->loop->now_us - r->begun_us,
                             .referer = param(r, "HTTP_REFERER"), .agent = param(r, "HTTP_USER_AGENT"),
                             .pool = r->pool_conf ? weir_cstr(r->pool_conf->name) : WEIR_STR("-")};
-    if (r->app) {
-        struct weir_client_result result;
-        weir_client_req_result(r->app, &result);
-        weir_client_req_where(r->app, where, sizeof where);
-        of_app(&l, &result, where);
-    }
+    if (r->noted) of_app(&l, &r->note.result, r->note.where);
     access_line(w, &l);
 }
 
