@@ -4,10 +4,12 @@ may ask."""
 import http.client
 import json
 import os
+import socket
+import ssl
 import subprocess
 
 import pytest
-from weirlib import IS_ROOT, ROOT, USER, WEIR, Weir
+from weirlib import IS_ROOT, ROOT, USER, WEIR, Weir, free_port
 
 CONFIG = f"""
 site a.test {{
@@ -187,3 +189,26 @@ def test_the_text_is_for_people(weir):
     assert r.returncode == 0 and "PATH_INFO=/p\\xc2\\x9b" in r.stdout and "\x9b" not in r.stdout
     for word in ("routes ", "files ", "pool ", "script ", "COLOUR=blue green", "REMOTE_ADDR=192.0.2.9\n", "# supposed", "answer    what the application says"):
         assert word in r.stdout, r.stdout
+
+
+def test_a_request_by_tls(tmp_path):
+    port = free_port()
+    pem, key = str(tmp_path / "c.pem"), str(tmp_path / "c.key")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=s.test", "-addext", "subjectAltName=DNS:s.test",
+                    "-keyout", key, "-out", pem, "-days", "2"], check=True, capture_output=True)
+    recorder = open(os.path.join(ROOT, "tests/system/recorder.py")).read()
+    config = f"site s.test {{ listen http://127.0.0.1:PORT https://127.0.0.1:{port}; tls {tmp_path}/c; pool app }}\npool app {{ run ./recorder.py; {USER} }}\n"
+    with Weir(config, {"recorder.py": recorder}) as w:
+        context = ssl.create_default_context(cafile=pem)
+        with socket.create_connection(("127.0.0.1", port)) as raw, context.wrap_socket(raw, server_hostname="s.test") as s:
+            s.sendall(f"GET /x/y?z HTTP/1.1\r\nHost: s.test:{port}\r\nConnection: close\r\n\r\n".encode())
+            r = http.client.HTTPResponse(s)
+            r.begin()
+            got = json.loads(r.read())["params"]
+        o = explain(w, f"https://s.test:{port}/x/y?z", "--from", "127.0.0.1", "-H", "Connection: close")
+        known, guessed = told(o["asked"][-1])
+        assert [tuple(p) for p in got if p[0] not in guessed] == known and ("HTTPS", "on") in known
+        assert set(guessed) == {"REMOTE_PORT", "REQUEST_ID", "SSL_PROTOCOL", "SSL_CIPHER"} and set(guessed) < {p[0] for p in got}
+        o = explain(w, f"http://s.test:{w.port}/x")
+        assert o["answer"]["status"] == 301 and ("Location", f"https://s.test:{port}/x") in [(h["name"], h["value"]) for h in o["answer"]["headers"]]
+        assert o["site"]["name"] == "s.test" and not o["asked"]
