@@ -32,6 +32,7 @@ struct weir_cgi_request {
     struct weir_str path_info;                /* decoded; empty: neither PATH_INFO nor PATH_TRANSLATED are sent */
     struct weir_str server_name, server_port, server_addr, remote_addr, remote_port, scheme; /* scheme: http, https */
     struct weir_str remote_user, auth_type;   /* empty: not sent */
+    struct weir_str request_id;               /* empty: not sent */
     struct weir_str redirect_status;          /* "200"; empty: not sent */
     int64_t content_length;                   /* -1: no body: CONTENT_LENGTH is not sent */
     bool authorizer;                          /* for one: no CONTENT_LENGTH, PATH_INFO, PATH_TRANSLATED, SCRIPT_NAME (FC1-6.3-a) */

@@ -171,6 +171,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add_if(&l, WEIR_STR("REMOTE_USER"), r->remote_user);
     add_if(&l, WEIR_STR("AUTH_TYPE"), r->auth_type);
     add_if(&l, WEIR_STR("REDIRECT_STATUS"), r->redirect_status);
+    add_if(&l, WEIR_STR("REQUEST_ID"), r->request_id);
     if (r->host.len) add(&l, WEIR_STR("HTTP_HOST"), r->host);
     int status = add_headers(&l, r, a);
     if (status < 0) return status;

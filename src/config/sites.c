@@ -137,6 +137,9 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         else config_bad(p, n, 1, "is no name of a parameter", "use letters, digits and _");
     } else if (node_is(n, "log")) {
         config_get_flag(p, n, 1, &r->log);
+    } else if (node_is(n, "request-id")) {
+        for (const struct node *k = n->children; k; k = k->next)
+            if (!k->used) config_get_flag(p, k, 1, node_is(k, "from-client") ? &r->id_from_client : &r->id_to_client);
     } else if (node_is(n, "queue")) {
         config_get_time(p, n, 1, false, &r->queue_ms);
     } else if (node_is(n, "time")) {

@@ -69,6 +69,10 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
     r->server_addr = l->server_addr;
     r->server_port = l->server_port;
     if (!l->any_address) return;
+    if (ex->trace) {
+        r->server_addr = ex->trace->server_addr;
+        return;
+    }
     struct sockaddr_storage local = {0};
     socklen_t len = sizeof local;
     if (getsockname(h->fd, (struct sockaddr *)&local, &len) == 0)
@@ -87,10 +91,19 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .protocol = http_protocol(req),
         .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},
-        .server_name = host.len ? host : WEIR_STR("_"), .scheme = ex->http->tls ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
+        .server_name = host.len ? host : WEIR_STR("_"), .scheme = exchange_is_https(ex) ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = WEIR_STR("200"),
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
-        .extra = conf->params, .extra_count = conf->param_count};
+        .request_id = exchange_id(ex), .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
+}
+
+/* It would be asked now: WOULD_ASK, or why not. */
+enum { WOULD_ASK = 2 };
+static int only_explain(struct exchange *ex, const struct snapshot_pool *pool, const struct weir_cgi_request *r, const struct weir_client_begin_options *b)
+{
+    ex->asked = pool;
+    trace_asked(ex, pool, b->role == WEIR_AUTHORIZER ? WEIR_EXPLAIN_AUTHORIZER : b->role == WEIR_FILTER ? WEIR_EXPLAIN_FILTER : WEIR_EXPLAIN_RESPONDER, r, b->params, b->param_count);
+    return weir_pool_refusal(pool->in->pool) ? WEIR_REFUSED : WOULD_ASK;
 }
 
 /* Parameters in front of those that r has: the later one of a name is sent. */
@@ -111,12 +124,14 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
 {
     struct weir_pair *pairs, *tls;
     size_t tls_count;
-    if (ex->http->tls && (http_tls_params(ex, &tls, &tls_count) < 0 || add_params(ex, r, tls, tls_count) < 0)) return WEIR_NOMEM;
+    if (exchange_is_https(ex) && (http_tls_params(ex, &tls, &tls_count) < 0 || add_params(ex, r, tls, tls_count) < 0)) return WEIR_NOMEM;
     int status = weir_cgi_params(r, &ex->arena, &pairs, &b->param_count);
     if (status < 0) return status;
     b->params = pairs;
     b->user = &ex->caller;
+    if (ex->trace) return only_explain(ex, pool, r, b);
     ex->asked = pool;
+    ex->note = NULL;
     ex->answer = ANSWER_APP;
     ex->head_done = ex->app_done = ex->started = false;
     ex->head = weir_cgi_head_new(&ex->arena, NULL);
@@ -165,6 +180,8 @@ int app_not_begun(int status, struct weir_pool *p, const char **why)
     }
 }
 
+static void authorized(struct exchange *ex);
+
 /* What could not be asked is answered; what has begun is given its body. */
 static void begun(struct exchange *ex, int status)
 {
@@ -172,6 +189,9 @@ static void begun(struct exchange *ex, int status)
     if (status < 0) {
         int code = app_not_begun(status, ex->asked ? ex->asked->in->pool : NULL, &why);
         exchange_fail(ex, code, why);
+    } else if (status == WOULD_ASK) {
+        if (ex->authorizing) authorized(ex); /* else nothing more would be known */
+        else exchange_text(ex, 200, NULL, 0, NULL);
     } else if (status == 1) {
         ex->started = true;
         exchange_pump_app(ex);
@@ -390,6 +410,7 @@ static bool take_head(struct exchange *ex, const char *p, size_t len, size_t *ta
 static void app_output(struct exchange *ex, const char *p, size_t len, struct weir_client_req *req)
 {
     size_t taken = 0;
+    if (!ex->first_us && !ex->authorizing) ex->first_us = ex->worker->loop->now_us;
     if (!ex->head_done && !ex->granting && !take_head(ex, p, len, &taken)) return;
     if (ex->redirecting || ex->granting) { /* FC1-6.3-b */
         taken = len;
@@ -478,6 +499,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
         exchange_fail(ex, app_failed(&r), r.reason);
         return;
     }
+    if (log_wants_apps(ex->worker)) exchange_note_app(ex);
     if (ex->redirecting) {
         local_redirect(ex);
         return;

@@ -31,7 +31,7 @@ static int open_path(struct lookup *l, struct weir_str path, int flags)
 
 /* 1: a regular file, l->st filled. 0: no. LOOKUP_AGAIN + 1: not known without the disk. */
 enum { KNOWN_NO, KNOWN_YES, UNKNOWN };
-static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
+static int look_at(struct lookup *l, struct weir_str path, bool *is_dir)
 {
     int fd = open_path(l, path, O_PATH);
     *is_dir = false;
@@ -41,6 +41,14 @@ static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
     if (status < 0) return KNOWN_NO;
     *is_dir = S_ISDIR(l->st.st_mode);
     return S_ISREG(l->st.st_mode) ? KNOWN_YES : KNOWN_NO;
+}
+
+static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
+{
+    errno = 0;
+    int known = look_at(l, path, is_dir);
+    if (l->trace) trace_file(l->trace, path, known == KNOWN_YES, *is_dir, errno);
+    return known;
 }
 
 static bool set_script(struct lookup *l, struct weir_str base, const char *name)
@@ -57,6 +65,7 @@ static bool only(const struct lookup *l, struct weir_str script, bool *listed)
     *listed = false;
     for (size_t i = 0; i < conf->only_count; i++)
         if (weir_str_eq(weir_cstr(conf->only[i]), script)) *listed = true;
+    if (l->trace && conf->only_count) trace_step(l->trace, WEIR_EXPLAIN_FILE, *listed, script, NULL, *listed ? "named by only: it need not exist here" : "not named by only");
     return conf->only_count == 0 || *listed;
 }
 
@@ -78,7 +87,7 @@ static int find_script(struct lookup *l)
     return 0;
 }
 
-static int open_file(struct lookup *l, struct weir_str path)
+static int try_open(struct lookup *l, struct weir_str path)
 {
     if (weir_static_forbidden(path)) return 0;
     int fd = open_path(l, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
@@ -96,6 +105,17 @@ static int open_file(struct lookup *l, struct weir_str path)
     l->fd = fd;
     l->kind = LOOKUP_FILE;
     return 0;
+}
+
+static int open_file(struct lookup *l, struct weir_str path)
+{
+    if (!l->trace) return try_open(l, path);
+    l->error = 0;
+    l->st = (struct stat){0};
+    int again = try_open(l, path);
+    if (weir_static_forbidden(path)) trace_step(l->trace, WEIR_EXPLAIN_FILE, false, path, NULL, "a name that is never served as a file");
+    else trace_file(l->trace, path, l->kind == LOOKUP_FILE, l->kind != LOOKUP_FILE && !l->error && S_ISDIR(l->st.st_mode), l->error);
+    return again;
 }
 
 static int find_index(struct lookup *l)

@@ -60,7 +60,7 @@ static int listener_init(struct listener *l, const struct weir_config *conf, int
     if (find_users(l) < 0) return WEIR_NOMEM;
     struct sockaddr_storage at = {0};
     socklen_t len = sizeof at;
-    if (getsockname(fd, (struct sockaddr *)&at, &len) < 0) at.ss_family = AF_UNSPEC;
+    if (fd < 0 ? weir_address_parse(weir_cstr(l->conf->address.socket), &at, &len) < 0 : getsockname(fd, (struct sockaddr *)&at, &len) < 0) at.ss_family = AF_UNSPEC;
     const struct sockaddr_in *v4 = (const void *)&at;
     const struct sockaddr_in6 *v6 = (const void *)&at;
     l->any_address = at.ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)
@@ -224,12 +224,16 @@ static bool matches(const struct weir_conf_pattern *m, struct weir_str path)
     return false;
 }
 
+bool route_matches(const struct route *r, struct weir_str path)
+{
+    for (size_t i = 0; i < r->conf->pattern_count; i++)
+        if (matches(&r->conf->patterns[i], path)) return true;
+    return r->conf->pattern_count == 0;
+}
+
 const struct route *site_route(const struct site *s, struct weir_str path)
 {
-    for (size_t i = 0; i + 1 < s->conf->route_count; i++) {
-        const struct weir_conf_route *r = &s->conf->routes[i];
-        for (size_t k = 0; k < r->pattern_count; k++)
-            if (matches(&r->patterns[k], path)) return &s->routes[i];
-    }
+    for (size_t i = 0; i + 1 < s->conf->route_count; i++)
+        if (route_matches(&s->routes[i], path)) return &s->routes[i];
     return &s->routes[s->conf->route_count - 1]; /* the site's own */
 }

@@ -94,6 +94,8 @@ static void parameters_are_what_rfc_3875_says_and_no_client_can_forge_them(void 
     assert_int_equal(weir_cgi_params(&r, &a, &p, &n), WEIR_OK);
     assert_null(find(p, n, "PATH_INFO"));
     assert_null(find(p, n, "CONTENT_LENGTH"));
+    assert_null(find(p, n, "REQUEST_ID"));
+    r.request_id = WEIR_STR("abc");
     r.path_info = WEIR_STR("/x");
     r.content_length = 7;
     r.authorizer = true;
@@ -101,6 +103,7 @@ static void parameters_are_what_rfc_3875_says_and_no_client_can_forge_them(void 
     static const char *const no_authorizers[] = {"CONTENT_LENGTH", "PATH_INFO", "PATH_TRANSLATED", "SCRIPT_NAME", "HTTP_CONTENT_LENGTH"};
     for (size_t i = 0; i < WEIR_COUNT(no_authorizers); i++) assert_null(find(p, n, no_authorizers[i]));
     assert_string_equal(find(p, n, "REQUEST_METHOD"), "POST");
+    assert_string_equal(find(p, n, "REQUEST_ID"), "abc");
     weir_arena_fini(&a);
 }
 
