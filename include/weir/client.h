@@ -202,7 +202,7 @@ struct weir_client_result {
     uint64_t endpoint_id;       /* with TIMEOUT in the RUN stage, and SLOW: where it runs */
     uint64_t peer;              /* inode of the app's end of its connection, where one request has one: names the process; 0: not known */
 };
-/* Where it runs, for a log: the process, or the address; empty: nowhere. */
+/* Where it runs, or ran last, for a log: the process, or the address; empty: nowhere. */
 WEIR_API void weir_client_req_where(const struct weir_client_req *r, char *out, size_t len);
 WEIR_API void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out);
 

@@ -32,6 +32,7 @@ struct weir_cgi_request {
     struct weir_str path_info;                /* decoded; empty: neither PATH_INFO nor PATH_TRANSLATED are sent */
     struct weir_str server_name, server_port, server_addr, remote_addr, remote_port, scheme; /* scheme: http, https */
     struct weir_str remote_user, auth_type;   /* empty: not sent */
+    struct weir_str request_id;               /* empty: not sent */
     struct weir_str redirect_status;          /* "200"; empty: not sent */
     int64_t content_length;                   /* -1: no body: CONTENT_LENGTH is not sent */
     bool authorizer;                          /* for one: no CONTENT_LENGTH, PATH_INFO, PATH_TRANSLATED, SCRIPT_NAME (FC1-6.3-a) */
@@ -51,7 +52,12 @@ WEIR_CHECK int weir_cgi_params(const struct weir_cgi_request *r, struct weir_are
 struct weir_cgi_request weir_cgi_check_request(const char *path, const char *root, const char *file, bool script);
 
 /* ---- the app's answer ---- */
-enum weir_cgi_kind { WEIR_CGI_DOCUMENT, WEIR_CGI_LOCAL_REDIRECT, WEIR_CGI_CLIENT_REDIRECT };
+enum weir_cgi_kind {
+    WEIR_CGI_DOCUMENT,
+    WEIR_CGI_LOCAL_REDIRECT,
+    WEIR_CGI_CLIENT_REDIRECT,
+    WEIR_CGI_INTERIM /* Status 1xx (103: Early Hints): a header of its own, and behind it the next one */
+};
 struct weir_cgi_response {
     enum weir_cgi_kind kind;
     int status;                    /* Status, else 302 with an absolute Location, else 200 */
@@ -68,4 +74,8 @@ struct weir_cgi_head *weir_cgi_head_new(struct weir_arena *a, const struct weir_
  * WEIR_AGAIN: all used, more needed; WEIR_PROTOCOL or WEIR_LIMIT: *reason tells (a 502). */
 WEIR_CHECK int weir_cgi_head_feed(struct weir_cgi_head *h, const void *p, size_t len, size_t *used, const char **reason);
 const struct weir_cgi_response *weir_cgi_head_response(const struct weir_cgi_head *h);
+/* Behind an INTERIM answer: the next header is taken. The limit of bytes is for all of them; more than 8 are refused. */
+void weir_cgi_head_next(struct weir_cgi_head *h);
+/* As weir_cgi_head_feed, for whoever passes no interim answers on. */
+WEIR_CHECK int weir_cgi_head_feed_final(struct weir_cgi_head *h, const void *p, size_t len, size_t *used, const char **reason);
 #endif

@@ -3,12 +3,15 @@
  * that could split or reframe the response passes. */
 #include "cgi/cgi.h"
 
+#define INTERIM_MAX 8 /* interim answers before the final one */
+
 struct weir_cgi_head {
     struct weir_arena *arena;
     struct weir_cgi_response r;
     char *line;
     uint32_t len, cap, bytes, max_bytes, max_fields;
     uint32_t field_cap;
+    uint32_t interim_count;
     bool has_status, has_length, has_location, only_location, any;
     struct weir_str location;
 };
@@ -53,8 +56,8 @@ static int on_status(struct weir_cgi_head *h, struct weir_str v, const char **re
         *reason = "the application sent a Status that is no three digits";
         return WEIR_PROTOCOL;
     }
-    if (n < 200 || n > 599) {
-        *reason = n >= 100 && n < 200 ? "the application sent an interim Status" : "the application sent a Status out of range";
+    if (n < 100 || n > 599 || n == 101) {
+        *reason = n == 101 ? "the application wants to switch protocols" : "the application sent a Status out of range";
         return WEIR_PROTOCOL;
     }
     h->r.status = (int)n;
@@ -146,6 +149,17 @@ static int on_line(struct weir_cgi_head *h, struct weir_str line, const char **r
     return on_field(h, f, reason);
 }
 
+static int interim(struct weir_cgi_head *h, const char **reason)
+{
+    if (++h->interim_count > INTERIM_MAX) {
+        *reason = "the application sent too many interim answers";
+        return WEIR_PROTOCOL;
+    }
+    h->r.kind = WEIR_CGI_INTERIM;
+    h->r.content_length = -1; /* it has no content [RFC 9110 15.2] */
+    return WEIR_OK;
+}
+
 /* What the complete header means [RFC 3875 6.2]. */
 static int complete(struct weir_cgi_head *h, const char **reason)
 {
@@ -153,6 +167,7 @@ static int complete(struct weir_cgi_head *h, const char **reason)
         *reason = "the application sent an empty header";
         return WEIR_PROTOCOL;
     }
+    if (h->has_status && h->r.status < 200) return interim(h, reason);
     bool path = h->has_location && h->location.len && h->location.ptr[0] == '/' &&
                 (h->location.len == 1 || h->location.ptr[1] != '/');
     if (path && h->only_location && !h->has_length) {
@@ -213,4 +228,27 @@ int weir_cgi_head_feed(struct weir_cgi_head *h, const void *buf, size_t len, siz
     }
     *used = len;
     return WEIR_AGAIN;
+}
+
+void weir_cgi_head_next(struct weir_cgi_head *h)
+{
+    WEIR_ASSERT(h->r.kind == WEIR_CGI_INTERIM);
+    h->r = (struct weir_cgi_response){.content_length = -1};
+    h->field_cap = 0;
+    h->has_status = h->has_length = h->has_location = h->any = false;
+    h->only_location = true;
+}
+
+int weir_cgi_head_feed_final(struct weir_cgi_head *h, const void *buf, size_t len, size_t *used, const char **reason)
+{
+    const char *p = buf;
+    size_t at = 0, n = 0;
+    for (;;) {
+        int status = weir_cgi_head_feed(h, p + at, len - at, &n, reason);
+        if (status != WEIR_OK && status != WEIR_AGAIN) return status;
+        at += n;
+        *used = at;
+        if (status == WEIR_AGAIN || h->r.kind != WEIR_CGI_INTERIM) return status;
+        weir_cgi_head_next(h);
+    }
 }

@@ -26,7 +26,7 @@ static void add_if(struct list *l, struct weir_str name, struct weir_str value)
 static bool not_passed(struct weir_str name)
 {
     static const struct weir_str drop[] = {
-        WEIR_CONST_STR("proxy"), WEIR_CONST_STR("te"), WEIR_CONST_STR("upgrade"), WEIR_CONST_STR("trailer"), WEIR_CONST_STR("connection"), WEIR_CONST_STR("keep-alive"),
+        WEIR_CONST_STR("proxy"), WEIR_CONST_STR("te"), WEIR_CONST_STR("upgrade"), WEIR_CONST_STR("trailer"), WEIR_CONST_STR("connection"), WEIR_CONST_STR("keep-alive"), WEIR_CONST_STR("http2-settings"),
         WEIR_CONST_STR("content-length"), WEIR_CONST_STR("content-type"), WEIR_CONST_STR("transfer-encoding"), WEIR_CONST_STR("proxy-connection"),
         WEIR_CONST_STR("proxy-authorization"), WEIR_CONST_STR("proxy-authenticate"), WEIR_CONST_STR("expect")};
     for (size_t i = 0; i < WEIR_COUNT(drop); i++)
@@ -171,6 +171,7 @@ int weir_cgi_params(const struct weir_cgi_request *r, struct weir_arena *a, stru
     add_if(&l, WEIR_STR("REMOTE_USER"), r->remote_user);
     add_if(&l, WEIR_STR("AUTH_TYPE"), r->auth_type);
     add_if(&l, WEIR_STR("REDIRECT_STATUS"), r->redirect_status);
+    add_if(&l, WEIR_STR("REQUEST_ID"), r->request_id);
     if (r->host.len) add(&l, WEIR_STR("HTTP_HOST"), r->host);
     int status = add_headers(&l, r, a);
     if (status < 0) return status;

@@ -256,7 +256,7 @@ static int report(struct call *c, int64_t us)
     size_t used = 0;
     weir_arena_init(&a, 0);
     struct weir_cgi_head *head = weir_cgi_head_new(&a, NULL);
-    int status = head ? weir_cgi_head_feed(head, weir_buf_ptr(&c->out), weir_buf_len(&c->out), &used, &why) : WEIR_NOMEM;
+    int status = head ? weir_cgi_head_feed_final(head, weir_buf_ptr(&c->out), weir_buf_len(&c->out), &used, &why) : WEIR_NOMEM;
     const struct weir_cgi_response *r = status == WEIR_OK ? weir_cgi_head_response(head) : NULL;
     static const char *const refusals[] = {NULL, "refused: it serves one request on a connection", "refused: overloaded", "refused: it does not know this role"};
     if (!c->problem && c->protocol_status) c->problem = c->protocol_status < 4 ? refusals[c->protocol_status] : "an unknown protocol status";

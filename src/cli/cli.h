@@ -8,6 +8,7 @@ int weir_cmd_supervise(int argc, char **argv);
 int weir_cmd_gateway(int argc, char **argv);
 int weir_cmd_control(int argc, char **argv); /* internal: started by weir-supervise */
 int weir_cmd_check(int argc, char **argv);
+int weir_cmd_explain(int argc, char **argv);
 int weir_cmd_status(int argc, char **argv);
 int weir_cmd_reload(int argc, char **argv);
 int weir_cmd_restart(int argc, char **argv);

@@ -14,6 +14,7 @@ static const struct {
     {"gateway", "run the web server alone, for apps that others own", weir_cmd_gateway},
     {"supervise", "run the FastCGI server alone, without a web server", weir_cmd_supervise},
     {"check", "find mistakes in a configuration", weir_cmd_check},
+    {"explain", "tell what would be done with a request, and why", weir_cmd_explain},
     {"status", "show pools, processes and queues of the running weir", weir_cmd_status},
     {"reload", "read the configuration again", weir_cmd_reload},
     {"restart", "restart a pool, or the gateway", weir_cmd_restart},

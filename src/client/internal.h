@@ -237,6 +237,7 @@ struct weir_client_req {
     bool ran; /* an earlier try may have run */
     bool forgotten, tell_started, tell_room, tell_output, tell_slow, tell_end, slow_told, wants_room, in_inbox, slot;
     struct weir_client_req *next_free;
+    char ran_at[sizeof ((struct weir_endpoint *)0)->text]; /* the last endpoint, when it has left it. Last: it is not cleared whole */
 };
 
 void req_start(struct weir_client_req *r); /* it has a slot (or ep is NULL: it failed): onto a connection */

@@ -16,7 +16,8 @@ static struct weir_client_req *req_new(struct weir_client *c)
     else r = malloc(sizeof *r);
     if (!r) return NULL;
     struct weir_timer timer = reused ? r->timer : (struct weir_timer){0};
-    memset(r, 0, sizeof *r);
+    memset(r, 0, offsetof(struct weir_client_req, ran_at));
+    r->ran_at[0] = 0;
     r->timer = timer;
     weir_list_init(&r->wait_all);
     weir_list_init(&r->wait_own);
@@ -55,6 +56,7 @@ static void leave_slot(struct weir_client_req *r, struct conn *k, bool done)
 {
     struct weir_endpoint *ep = r->ep;
     if (!r->slot) return;
+    weir_client_req_where(r, r->ran_at, sizeof r->ran_at);
     r->slot = false;
     r->ep = NULL;
     pool_release(ep, r->client, k, r->client->loop->now_us - r->started_us, done);
@@ -472,7 +474,7 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
 static void heard(struct weir_client_req *r)
 {
     r->heard_us = r->client->loop->now_us;
-    if (!weir_timer_is_set(&r->timer)) req_arm(r);
+    req_arm(r);
 }
 
 int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len)
@@ -650,8 +652,12 @@ void weir_client_req_free(struct weir_client_req *r)
 void weir_client_req_where(const struct weir_client_req *r, char *out, size_t len)
 {
     const struct weir_endpoint *ep = r->ep;
-    if (ep && ep->pid) snprintf(out, len, "%u", ep->pid);
-    else snprintf(out, len, "%s", ep ? ep->text : "");
+    char digits[20];
+    struct weir_str s = ep && !ep->pid ? weir_cstr(ep->text) : ep ? weir_str(digits, weir_u64_text(digits, ep->pid)) : weir_cstr(r->ran_at);
+    if (!len) return;
+    if (s.len >= len) s.len = len - 1;
+    memmove(out, s.ptr, s.len);
+    out[s.len] = 0;
 }
 
 void weir_client_req_result(const struct weir_client_req *r, struct weir_client_result *out)

@@ -161,7 +161,9 @@ struct weir_conf_route {
     uint32_t header_ms, body_ms, idle_ms, send_ms; /* client's head 15 s?, body gap 60 s, keep-alive 75 s, send gap 60 s */
     uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
     bool stream_request;      /* body { stream yes }: it goes to the app while it comes in */
+    bool stream_unknown;      /* body { stream always }: also one whose length is not known; the app gets no CONTENT_LENGTH */
     bool log;
+    bool id_from_client, id_to_client; /* request-id: X-Request-Id is taken from the client; every answer has it */
     struct weir_config_place place;
 };
 struct weir_conf_site {
@@ -247,6 +249,14 @@ struct weir_conf_role {
     const char *name;         /* of the user or group; OWNER: the user of a pool, for that pool */
     struct weir_config_place place;
 };
+enum { /* JSON, with all there is to say, or the combined format and behind it: */
+    WEIR_LOG_JSON = 1,
+    WEIR_LOG_SITE = 2,  /* the site's first name */
+    WEIR_LOG_TIME = 4,  /* microseconds: in all, in the pool's queue, until an app's first byte */
+    WEIR_LOG_POOL = 8,  /* pool, process or address, tries */
+    WEIR_LOG_BYTES = 16, /* of the request's body */
+    WEIR_LOG_ID = 32    /* of the request */
+};
 struct weir_config {
     struct weir_arena arena;
     unsigned refs;            /* atomic */
@@ -256,7 +266,7 @@ struct weir_config {
     size_t role_count;
     const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
-    bool log_json;            /* its lines are JSON */
+    unsigned log_format;      /* of its lines: WEIR_LOG_*; 0: combined alone */
     const char *app_log;      /* lines of apps; NULL: beside our own */
     bool app_log_json;
     const char *temp_dir;     /* spill files [/var/lib/weir/tmp, else /tmp] */

@@ -49,8 +49,9 @@ enum block {
     BLOCK_CEILING = 8192,
     BLOCK_RECYCLE = 16384,
     BLOCK_BODY = 32768,
-    BLOCK_COMPRESS = 1 << 24,
+    BLOCK_COMPRESS = 1 << 26,
     BLOCK_TLS = 65536,
+    BLOCK_REQUEST_ID = 1 << 24,
     BLOCK_NONE = 0
 };
 enum how { /* a layer above meets what a layer below said */
@@ -167,6 +168,7 @@ int config_add_address(struct parser *p, const struct node *n, size_t word, cons
 bool config_is_listener(const struct parser *p, struct weir_str name); /* defined, perhaps with addresses of a later version */
 void config_publish(struct parser *p);                                 /* pools onto their listeners, when all are known */
 void config_read_site(struct parser *p, const struct node *n);
+void config_lint(const struct weir_config *c, struct weir_config_report *r); /* warnings: what can hardly be meant */
 /* routes.c */
 size_t config_route_patterns(const struct node *n);  /* how many words of a route's head are patterns */
 void config_route_methods(struct parser *p, struct weir_conf_route *r, const struct node *n);

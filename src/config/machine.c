@@ -27,6 +27,18 @@ static void say(struct weir_config_report *r, enum weir_config_level level, cons
     config_say_at(r, level, at->file, at->line, at->column, advice, text);
 }
 
+/* Is the group one of the user's, by the machine's files? */
+static bool in_group(const struct passwd *pw, gid_t gid)
+{
+    gid_t list[256];
+    int count = (int)WEIR_COUNT(list);
+    if (pw->pw_gid == gid) return true;
+    if (getgrouplist(pw->pw_name, pw->pw_gid, list, &count) < 0) count = (int)WEIR_COUNT(list);
+    for (int i = 0; i < count; i++)
+        if (list[i] == gid) return true;
+    return false;
+}
+
 /* May this user pass through every folder above (and into) path? Tells the first one that bars it. By mode bits. */
 static bool may_enter(const char *path, const struct passwd *pw, char *bar, size_t bar_len)
 {
@@ -36,7 +48,8 @@ static bool may_enter(const char *path, const struct passwd *pw, char *bar, size
         snprintf(bar, bar_len, "%.*s", (int)i, path);
         if (stat(bar, &st) < 0) return errno != EACCES;
         if (!S_ISDIR(st.st_mode)) continue;
-        mode_t bit = st.st_uid == pw->pw_uid ? S_IXUSR : st.st_gid == pw->pw_gid ? S_IXGRP : S_IXOTH;
+        bool same = !(st.st_mode & S_IXGRP) == !(st.st_mode & S_IXOTH); /* then the groups need not be known */
+        mode_t bit = st.st_uid == pw->pw_uid ? S_IXUSR : !same && in_group(pw, st.st_gid) ? S_IXGRP : S_IXOTH;
         if (!(st.st_mode & bit)) return false;
     }
     return true;
@@ -147,10 +160,12 @@ static void check_folders(const struct weir_config_place *at, const char *const 
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
     uid_t gateway = 0;
+    gid_t gateway_gid = 0;
     char gateway_name[64] = "";
     struct passwd *gw = as_root ? getpwnam(c->gateway_user) : NULL;
     if (gw) {
         gateway = gw->pw_uid;
+        gateway_gid = gw->pw_gid;
         snprintf(gateway_name, sizeof gateway_name, "%s", gw->pw_name);
     }
     const char *const own[] = {c->user, c->gateway_user};
@@ -187,14 +202,18 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", report);
             if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", report);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
-            if (stat(root, &st) < 0 || !S_ISDIR(st.st_mode))
+            if (stat(root, &st) < 0)
+                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, errno == EACCES ? "open it with chmod o+x" : "create it, or check the path",
+                    errno == EACCES ? "the root %s may not be looked into" : "the root %s is no folder", root);
+            else if (!S_ISDIR(st.st_mode))
                 say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);
             else if (as_root && gateway) {
-                struct passwd who = {.pw_uid = gateway, .pw_gid = (gid_t)-1, .pw_name = gateway_name};
+                struct passwd who = {.pw_uid = gateway, .pw_gid = gateway_gid, .pw_name = gateway_name};
                 check_enter(report, &s->routes[k].place, root, &who);
             }
         }
     }
+    config_lint(c, report);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY && c->connections + 256u > limit.rlim_max) {
         struct weir_config_place none = {"weir", 1, 1};
         say(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %llu open files are allowed, fewer than the connections", (unsigned long long)limit.rlim_max);

@@ -82,6 +82,30 @@ static void read_control(struct parser *p, const struct node *block)
     }
 }
 
+/* json, or combined with +WORD behind it. */
+static unsigned log_format(struct parser *p, const struct node *n, size_t word)
+{
+    static const struct {
+        struct weir_str word;
+        unsigned part;
+    } parts[] = {{WEIR_CONST_STR("site"), WEIR_LOG_SITE}, {WEIR_CONST_STR("time"), WEIR_LOG_TIME}, {WEIR_CONST_STR("pool"), WEIR_LOG_POOL},
+                 {WEIR_CONST_STR("bytes"), WEIR_LOG_BYTES}, {WEIR_CONST_STR("id"), WEIR_LOG_ID}};
+    struct weir_str s = n->words[word].text;
+    unsigned format = 0;
+    bool fine = weir_str_prefix(s, WEIR_STR("combined"));
+    if (weir_str_eq(s, WEIR_STR("json"))) return WEIR_LOG_JSON;
+    for (size_t at = strlen("combined"); fine && at < s.len;) {
+        size_t end = at + 1, i = 0;
+        while (end < s.len && s.ptr[end] != '+') end++;
+        while (i < WEIR_COUNT(parts) && !weir_str_eq(parts[i].word, weir_str(s.ptr + at + 1, end - at - 1))) i++;
+        fine = s.ptr[at] == '+' && i < WEIR_COUNT(parts) && !(format & parts[i].part);
+        if (fine) format |= parts[i].part;
+        at = end;
+    }
+    if (!fine) config_bad(p, n, word, "is no format of the access log", "write json, or combined with +site, +time, +pool, +bytes, +id behind it");
+    return format;
+}
+
 static void read_weir(struct parser *p, const struct node *block)
 {
     struct weir_config *c = p->c;
@@ -108,9 +132,7 @@ static void read_weir(struct parser *p, const struct node *block)
         } else if (node_is(n, "log")) {
             struct weir_str s = n->words[1].text;
             c->log_path = weir_str_eq(s, WEIR_STR("off")) || weir_str_eq(s, WEIR_STR("-")) ? config_keep(p, s) : config_path(p, n, 1);
-            c->log_json = n->count > 2 && weir_str_eq(n->words[2].text, WEIR_STR("json"));
-            if (n->count > 2 && !c->log_json && !weir_str_eq(n->words[2].text, WEIR_STR("combined")))
-                config_say(p->report, WEIR_CONFIG_LATER, n, 2, "use combined or json for now", "log formats: not in this version");
+            c->log_format = n->count > 2 ? log_format(p, n, 2) : WEIR_LOG_TIME | WEIR_LOG_POOL | WEIR_LOG_ID;
         } else if (node_is(n, "app-log")) {
             c->app_log = weir_str_eq(n->words[1].text, WEIR_STR("-")) ? NULL : config_path(p, n, 1);
             c->app_log_json = n->count > 2 && weir_str_eq(n->words[2].text, WEIR_STR("json"));

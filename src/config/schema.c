@@ -67,6 +67,9 @@ static const struct setting settings[] = {
     {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
     {SR, "param", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {SR, "log", 1, 1, BLOCK_NONE},
+    {SR, "request-id", 0, 0, BLOCK_REQUEST_ID, .needs_block = true, .how = HOW_BLOCK},
+    {BLOCK_REQUEST_ID, "from-client", 1, 1, BLOCK_NONE},
+    {BLOCK_REQUEST_ID, "to-client", 1, 1, BLOCK_NONE},
     {SR, "queue", 1, 1, BLOCK_NONE},
     {SR, "body", 0, 1, BLOCK_BODY},
     {SR, "time", 0, 0, BLOCK_TIME, .needs_block = true, .how = HOW_BLOCK},
@@ -227,6 +230,7 @@ static const char *block_name(enum block b)
     case BLOCK_BODY: return "body";
     case BLOCK_COMPRESS: return "compress";
     case BLOCK_TLS: return "tls";
+    case BLOCK_REQUEST_ID: return "request-id";
     default: return "this block";
     }
 }

@@ -78,6 +78,13 @@ static void read_php(struct parser *p, struct weir_conf_route *r, const struct n
     }
 }
 
+static void read_stream(struct parser *p, struct weir_conf_route *r, const struct node *n)
+{
+    r->stream_unknown = weir_str_eq(n->words[1].text, WEIR_STR("always"));
+    if (r->stream_unknown) r->stream_request = true;
+    else config_get_flag(p, n, 1, &r->stream_request);
+}
+
 static void route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n, const struct node **action)
 {
     if (node_is(n, "root")) {
@@ -114,6 +121,9 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         else config_bad(p, n, 1, "is no name of a parameter", "use letters, digits and _");
     } else if (node_is(n, "log")) {
         config_get_flag(p, n, 1, &r->log);
+    } else if (node_is(n, "request-id")) {
+        for (const struct node *k = n->children; k; k = k->next)
+            if (!k->used) config_get_flag(p, k, 1, node_is(k, "from-client") ? &r->id_from_client : &r->id_to_client);
     } else if (node_is(n, "queue")) {
         config_get_time(p, n, 1, false, &r->queue_ms);
     } else if (node_is(n, "time")) {
@@ -124,7 +134,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         for (const struct node *k = n->children; k; k = k->next) {
             if (k->used) continue;
             if (node_is(k, "max")) config_get_size(p, k, 1, &r->body_max);
-            else if (node_is(k, "stream")) config_get_flag(p, k, 1, &r->stream_request);
+            else if (node_is(k, "stream")) read_stream(p, r, k);
         }
     } else {
         config_route_setting(p, r, n);
@@ -136,6 +146,10 @@ static void finish_route(struct parser *p, struct weir_conf_route *r)
     if (r->action != WEIR_ACTION_FILES) r->filter = -1;
     int asked = r->filter >= 0 ? r->filter : r->pool;
     const struct weir_conf_pool *pool = asked >= 0 ? &p->c->pools[asked] : NULL;
+    bool php = r->action == WEIR_ACTION_PHP || (pool && pool->kind == WEIR_POOL_PHP);
+    if (php && r->stream_unknown)
+        config_say_at(p->report, WEIR_CONFIG_ERROR, r->place.file, r->place.line, r->place.column,
+                      "write stream yes: PHP reads no further than CONTENT_LENGTH", "a body of unknown length cannot stream to PHP");
     if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
     if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
     if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;

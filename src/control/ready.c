@@ -127,7 +127,7 @@ static void check_event(struct probe *p, const struct weir_wire_event *ev)
     const char *why;
     size_t used;
     if (ev->type == WEIR_WIRE_EV_INPUT && ev->stream == WEIR_STDOUT && !p->answered) {
-        int status = weir_cgi_head_feed(p->head, ev->bytes.ptr, ev->bytes.len, &used, &why);
+        int status = weir_cgi_head_feed_final(p->head, ev->bytes.ptr, ev->bytes.len, &used, &why);
         if (status == WEIR_OK) p->answered = weir_cgi_head_response(p->head)->status;
         else if (status < 0 && status != WEIR_AGAIN) p->answered = 502;
     }

@@ -184,7 +184,7 @@ static void on_event(struct gateway *gw, const struct weir_client_event *ev)
     if (ev->type == WEIR_CLIENT_OUTPUT && ev->stream == WEIR_STDOUT) {
         if (!len && weir_client_peek(ev->req, &bytes, &len) != WEIR_OK) return;
         if (!k->status) {
-            int status = weir_cgi_head_feed(k->head, bytes, len, &used, &why);
+            int status = weir_cgi_head_feed_final(k->head, bytes, len, &used, &why);
             if (status == WEIR_OK) k->status = weir_cgi_head_response(k->head)->status;
             else if (status != WEIR_AGAIN) k->status = 502;
         }

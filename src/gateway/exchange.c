@@ -31,6 +31,7 @@ struct exchange *exchange_new(struct worker *w)
     ex->length = -1;
     ex->lookup.fd = -1;
     ex->begun_us = w->loop->now_us;
+    ex->trace = ex->lookup.trace = w->gw->trace;
     w->ex_count++;
     return ex;
 }
@@ -61,6 +62,7 @@ static void leave(struct exchange *ex)
 void exchange_gone(struct exchange *ex)
 {
     if (ex->app) {
+        if (log_wants_apps(ex->worker)) exchange_note_app(ex);
         weir_client_req_free(ex->app);
         ex->app = NULL;
     }
@@ -83,15 +85,11 @@ void exchange_finish(struct exchange *ex)
     reply_over(h, s, keep_alive);
 }
 
-static const char *asked_name(const struct exchange *ex)
-{
-    return ex->asked ? weir_pool_name(ex->asked->in->pool) : "-";
-}
-
 void exchange_break_off(struct exchange *ex, const char *why)
 {
     ex->why = why;
-    log_error(ex->worker, "%s: answer cut off: %s", asked_name(ex), why);
+    exchange_note_app(ex);
+    error_tell(ex, "answer cut off", why);
     ex->done = true;
     log_access(ex);
     reply_abort(ex);
@@ -108,6 +106,7 @@ bool exchange_write_head(struct exchange *ex)
     fields[n++] = server_field;
     for (size_t i = 0; i < ex->field_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->fields[i];
     for (size_t i = 0; ex->error_status && i < ex->kept_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->kept[i];
+    if (n < WEIR_COUNT(fields) && exchange_tells_id(ex)) fields[n++] = (struct weir_pair){WEIR_STR("X-Request-Id"), exchange_id(ex)};
     struct weir_http_response r = {.status = ex->status, .headers = fields, .header_count = n,
                                    .content_length = ex->length, .head = ex->req && ex->req->head,
                                    .keep_alive = ex->keep_alive && !ex->worker->draining,
@@ -123,12 +122,6 @@ bool exchange_no_content(const struct exchange *ex)
     return (ex->req && ex->req->head) || ex->status == 204 || ex->status == 304;
 }
 
-/* 501 and 505 answer what the client asked for; nothing is wrong with us. */
-static bool is_our_fault(int status)
-{
-    return status >= 500 && status != 501 && status != 505;
-}
-
 /* A whole answer of our own: HTML that lives until this returns. */
 static void send_page(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why, struct weir_str page)
 {
@@ -142,6 +135,7 @@ static void send_page(struct exchange *ex, int status, const struct weir_pair *e
     ex->status = status;
     ex->why = why;
     ex->answer = ANSWER_TEXT;
+    if (ex->trace) trace_answer(ex, status, why);
     ex->fields = fields;
     ex->field_count = extra_count + 1;
     ex->length = status == 304 || status == 204 ? -1 : (int64_t)page.len;
@@ -152,10 +146,6 @@ static void send_page(struct exchange *ex, int status, const struct weir_pair *e
     }
     exchange_finish(ex);
 }
-
-static const char page_head[] = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
-                                "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em;"
-                                "color-scheme:light dark}p{opacity:.75}</style>\n";
 
 void exchange_text(struct exchange *ex, int status, const struct weir_pair *extra, size_t extra_count, const char *why)
 {
@@ -168,19 +158,10 @@ void exchange_text(struct exchange *ex, int status, const struct weir_pair *extr
     } else if (exchange_error_page(ex, status, extra, extra_count, why)) {
         return;
     }
-    bool tell = why && (!is_our_fault(status) || (ex->site && ex->site->conf->debug));
-    const char *text = weir_http_status_text(status);
-    char page[768];
-    int len = snprintf(page, sizeof page, page_head, status, text);
-    if (len >= 0) len += snprintf(page + len, sizeof page - (size_t)len, "<h1>%d %s</h1>\n<p>%s%s</p></html>\n", status, text, tell ? why : "", tell ? "." : "");
-    if (len < 0) len = 0;
-    if (len >= (int)sizeof page) len = (int)sizeof page - 1;
-    send_page(ex, status, extra, extra_count, why, weir_str(page, (size_t)len));
-}
-
-static const char *entity_of(char c)
-{
-    return c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : NULL;
+    struct weir_buf page = {0};
+    if (error_page(ex, status, why, &page)) send_page(ex, status, extra, extra_count, why, weir_str(weir_buf_ptr(&page), weir_buf_len(&page)));
+    else reply_abort(ex);
+    weir_buf_fini(&page);
 }
 
 static bool put(struct weir_buf *b, struct weir_str s)
@@ -193,18 +174,12 @@ static void suspended(struct exchange *ex, struct weir_str text, bool page)
 {
     static const struct weir_pair retry = {{"Retry-After", 11}, {"3600", 4}};
     struct weir_buf b = {0};
-    char head[512];
     if (page && text.len) {
         send_page(ex, 503, &retry, 1, "the site is suspended", text);
         return;
     }
     if (!text.len || page) text = WEIR_STR("Please come back later.");
-    int len = snprintf(head, sizeof head, page_head, 503, "Suspended");
-    bool fine = put(&b, weir_str(head, (size_t)len)) && put(&b, WEIR_STR("<h1>This site is suspended</h1>\n<p>"));
-    for (size_t i = 0; i < text.len && fine; i++) {
-        const char *e = entity_of(text.ptr[i]);
-        fine = put(&b, e ? weir_cstr(e) : weir_str(text.ptr + i, 1));
-    }
+    bool fine = page_begin(&b, 503, "Suspended") && put(&b, WEIR_STR("<h1>This site is suspended</h1>\n<p>")) && page_text(&b, text);
     if (fine && put(&b, WEIR_STR("</p></html>\n")))
         send_page(ex, 503, &retry, 1, "the site is suspended", weir_str(weir_buf_ptr(&b), weir_buf_len(&b)));
     else reply_abort(ex);
@@ -214,6 +189,7 @@ static void suspended(struct exchange *ex, struct weir_str text, bool page)
 void exchange_fail(struct exchange *ex, int status, const char *why)
 {
     static const struct weir_pair retry = {{"Retry-After", 11}, {"1", 1}};
+    exchange_note_app(ex);
     if (ex->app) {
         weir_client_req_free(ex->app);
         ex->app = NULL;
@@ -223,9 +199,11 @@ void exchange_fail(struct exchange *ex, int status, const char *why)
         return;
     }
     if (status == 400) ex->keep_alive = false; /* whoever sends that is not to be trusted with a second message */
-    if (is_our_fault(status))
-        log_error(ex->worker, "%s: %d for %.*s: %s", asked_name(ex), status, ex->req ? (int)(ex->req->target.len < 200 ? ex->req->target.len : 200) : 0,
-                  ex->req ? ex->req->target.ptr : "", why);
+    if (is_our_fault(status)) {
+        char what[12];
+        snprintf(what, sizeof what, "%d", status);
+        error_tell(ex, what, why);
+    }
     weir_buf_reset(&ex->pend, 4096);
     exchange_text(ex, status, &retry, status == 503, why);
 }
@@ -268,7 +246,9 @@ static bool reads_app(const struct exchange *ex)
 
 bool exchange_streams_request(const struct exchange *ex)
 {
-    return ex->route->conf->stream_request && reads_app(ex) && !ex->route->filter && !route_goes_on(ex->route) && ex->req->content_length > 0;
+    const struct weir_conf_route *conf = ex->route->conf;
+    if (!conf->stream_request || !reads_app(ex) || ex->route->filter || route_goes_on(ex->route)) return false;
+    return ex->req->content_length > 0 || (ex->req->chunked && conf->stream_unknown);
 }
 
 /* Is the answer known without the body? A small one is read all the same, so that the connection stays. */
@@ -305,7 +285,7 @@ static void take_body(struct exchange *ex)
         }
         reply_dirty(ex);
     }
-    if (stream) exchange_dispatch(ex);
+    if (stream || (ex->trace && !ex->req->chunked)) exchange_dispatch(ex); /* what it would be sent does not wait for the body */
 }
 
 /* What a certificate authority asks for by http:// [RFC 8555 8.3]: without it there may be no certificate. A token, and no path that
@@ -371,12 +351,13 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, 404, "no site of that name is here");
         return;
     }
+    if (ex->trace) trace_site(ex);
     int refused = http_tls_check(ex, &why);
     if (refused) {
         exchange_fail(ex, refused, why);
         return;
     }
-    if (ex->site->conf->https_port && !ex->http->tls && !is_challenge(req->path_query)) {
+    if (ex->site->conf->https_port && !exchange_is_https(ex) && !is_challenge(req->path_query)) {
         redirect_to_https(ex);
         return;
     }
@@ -565,7 +546,7 @@ void exchange_lookup(struct exchange *ex)
 {
     ex->lookup.of = ex;
     ex->lookup.route = ex->route;
-    ex->lookup.cached_only = true;
+    ex->lookup.cached_only = !ex->trace; /* who explains may wait */
     ex->lookup.kind = LOOKUP_NONE;
     if (lookup_run(&ex->lookup) == 0) {
         looked_up(ex);

@@ -13,6 +13,7 @@ static bool pump_body(struct exchange *ex)
     size_t len;
     while (ex->app && ex->body) {
         int status = weir_spill_peek(ex->body, &p, &len);
+        if (status == WEIR_CLOSED && ex->body_open && ex->body_done && weir_client_end_body(ex->app) == WEIR_OK) ex->body_open = false;
         if (status == WEIR_SYSTEM) {
             exchange_fail(ex, 500, "the request body could not be read back");
             return false;
@@ -68,6 +69,10 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
     r->server_addr = l->server_addr;
     r->server_port = l->server_port;
     if (!l->any_address) return;
+    if (ex->trace) {
+        r->server_addr = ex->trace->server_addr;
+        return;
+    }
     struct sockaddr_storage local = {0};
     socklen_t len = sizeof local;
     if (getsockname(h->fd, (struct sockaddr *)&local, &len) == 0)
@@ -94,10 +99,19 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .protocol = http_protocol(req),
         .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},
-        .server_name = host.len ? host : WEIR_STR("_"), .scheme = ex->http->tls ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = redirect_status(ex),
+        .server_name = host.len ? host : WEIR_STR("_"), .scheme = exchange_is_https(ex) ? WEIR_STR("https") : WEIR_STR("http"), .redirect_status = redirect_status(ex),
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
-        .extra = conf->params, .extra_count = conf->param_count};
+        .request_id = exchange_id(ex), .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
+}
+
+/* It would be asked now: WOULD_ASK, or why not. */
+enum { WOULD_ASK = 2 };
+static int only_explain(struct exchange *ex, const struct snapshot_pool *pool, const struct weir_cgi_request *r, const struct weir_client_begin_options *b)
+{
+    ex->asked = pool;
+    trace_asked(ex, pool, b->role == WEIR_AUTHORIZER ? WEIR_EXPLAIN_AUTHORIZER : b->role == WEIR_FILTER ? WEIR_EXPLAIN_FILTER : WEIR_EXPLAIN_RESPONDER, r, b->params, b->param_count);
+    return weir_pool_refusal(pool->in->pool) ? WEIR_REFUSED : WOULD_ASK;
 }
 
 /* Parameters in front of those that r has: the later one of a name is sent. */
@@ -118,12 +132,14 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
 {
     struct weir_pair *pairs, *tls;
     size_t tls_count;
-    if (ex->http->tls && (http_tls_params(ex, &tls, &tls_count) < 0 || add_params(ex, r, tls, tls_count) < 0)) return WEIR_NOMEM;
+    if (exchange_is_https(ex) && (http_tls_params(ex, &tls, &tls_count) < 0 || add_params(ex, r, tls, tls_count) < 0)) return WEIR_NOMEM;
     int status = weir_cgi_params(r, &ex->arena, &pairs, &b->param_count);
     if (status < 0) return status;
     b->params = pairs;
     b->user = &ex->caller;
+    if (ex->trace) return only_explain(ex, pool, r, b);
     ex->asked = pool;
+    ex->note = NULL;
     ex->answer = ANSWER_APP;
     ex->head_done = ex->app_done = ex->started = false;
     ex->head = weir_cgi_head_new(&ex->arena, NULL);
@@ -133,7 +149,8 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
 
 static uint64_t body_length(const struct exchange *ex)
 {
-    return ex->body_done ? weir_spill_size(ex->body) : (uint64_t)ex->req->content_length;
+    if (ex->body_done) return weir_spill_size(ex->body);
+    return ex->req->content_length < 0 ? WEIR_CLIENT_UNKNOWN : (uint64_t)ex->req->content_length;
 }
 
 static int start_app(struct exchange *ex, const struct script *s)
@@ -149,7 +166,10 @@ static int start_app(struct exchange *ex, const struct script *s)
     r.path_info = s->path_info;
     if (ex->body) {
         b.body_len = body_length(ex);
-        r.content_length = (int64_t)b.body_len; /* FC1-6.2-b, IOP-S5 */
+        ex->body_open = b.body_len == WEIR_CLIENT_UNKNOWN;
+        r.content_length = ex->body_open ? -1 : (int64_t)b.body_len; /* FC1-6.2-b, IOP-S5 */
+    } else if (ex->req->content_length == 0 && !ex->method_override) {
+        r.content_length = 0; /* it said so: some look for it */
     }
     if (add_params(ex, &r, ex->granted, ex->granted_count) < 0) return WEIR_NOMEM;
     return ask(ex, &ex->snap->pools[conf->pool], &r, &b);
@@ -168,6 +188,8 @@ int app_not_begun(int status, struct weir_pool *p, const char **why)
     }
 }
 
+static void authorized(struct exchange *ex);
+
 /* What could not be asked is answered; what has begun is given its body. */
 static void begun(struct exchange *ex, int status)
 {
@@ -175,6 +197,9 @@ static void begun(struct exchange *ex, int status)
     if (status < 0) {
         int code = app_not_begun(status, ex->asked ? ex->asked->in->pool : NULL, &why);
         exchange_fail(ex, code, why);
+    } else if (status == WOULD_ASK) {
+        if (ex->authorizing) authorized(ex); /* else nothing more would be known */
+        else exchange_text(ex, 200, NULL, 0, NULL);
     } else if (status == 1) {
         ex->started = true;
         exchange_pump_app(ex);
@@ -307,6 +332,7 @@ static int64_t content(struct exchange *ex, const char *p, size_t len)
     size_t take = len;
     if (ex->head_written && take > missing(ex)) {
         take = (size_t)missing(ex);
+        ex->surplus = true;
         if (take == 0) return (int64_t)len; /* more than it said: cut */
     }
     size_t room = content_room(ex);
@@ -334,33 +360,45 @@ static int head_is_ready(struct exchange *ex)
     ex->status = ex->error_status ? ex->error_status : r->status;
     ex->fields = r->headers;
     ex->field_count = r->header_count;
-    ex->length = r->content_length;
+    ex->length = r->status == 205 ? 0 : r->content_length; /* 205 has no content [RFC 9110 15.3.6] */
     if (exchange_takes_handover(ex)) ex->redirecting = true;
+    exchange_drop_directives(ex);
     if (ex->authorizing) drop_variables(ex);
     reply_dirty(ex);
     return WEIR_OK;
 }
 
+/* Bytes of the header, and of interim ones in front of it: true unless it ended the exchange. */
+static bool take_head(struct exchange *ex, const char *p, size_t len, size_t *taken)
+{
+    const char *why = "the application's header cannot be sent";
+    size_t used;
+    int status;
+    while ((status = weir_cgi_head_feed(ex->head, p + *taken, len - *taken, &used, &why)) == WEIR_OK) {
+        *taken += used;
+        if (weir_cgi_head_response(ex->head)->kind != WEIR_CGI_INTERIM) {
+            status = head_is_ready(ex);
+            break;
+        }
+        status = exchange_interim(ex);
+        if (status < 0) break;
+        weir_cgi_head_next(ex->head);
+    }
+    if (status == WEIR_REFUSED) {
+        exchange_fail(ex, 403, "the error page is not for everybody");
+        return false;
+    }
+    if (status == WEIR_AGAIN) *taken = len;
+    if (status == WEIR_OK || status == WEIR_AGAIN) return true;
+    exchange_fail(ex, status == WEIR_NOMEM ? 503 : 502, status == WEIR_NOMEM ? "out of memory" : why);
+    return false;
+}
+
 static void app_output(struct exchange *ex, const char *p, size_t len, struct weir_client_req *req)
 {
     size_t taken = 0;
-    if (!ex->head_done && !ex->granting) {
-        const char *why;
-        int status = weir_cgi_head_feed(ex->head, p, len, &taken, &why);
-        if (status == WEIR_PROTOCOL || status == WEIR_LIMIT) {
-            exchange_fail(ex, 502, why);
-            return;
-        }
-        if (status == WEIR_OK) status = head_is_ready(ex);
-        if (status == WEIR_REFUSED) {
-            exchange_fail(ex, 403, "the error page is not for everybody");
-            return;
-        }
-        if (status == WEIR_NOMEM) {
-            exchange_fail(ex, 503, "out of memory");
-            return;
-        }
-    }
+    if (!ex->first_us && !ex->authorizing) ex->first_us = ex->worker->loop->now_us;
+    if (!ex->head_done && !ex->granting && !take_head(ex, p, len, &taken)) return;
     if (ex->redirecting || ex->granting) { /* FC1-6.3-b */
         taken = len;
     } else if (ex->head_done && taken < len) {
@@ -388,7 +426,10 @@ static void pull(struct exchange *ex)
 static int move_pend(struct exchange *ex)
 {
     size_t len = weir_buf_len(&ex->pend);
-    if (len > missing(ex)) len = (size_t)missing(ex);
+    if (len > missing(ex)) {
+        len = (size_t)missing(ex);
+        ex->surplus = true;
+    }
     int status = len && !exchange_no_content(ex) ? compress_put(ex, weir_buf_ptr(&ex->pend), len) : WEIR_OK;
     weir_buf_reset(&ex->pend, 4096);
     return status;
@@ -423,6 +464,7 @@ static void complete(struct exchange *ex)
         exchange_break_off(ex, "the application sent less than its Content-Length");
         return;
     }
+    if (ex->surplus) log_error(ex->worker, "%s: the application sent more than its Content-Length: cut", weir_pool_name(ex->asked->in->pool));
     if (compress_last(ex) < 0 || reply_end(ex) < 0) {
         exchange_break_off(ex, "out of memory");
         return;
@@ -453,6 +495,7 @@ static void app_ended(struct exchange *ex, struct weir_client_req *req)
         exchange_fail(ex, app_failed(&r), r.reason);
         return;
     }
+    if (log_wants_apps(ex->worker)) exchange_note_app(ex);
     if (ex->intercepting) {
         exchange_intercept(ex);
         return;

@@ -51,6 +51,11 @@ static void drop_body(struct front_req *r)
 
 static void drop_app(struct front_req *r)
 {
+    if (r->app && log_wants_apps(r->worker)) {
+        weir_client_req_result(r->app, &r->note.result);
+        weir_client_req_where(r->app, r->note.where, sizeof r->note.where);
+        r->noted = true;
+    }
     if (r->app) weir_client_req_free(r->app);
     r->app = NULL;
 }
@@ -58,9 +63,9 @@ static void drop_app(struct front_req *r)
 void front_req_free(struct front_req *r)
 {
     struct worker *w = r->worker;
+    drop_app(r);
     log_front(r);
     atomic_fetch_add_explicit(&w->requests, 1, memory_order_relaxed);
-    drop_app(r);
     drop_body(r);
     weir_timer_clear(&r->timer);
     weir_list_remove(&r->link);

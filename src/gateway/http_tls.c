@@ -95,6 +95,11 @@ int http_tls_params(const struct exchange *ex, struct weir_pair **out, size_t *c
     struct weir_pair *p = weir_arena_alloc(a, 8 * sizeof *p);
     size_t n = 0;
     if (!p) return WEIR_NOMEM;
+    if (ex->trace) {
+        *count = trace_tls_params(ex, p);
+        *out = p;
+        return WEIR_OK;
+    }
     p[n++] = (struct weir_pair){WEIR_STR("SSL_PROTOCOL"), weir_cstr(weir_tls_protocol(t))};
     p[n++] = (struct weir_pair){WEIR_STR("SSL_CIPHER"), weir_cstr(weir_tls_cipher(t))};
     if (ex->http->clients) {
@@ -120,6 +125,10 @@ int http_tls_check(struct exchange *ex, const char **why)
     uint64_t wanted = site->clients >= 0 ? keys_name(&ex->snap->conf->keys[site->clients]) : 0;
     struct weir_tls_client client;
     if (wanted == 0 && h->clients == 0) return 0;
+    if (ex->trace && ex->trace->https) {
+        trace_guard(ex->trace, true, "client certificate", "%s; which one the client shows is not known here: the rest supposes a good one", site->clients_required ? "one is required" : "one is asked for");
+        return 0;
+    }
     *why = "a client certificate is required";
     if (!h->tls) return site->clients_required ? 403 : 0;
     if (wanted != h->clients) {

@@ -2,9 +2,10 @@
 /* gateway: what its files share.
  * gateway.c owns the process: threads, snapshot swap, listeners, link. worker.c a thread's turn. http_conn.c HTTP
  * connections, http2_conn.c the streams of those that speak HTTP/2. exchange.c one request with its response, exchange_app.c the part of
- * it that concerns apps, reply.c its way to the client. front.c connections of foreign web servers,
+ * it that concerns apps, app_head.c what their header says to us, reply.c its way to the client. front.c connections of foreign web servers,
  * front_req.c their requests. serve_file.c files. snapshot.c the compiled configuration. logs.c what is written.
- * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered. */
+ * http_tls.c TLS below HTTP, keys.c certificates. check.c asks servers of others whether they answer. orders.c what people ordered.
+ * error_page.c what is said of requests that fail. request_id.c their ids. explain.c and trace.c tell what would be done. */
 #ifndef WEIR_GATEWAY_INTERNAL_H
 #define WEIR_GATEWAY_INTERNAL_H
 
@@ -17,6 +18,7 @@
 #include "cgi/cgi.h"
 #include "client/on_loop.h"
 #include "gateway/gateway.h"
+#include "gateway/trace.h"
 #include "http/http.h"
 #include "loop/loop.h"
 #include "loop/spill.h"
@@ -106,7 +108,7 @@ struct snapshot {
     } *pools;
     uint64_t version;
 };
-/* fds: a listening socket for each listener of the configuration, taken over (also on failure). */
+/* fds: a listening socket for each listener of the configuration, taken over (also on failure); -1: it is not listened on. */
 WEIR_CHECK int snapshot_new(struct snapshot **out, struct gateway *gw, struct weir_config *conf, const int *fds);
 void snapshot_hold(struct snapshot *s);
 void snapshot_drop(struct snapshot *s);
@@ -117,6 +119,7 @@ const struct route *site_route(const struct site *s, struct weir_str path, struc
 const struct route *site_own_route(const struct site *s); /* what serves where no other one matches */
 /* The methods of those that match, "GET, HEAD, POST"; no ptr: memory. */
 struct weir_str site_allows(const struct site *s, struct weir_str path, struct weir_arena *a);
+bool route_matches(const struct route *r, struct weir_str path); /* by its patterns */
 
 /* ---- HTTP connections ---- */
 
@@ -258,6 +261,7 @@ enum lookup_kind {
 struct lookup {                       /* a path in the file system; made on the loop if all is cached, else by the helper */
     const struct route *route;
     struct weir_str path;             /* decoded, NUL behind */
+    struct trace *trace;              /* NULL: nobody asks how it was found */
     bool cached_only;
     enum lookup_kind kind;
     int fd;                           /* FILE: open for reading */
@@ -278,6 +282,7 @@ int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and t
 
 struct exchange {
     struct app_caller caller;
+    struct trace *trace;              /* NULL: nobody asks what became of it */
     struct http_conn *http;           /* NULL: the client is gone, a job still runs */
     struct stream *stream;            /* of HTTP/2; else NULL */
     uint32_t serial;                  /* another one with each request */
@@ -301,8 +306,11 @@ struct exchange {
     struct weir_pair *granted;        /* parameters from an authorizer */
     size_t granted_count;
     struct weir_str user;             /* who it is, as the authorizer says: for the log */
+    struct app_note *note;            /* of its last request to an app; NULL: none is known */
+    struct weir_str id;               /* of this request; empty: nobody wanted to know it yet (exchange_id) */
     struct exchange *next_free;
     uint64_t begun_us, sent;          /* sent: content bytes */
+    uint64_t first_us;                /* the first byte of an app's answer came; 0: none did */
     int64_t length;                   /* content length told to the client; -1: not known */
     uint64_t file_at, file_left;
     uint64_t fetch_at, fetch_left;    /* a job's */
@@ -312,6 +320,8 @@ struct exchange {
     uint8_t redirects;
     bool body_done, started, head_done, head_written, app_done, keep_alive, redirecting, job_runs;
     bool authorizing, granting;       /* an authorizer is asked; it said yes */
+    bool body_open;                   /* the app takes a body whose length is not known: its end is to be told */
+    bool surplus;                     /* it sent more than its Content-Length */
     bool done, cold_checked;
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
@@ -340,6 +350,10 @@ struct exchange {
 struct script {
     struct weir_str name, filename, path_info;
 };
+static inline bool exchange_is_https(const struct exchange *ex)
+{
+    return ex->http->tls || (ex->trace && ex->trace->https);
+}
 void exchange_begin(struct exchange *ex, const struct weir_http_request *req);
 void exchange_body(struct exchange *ex, struct weir_str bytes);
 void exchange_body_end(struct exchange *ex);
@@ -363,6 +377,8 @@ bool exchange_streams_request(const struct exchange *ex);  /* its body goes to t
 void exchange_dispatch(struct exchange *ex);               /* its route decides */
 void exchange_admitted(struct exchange *ex);               /* no authorizer stands in its way any more */
 void exchange_authorize(struct exchange *ex);
+WEIR_CHECK int exchange_interim(struct exchange *ex);      /* ex->head is one: to the client */
+void exchange_drop_directives(struct exchange *ex);        /* X-Accel-*, X-Sendfile out of ex->fields: what was not acted on is nobody's business */
 void exchange_filter(struct exchange *ex);                 /* lookup.fd goes through the route's filter */
 void exchange_filter_pump(struct exchange *ex);
 void exchange_run_app(struct exchange *ex, const struct script *s);
@@ -429,6 +445,30 @@ void reply_resume(struct exchange *ex);       /* it takes body again */
 void reply_limit_body(struct exchange *ex, uint64_t bytes);
 bool reply_takes_files(const struct exchange *ex); /* by sendfile */
 
+/* ---- errors: error_page.c ---- */
+
+struct app_note {      /* what became of a request to an app */
+    struct weir_client_result result;
+    char where[128];   /* it ran; empty: nowhere, or it is not known */
+};
+void exchange_note_app(struct exchange *ex);  /* of ex->app, if there is one */
+static inline bool is_our_fault(int status)   /* 501 and 505 answer what the client asked for; nothing is wrong with us */
+{
+    return status >= 500 && status != 501 && status != 505;
+}
+const char *error_advice(const struct exchange *ex, const char *why); /* what to look at; NULL: nothing to say */
+void error_tell(struct exchange *ex, const char *what, const char *why); /* a line for the log: what happened to this request, and why */
+/* Pages of our own, into b; false: memory. */
+bool error_page(struct exchange *ex, int status, const char *why, struct weir_buf *b);
+bool page_begin(struct weir_buf *b, int status, const char *title);
+bool page_text(struct weir_buf *b, struct weir_str s); /* escaped */
+
+/* ---- ids of requests ---- */
+
+WEIR_CHECK int worker_seed_ids(struct worker *w);
+struct weir_str exchange_id(struct exchange *ex);       /* lives as long as the exchange; never empty */
+bool exchange_tells_id(const struct exchange *ex);      /* its answer has X-Request-Id */
+
 /* ---- orders of people ---- */
 
 struct orders;
@@ -488,6 +528,8 @@ struct front_req {
     uint16_t id;
     uint8_t role, protocol_status;
     bool in_use, agreed, stdin_ended, data_ended, full, wants_room, err_sent, refused, not_run, ending;
+    bool noted;                   /* what became of app, for the log: */
+    struct app_note note;
 };
 /* fd was counted already, as in http_accepted. */
 void front_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
@@ -521,6 +563,7 @@ WEIR_CHECK int log_sink_new(struct log_sink **out, unsigned mode); /* off; mode:
 WEIR_CHECK int log_sink_set(struct log_sink *s, const char *path);
 void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
+bool log_wants_apps(const struct worker *w); /* what became of requests to apps (exchange_note_app) is logged */
 void log_front(const struct front_req *r);
 void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str bytes);
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
@@ -567,7 +610,7 @@ struct worker {
     struct weir_gzip *free_gzip[4];
     unsigned free_gzip_count, gzip_count; /* gzip_count: in use */
     uint32_t ex_count;
-    struct weir_random random;
+    struct weir_random random, id_random[2];
     pthread_mutex_t inbox_lock;
     struct accepted inbox[256];
     uint32_t inbox_count;
@@ -639,6 +682,7 @@ struct gateway {
     struct orders *orders;            /* held; by lock */
     struct keyring *keys;             /* likewise */
     struct weir_tls_context *tls;     /* NULL: nobody listens with TLS yet */
+    struct trace *trace;              /* NULL: it serves. Else it only explains, and asks no application */
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */

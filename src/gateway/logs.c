@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* What the gateway writes: access log (combined or JSON), stderr of requests, errors. Lines gather in the worker and leave
+/* What the gateway writes: access log, stderr of requests, errors; how a line looks is log_line.c's. Lines gather in the worker and leave
  * through the helper thread; a helper that is behind by 4 MiB costs lines, never time, and their number is told. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
+#include "gateway/log_line.h"
 
 #define GATHER     (16u << 10)
 #define BEHIND_MAX (4u << 20)
 #define DELAY_MS   100
-#define LINE_MAX_  4096
-#define JSON_MAX   13312 /* a line of JSON: each byte of a stranger may take 6 */
 #define LINE_COST  1024  /* bytes of an app's line that count as one */
 
 struct log_sink {
@@ -171,161 +169,11 @@ static void arm(struct worker *w)
 
 /* ---- lines ---- */
 
-static char *text(char *to, const char *end, struct weir_str s)
-{
-    size_t n = s.len < (size_t)(end - to) ? s.len : (size_t)(end - to);
-    if (n) weir_copy(to, s.ptr, n);
-    return to + n;
-}
-
-/* Text of a stranger: control bytes, quotes, backslashes and bytes above 0x7e are written as \xHH. */
-static char *escaped(char *to, const char *end, struct weir_str s)
-{
-    static const char hex[] = "0123456789abcdef";
-    for (size_t i = 0; i < s.len && to + 4 < end; i++) {
-        size_t run = i;
-        while (run < s.len && weir_byte_class[(unsigned char)s.ptr[run]] & WEIR_BYTE_PLAIN) run++;
-        if (run > i) {
-            to = text(to, end - 4, weir_str(s.ptr + i, run - i));
-            i = run - 1;
-            continue;
-        }
-        *to++ = '\\';
-        *to++ = 'x';
-        *to++ = hex[(unsigned char)s.ptr[i] >> 4];
-        *to++ = hex[(unsigned char)s.ptr[i] & 15];
-    }
-    return to;
-}
-
-static char *number(char *to, const char *end, uint64_t v)
-{
-    return end - to >= 20 ? to + weir_u64_text(to, v) : to;
-}
-
-static struct weir_str log_time(struct worker *w)
-{
-    if (w->log_time_at != w->loop->unix_seconds) {
-        struct tm tm;
-        time_t t = (time_t)w->loop->unix_seconds;
-        w->log_time_at = w->loop->unix_seconds;
-        localtime_r(&t, &tm);
-        strftime(w->log_time, sizeof w->log_time, "%d/%b/%Y:%H:%M:%S %z", &tm);
-    }
-    return weir_cstr(w->log_time);
-}
-
-struct access_line {
-    struct weir_str peer, method, target, protocol; /* method empty: nothing of the request is known */
-    struct weir_str referer, agent, pool, host, site, why, user;
-    int status;                                     /* 0: the app's, which we did not look at */
-    uint64_t sent, us;
-};
-
-static struct weir_str at_most(struct weir_str s, size_t len)
-{
-    return weir_str(s.ptr, s.len < len ? s.len : len);
-}
-
-/* ---- JSON ---- */
-
-static char *json_text(char *to, const char *end, struct weir_str name, struct weir_str value)
-{
-    to = text(to, end, name);
-    to += weir_json_escape(to, (size_t)(end - to), value.ptr, value.len);
-    return text(to, end, WEIR_STR("\""));
-}
-
-static char *json_number(char *to, const char *end, struct weir_str name, uint64_t v)
-{
-    return number(text(to, end, name), end, v);
-}
-
-static struct weir_str utc_time(struct worker *w)
-{
-    if (w->utc_time_at != w->loop->unix_seconds) {
-        struct tm tm;
-        time_t t = (time_t)w->loop->unix_seconds;
-        w->utc_time_at = w->loop->unix_seconds;
-        gmtime_r(&t, &tm);
-        strftime(w->utc_time, sizeof w->utc_time, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    }
-    return weir_cstr(w->utc_time);
-}
-
-/* Of what is there; "-" is nothing. */
-static char *json_some(char *to, const char *end, struct weir_str name, struct weir_str value, size_t most)
-{
-    return value.len && !weir_str_eq(value, WEIR_STR("-")) ? json_text(to, end, name, at_most(value, most)) : to;
-}
-
-/* One object; the room is enough for all of it, whatever the client sent. */
-static size_t access_json(struct worker *w, char *to, const struct access_line *l)
-{
-    char *p = to;
-    const char *end = to + JSON_MAX - 16;
-    p = json_text(p, end, WEIR_STR("{\"time\":\""), utc_time(w));
-    p = json_some(p, end, WEIR_STR(",\"address\":\""), l->peer, 64);
-    p = json_some(p, end, WEIR_STR(",\"user\":\""), l->user, 64);
-    p = json_some(p, end, WEIR_STR(",\"method\":\""), l->method, 32);
-    p = json_some(p, end, WEIR_STR(",\"target\":\""), l->target, 600);
-    p = json_some(p, end, WEIR_STR(",\"protocol\":\""), l->protocol, 20);
-    p = json_some(p, end, WEIR_STR(",\"host\":\""), l->host, 255);
-    p = json_some(p, end, WEIR_STR(",\"site\":\""), l->site, 255);
-    if (l->status) p = json_number(p, end, WEIR_STR(",\"status\":"), (uint64_t)l->status);
-    p = json_number(p, end, WEIR_STR(",\"bytes\":"), l->sent);
-    p = json_number(p, end, WEIR_STR(",\"us\":"), l->us);
-    p = json_some(p, end, WEIR_STR(",\"pool\":\""), l->pool, 64);
-    p = json_some(p, end, WEIR_STR(",\"referer\":\""), l->referer, 200);
-    p = json_some(p, end, WEIR_STR(",\"agent\":\""), l->agent, 200);
-    p = json_some(p, end, WEIR_STR(",\"why\":\""), l->why, 200);
-    *p++ = '}';
-    *p++ = '\n';
-    return (size_t)(p - to);
-}
-
-/* ADDRESS - USER [TIME] "METHOD TARGET HTTP/1.x" STATUS BYTES "REFERER" "AGENT" MICROSECONDS POOL */
-static size_t access_combined(struct worker *w, char *to, const struct access_line *l)
-{
-    char *p = to;
-    const char *end = to + LINE_MAX_ - 1;
-    p = text(p, end, l->peer);
-    p = text(p, end, WEIR_STR(" - "));
-    p = l->user.len ? escaped(p, end, at_most(l->user, 64)) : text(p, end, WEIR_STR("-"));
-    p = text(p, end, WEIR_STR(" ["));
-    p = text(p, end, log_time(w));
-    p = text(p, end, WEIR_STR("] \""));
-    if (l->method.len) {
-        p = escaped(p, end, at_most(l->method, 100));
-        *p++ = ' ';
-        p = escaped(p, end, at_most(l->target, 600));
-        *p++ = ' ';
-        p = escaped(p, end, at_most(l->protocol, 20));
-    } else {
-        *p++ = '-';
-    }
-    p = text(p, end, WEIR_STR("\" "));
-    p = l->status ? number(p, end, (uint64_t)l->status) : text(p, end, WEIR_STR("-"));
-    p = text(p, end, WEIR_STR(" "));
-    p = number(p, end, l->sent);
-    p = text(p, end, WEIR_STR(" \""));
-    p = escaped(p, end, at_most(l->referer, 200));
-    p = text(p, end, WEIR_STR("\" \""));
-    p = escaped(p, end, at_most(l->agent, 200));
-    p = text(p, end, WEIR_STR("\" "));
-    p = number(p, end, l->us);
-    p = text(p, end, WEIR_STR(" "));
-    p = text(p, end, l->pool);
-    *p++ = '\n';
-    return (size_t)(p - to);
-}
-
 static void access_line(struct worker *w, const struct access_line *l)
 {
-    bool json = w->snap->conf->log_json;
-    char *to = weir_buf_room(&w->log_buf, json ? JSON_MAX : LINE_MAX_);
+    char *to = weir_buf_room(&w->log_buf, LOG_JSON_MAX);
     if (!to) return;
-    weir_buf_added(&w->log_buf, json ? access_json(w, to, l) : access_combined(w, to, l));
+    weir_buf_added(&w->log_buf, log_access_line(w, to, l));
     if (weir_buf_len(&w->log_buf) >= GATHER) log_flush(w);
     else arm(w);
 }
@@ -345,12 +193,24 @@ static struct weir_str peer_text(const struct exchange *ex, char *out, size_t le
     return weir_cstr(out);
 }
 
+static void of_app(struct access_line *l, const struct weir_client_result *r, const char *where)
+{
+    l->queue_us = (int64_t)r->queued_us;
+    l->tries = r->tries;
+    l->endpoint = weir_cstr(where);
+}
+
+bool log_wants_apps(const struct worker *w)
+{
+    return is_on(w->gw->access_log);
+}
+
 void log_access(struct exchange *ex)
 {
     struct worker *w = ex->worker;
     char peer[INET6_ADDRSTRLEN + 8];
     if (!is_on(w->gw->access_log) || (ex->route && !ex->route->conf->log)) return;
-    struct access_line l = {.peer = peer_text(ex, peer, sizeof peer), .status = ex->status, .sent = ex->sent, .us = w->loop->now_us - ex->begun_us,
+    struct access_line l = {.peer = peer_text(ex, peer, sizeof peer), .id = exchange_id(ex), .queue_us = -1, .first_us = -1, .came = ex->body ? weir_spill_size(ex->body) : 0, .status = ex->status, .sent = ex->sent, .us = w->loop->now_us - ex->begun_us,
                             .referer = field(ex, "Referer"), .agent = field(ex, "User-Agent"), .why = ex->why ? weir_cstr(ex->why) : WEIR_STR(""),
                             .pool = ex->asked ? weir_cstr(ex->asked->conf->name) : ex->route && ex->route->pool_conf ? weir_cstr(ex->route->pool_conf->name) : WEIR_STR("-"),
                             .user = ex->user,
@@ -361,6 +221,8 @@ void log_access(struct exchange *ex)
         l.host = ex->req->host;
         l.protocol = http_protocol(ex->req);
     }
+    if (ex->note) of_app(&l, &ex->note->result, ex->note->where);
+    if (ex->first_us) l.first_us = (int64_t)(ex->first_us - ex->begun_us);
     access_line(w, &l);
 }
 
@@ -376,19 +238,20 @@ void log_front(const struct front_req *r)
     char peer[INET6_ADDRSTRLEN + 8] = "-";
     if (!is_on(w->gw->access_log)) return;
     if (r->front && r->front->peer.ss_family != AF_UNIX) weir_address_text(&r->front->peer, peer, sizeof peer);
-    struct access_line l = {.peer = weir_cstr(peer), .method = param(r, "REQUEST_METHOD"), .target = param(r, "REQUEST_URI"),
+    struct access_line l = {.peer = weir_cstr(peer), .id = front_param(r, "REQUEST_ID"), .queue_us = -1, .first_us = -1, .came = r->body ? weir_spill_size(r->body) : 0, .method = param(r, "REQUEST_METHOD"), .target = param(r, "REQUEST_URI"),
                             .protocol = param(r, "SERVER_PROTOCOL"), .host = param(r, "HTTP_HOST"), .status = r->status, .sent = r->sent, .us = w->loop->now_us - r->begun_us,
                             .referer = param(r, "HTTP_REFERER"), .agent = param(r, "HTTP_USER_AGENT"),
                             .pool = r->pool_conf ? weir_cstr(r->pool_conf->name) : WEIR_STR("-")};
+    if (r->noted) of_app(&l, &r->note.result, r->note.where);
     access_line(w, &l);
 }
 
 static void error_line(struct worker *w, struct weir_str head, struct weir_str line)
 {
-    char *to = weir_buf_room(&w->err_buf, LINE_MAX_);
+    char *to = weir_buf_room(&w->err_buf, LOG_LINE_MAX);
     if (!to) return;
-    char *p = text(to, to + LINE_MAX_ - 1, head);
-    p = escaped(p, to + LINE_MAX_ - 1, line);
+    char *p = log_text(to, to + LOG_LINE_MAX - 1, head);
+    p = log_escaped(p, to + LOG_LINE_MAX - 1, line);
     *p++ = '\n';
     weir_buf_added(&w->err_buf, (size_t)(p - to));
     arm(w);
@@ -429,18 +292,18 @@ void log_tick(struct worker *w)
 static void app_line(struct worker *w, const char *pool, const char *where, struct weir_str line)
 {
     bool json = w->snap->conf->app_log_json, pid = where[0] >= '0' && where[0] <= '9' && !strpbrk(where, ".:");
-    char *to = weir_buf_room(&w->app_buf, JSON_MAX);
+    char *to = weir_buf_room(&w->app_buf, LOG_JSON_MAX);
     if (!to) return;
     char *p = to;
-    const char *end = to + JSON_MAX - 16;
+    const char *end = to + LOG_JSON_MAX - 16;
     if (json) {
-        p = json_text(p, end, WEIR_STR("{\"time\":\""), utc_time(w));
-        p = json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(pool));
-        p = pid ? text(text(p, end, WEIR_STR(",\"pid\":")), end, weir_cstr(where)) : json_text(p, end, WEIR_STR(",\"at\":\""), weir_cstr(where));
-        p = json_text(p, end, WEIR_STR(",\"stream\":\"request\",\"line\":\""), line);
+        p = log_json_text(p, end, WEIR_STR("{\"time\":\""), log_utc_time(w));
+        p = log_json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(pool));
+        p = pid ? log_text(log_text(p, end, WEIR_STR(",\"pid\":")), end, weir_cstr(where)) : log_json_text(p, end, WEIR_STR(",\"at\":\""), weir_cstr(where));
+        p = log_json_text(p, end, WEIR_STR(",\"stream\":\"request\",\"line\":\""), line);
         *p++ = '}';
     } else {
-        p += snprintf(p, 300, "%s [%.64s %.110s request] ", utc_time(w).ptr, pool, where[0] ? where : "-");
+        p += snprintf(p, 300, "%s [%.64s %.110s request] ", log_utc_time(w).ptr, pool, where[0] ? where : "-");
         p += weir_text_escape(p, (size_t)(end - p), line.ptr, line.len);
     }
     *p++ = '\n';

@@ -146,6 +146,7 @@ bool exchange_error_page(struct exchange *ex, int status, const struct weir_pair
     ex->why = why;
     ex->handed = NULL;
     ex->handed_count = 0;
+    if (ex->trace) trace_answer(ex, status, why);
     exchange_go(ex, weir_cstr(page));
     return true;
 }

@@ -90,6 +90,10 @@ void reply_abort(struct exchange *ex)
         return;
     }
     http_send_now(ex->http);
+    if (ex->framing == WEIR_HTTP_CLOSE) { /* an end in order would make it look whole: some proxies would even keep it */
+        static const struct linger none = {.l_onoff = 1};
+        (void)setsockopt(ex->http->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    }
     http_close(ex->http);
 }
 

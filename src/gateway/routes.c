@@ -61,6 +61,7 @@ bool exchange_route(struct exchange *ex)
         exchange_fail(ex, 404, "no such file");
         return false;
     }
+    if (ex->trace) trace_route(ex);
     if (lacks_slash(ex)) {
         exchange_redirect_to_folder(ex);
         return false;

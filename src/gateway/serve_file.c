@@ -33,7 +33,7 @@ static int open_path(struct lookup *l, struct weir_str path, int flags)
 
 /* 1: a regular file, l->st filled. 0: no. LOOKUP_AGAIN + 1: not known without the disk. */
 enum { KNOWN_NO, KNOWN_YES, UNKNOWN };
-static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
+static int look_at(struct lookup *l, struct weir_str path, bool *is_dir)
 {
     int fd = open_path(l, path, O_PATH);
     *is_dir = false;
@@ -43,6 +43,14 @@ static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
     if (status < 0) return KNOWN_NO;
     *is_dir = S_ISDIR(l->st.st_mode);
     return S_ISREG(l->st.st_mode) ? KNOWN_YES : KNOWN_NO;
+}
+
+static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
+{
+    errno = 0;
+    int known = look_at(l, path, is_dir);
+    if (l->trace) trace_file(l->trace, path, known == KNOWN_YES, *is_dir, errno);
+    return known;
 }
 
 static bool set_script(struct lookup *l, struct weir_str base, const char *name)
@@ -59,6 +67,7 @@ static bool only(const struct lookup *l, struct weir_str script, bool *listed)
     *listed = false;
     for (size_t i = 0; i < conf->only_count; i++)
         if (weir_str_eq(weir_cstr(conf->only[i]), script)) *listed = true;
+    if (l->trace && conf->only_count) trace_step(l->trace, WEIR_EXPLAIN_FILE, *listed, script, NULL, *listed ? "named by only: it need not exist here" : "not named by only");
     return conf->only_count == 0 || *listed;
 }
 
@@ -130,7 +139,13 @@ static int open_regular(struct lookup *l, struct weir_str path)
 
 static int open_file(struct lookup *l, struct weir_str path)
 {
-    return weir_static_forbidden(path) ? 0 : open_regular(l, path);
+    if (!l->trace) return weir_static_forbidden(path) ? 0 : open_regular(l, path);
+    l->error = 0;
+    l->st = (struct stat){0};
+    int again = weir_static_forbidden(path) ? 0 : open_regular(l, path);
+    if (weir_static_forbidden(path)) trace_step(l->trace, WEIR_EXPLAIN_FILE, false, path, NULL, "a name that is never served as a file");
+    else trace_file(l->trace, path, l->kind == LOOKUP_FILE, l->kind != LOOKUP_FILE && !l->error && S_ISDIR(l->st.st_mode), l->error);
+    return again;
 }
 
 static int find_index(struct lookup *l, struct weir_str folder)
@@ -172,8 +187,10 @@ static int front_controller(struct lookup *l)
 }
 
 /* May a program's path end here, by the patterns of its route? */
-static bool may_be_program(const struct weir_conf_route *conf, struct weir_str path)
+static bool may_be_program(const struct lookup *l, struct weir_str path)
 {
+    const struct weir_conf_route *conf = l->route->conf;
+    if (l->of && l->of->rewritten) return true; /* they are about the client's path */
     for (size_t i = 0; i < conf->pattern_count; i++) {
         const struct weir_conf_pattern *m = &conf->patterns[i];
         if (m->match == WEIR_MATCH_EXACT && weir_str_eq(path, m->text)) return true;
@@ -190,7 +207,7 @@ static int find_program(struct lookup *l)
     for (size_t n = 2; n <= l->path.len; n++) {
         if (n < l->path.len && l->path.ptr[n] != '/') continue;
         struct weir_str program = weir_str(l->path.ptr, n);
-        if (program.ptr[n - 1] == '/' || weir_static_hidden(program) || !may_be_program(l->route->conf, program)) continue;
+        if (program.ptr[n - 1] == '/' || weir_static_hidden(program) || !may_be_program(l, program)) continue;
         int known = stat_path(l, program, &is_dir);
         if (known == UNKNOWN) return LOOKUP_AGAIN;
         if (known == KNOWN_NO) continue;

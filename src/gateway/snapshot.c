@@ -61,7 +61,7 @@ static int listener_init(struct listener *l, const struct weir_config *conf, int
     if (find_users(l) < 0) return WEIR_NOMEM;
     struct sockaddr_storage at = {0};
     socklen_t len = sizeof at;
-    if (getsockname(fd, (struct sockaddr *)&at, &len) < 0) at.ss_family = AF_UNSPEC;
+    if (fd < 0 ? weir_address_parse(weir_cstr(l->conf->address.socket), &at, &len) < 0 : getsockname(fd, (struct sockaddr *)&at, &len) < 0) at.ss_family = AF_UNSPEC;
     const struct sockaddr_in *v4 = (const void *)&at;
     const struct sockaddr_in6 *v6 = (const void *)&at;
     l->any_address = at.ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr)
@@ -334,11 +334,11 @@ static bool matches(const struct weir_conf_pattern *m, struct weir_str path)
     return false;
 }
 
-static bool takes_path(const struct weir_conf_route *r, struct weir_str path)
+bool route_matches(const struct route *r, struct weir_str path)
 {
-    for (size_t k = 0; k < r->pattern_count; k++)
-        if (matches(&r->patterns[k], path)) return true;
-    return false;
+    for (size_t i = 0; i < r->conf->pattern_count; i++)
+        if (matches(&r->conf->patterns[i], path)) return true;
+    return r->conf->pattern_count == 0;
 }
 
 static bool takes_method(const struct weir_conf_route *r, struct weir_str method)
@@ -360,7 +360,7 @@ const struct route *site_route(const struct site *s, struct weir_str path, struc
     bool other = false; /* what a route of the path leaves over is not the site's own: that may lack its guards */
     for (size_t i = 0; i + 1 < s->conf->route_count; i++) {
         const struct weir_conf_route *r = &s->conf->routes[i];
-        if (!takes_path(r, path)) continue;
+        if (!route_matches(&s->routes[i], path)) continue;
         if (takes_method(r, method)) return &s->routes[i];
         other = true;
     }
@@ -394,7 +394,7 @@ struct weir_str site_allows(const struct site *s, struct weir_str path, struct w
     size_t len = 0;
     for (size_t i = 0; list && i + 1 < s->conf->route_count; i++) {
         const struct weir_conf_route *r = &s->conf->routes[i];
-        for (size_t k = 0; takes_path(r, path) && k < r->method_count; k++) {
+        for (size_t k = 0; route_matches(&s->routes[i], path) && k < r->method_count; k++) {
             len = add_method(list, len, CAP, r->methods[k]);
             if (strcmp(r->methods[k], "GET") == 0) len = add_method(list, len, CAP, "HEAD");
         }

@@ -19,6 +19,7 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     weir_list_init(&w->dirty);
     weir_list_init(&w->dirty_fronts);
     pthread_mutex_init(&w->inbox_lock, NULL);
+    if (worker_seed_ids(w) < 0) return WEIR_SYSTEM;
     w->scratch = malloc(SCRATCH);
     w->plain = malloc(PLAIN);
     if (!w->scratch || !w->plain) return WEIR_NOMEM;
@@ -97,7 +98,7 @@ void worker_take_spare(struct worker *w, struct weir_buf *b)
 
 static bool is_open(const struct listener *l)
 {
-    return l->default_site >= 0 || l->pool;
+    return l->fd >= 0 && (l->default_site >= 0 || l->pool);
 }
 
 static void set_accepting(struct worker *w, bool on)

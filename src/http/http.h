@@ -12,6 +12,7 @@ struct weir_http_limits {    /* 0: the default in brackets */
     uint32_t headers;        /* how many header fields [100]: 431 */
     uint64_t body;           /* content bytes [no limit = UINT64_MAX when 0]: 413, also for chunked */
     uint32_t chunk_line;     /* chunk-size line with its extension [256]: 400 */
+    uint32_t extensions;     /* bytes of all chunk extensions [16384]: 400 */
     uint32_t trailers;       /* bytes of all trailers [8192]: 431 */
 };
 
@@ -156,6 +157,8 @@ size_t weir_http2_waiting(const struct weir_http2_stream *s); /* ... that did no
 void weir_http2_write_end(struct weir_http2_stream *s); /* no more content comes */
 void weir_http2_reset(struct weir_http2_stream *s); /* breaks it off: INTERNAL_ERROR; CLOSED follows */
 
+/* host[:port] that is served: a name, an IPv4 or an [IPv6] address. */
+bool weir_http_authority(struct weir_str s);
 /* True for a token (RFC 9110 5.6.2). */
 bool weir_http_token(struct weir_str s);
 /* Finds a field, ASCII case folded; NULL if absent. */

@@ -166,8 +166,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     case NGHTTP2_SETTINGS:
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) pay(p, COST_RESET);
         return 0;
-    case NGHTTP2_PING:
-    case NGHTTP2_PRIORITY: pay(p, COST_FRAME); return 0;
+    case NGHTTP2_PING: pay(p, COST_FRAME); return 0;
     default: return 0;
     }
     if (!s || !last) return 0;
@@ -175,10 +174,11 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     return event_add_plain(s, WEIR_HTTP2_EV_END);
 }
 
-static int on_unknown(nghttp2_session *session, const nghttp2_frame_hd *hd, const uint8_t *data, size_t len, void *arg)
+/* Those that nghttp2 passes over. Types that it does not know cost no more than their bytes. */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
-    (void)session, (void)hd, (void)data, (void)len;
-    pay(arg, COST_FRAME);
+    (void)session;
+    if (hd->type == NGHTTP2_PRIORITY) pay(arg, COST_FRAME);
     return 0;
 }
 
@@ -258,7 +258,7 @@ static int session_new(struct weir_http2 *p)
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
-    nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(cb, on_unknown);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
@@ -266,7 +266,6 @@ static int session_new(struct weir_http2 *p)
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_settings(o, 32);
-    nghttp2_option_set_max_outbound_ack(o, 100);
     int status = nghttp2_session_server_new2(&p->session, cb, p, o);
     nghttp2_option_del(o);
     nghttp2_session_callbacks_del(cb);
@@ -423,7 +422,7 @@ struct head {
     struct weir_arena *arena;
     struct weir_str authority, host;
     size_t cookies, cookie_len;
-    bool has_host;
+    bool has_host, has_type, has_authorization;
     int status;
     const char *reason;
 };
@@ -458,6 +457,12 @@ static int known_field(struct head *h, const struct weir_pair *f)
     } else if (weir_str_eq(f->name, WEIR_STR("expect"))) {
         if (!weir_str_ieq(f->value, WEIR_STR("100-continue"))) return refuse(h, 417, "an expectation that is not known here");
         h->r->expect_continue = true;
+    } else if (weir_str_eq(f->name, WEIR_STR("content-type"))) {
+        if (h->has_type) return refuse(h, 400, "more than one Content-Type");
+        h->has_type = true;
+    } else if (weir_str_eq(f->name, WEIR_STR("authorization"))) {
+        if (h->has_authorization) return refuse(h, 400, "more than one Authorization");
+        h->has_authorization = true;
     } else if (weir_str_eq(f->name, WEIR_STR("cookie"))) {
         h->cookies++;
         h->cookie_len += f->value.len + 2;
@@ -514,13 +519,14 @@ static int check_head(struct head *h)
     r->head = weir_str_eq(r->method, WEIR_STR("HEAD"));
     if (r->target.len > 8192) return refuse(h, 414, "the target is too long");
     if (r->target.len == 0 || !weir_str_all(r->target, WEIR_BYTE_VISIBLE)) return refuse(h, 400, "a target that is not visible ASCII");
+    if (memchr(r->target.ptr, '#', r->target.len)) return refuse(h, 400, "a target with a fragment");
     bool star = weir_str_eq(r->target, WEIR_STR("*"));
     if (star && !weir_str_eq(r->method, WEIR_STR("OPTIONS"))) return refuse(h, 400, "the target * is for OPTIONS");
     if (!star && r->target.ptr[0] != '/') return refuse(h, 400, "a target that is no path");
     r->host = h->authority.len ? h->authority : h->host;
     if (r->host.len == 0) return refuse(h, 400, "neither :authority nor Host");
     if (h->has_host && h->authority.len && !weir_str_ieq(h->host, h->authority)) return refuse(h, 400, "Host is not :authority");
-    if (!weir_str_all(r->host, WEIR_BYTE_HOST)) return refuse(h, 400, "a Host that is not valid");
+    if (!weir_http_authority(r->host)) return refuse(h, 400, "a Host that is not valid");
     return WEIR_OK;
 }
 

@@ -25,9 +25,9 @@ struct message {
     struct weir_http_request req;
     char *line;         /* the line that is being collected */
     uint32_t line_len, line_cap;
-    uint32_t head_bytes, trailer_bytes;
+    uint32_t head_bytes, trailer_bytes, extension_bytes;
     uint32_t header_cap, trailer_cap;
-    bool has_host, has_te, has_cl, has_connection_close, has_connection_keep, chunked_last;
+    bool has_host, has_te, has_cl, has_connection_close, has_connection_keep, has_type, has_authorization, chunked_last;
     int error;
     const char *reason;
 };
@@ -59,6 +59,7 @@ int weir_http1_new(struct weir_http1 **out, const struct weir_http_limits *l)
     if (!p->limits.headers) p->limits.headers = 100;
     if (!p->limits.body) p->limits.body = UINT64_MAX;
     if (!p->limits.chunk_line) p->limits.chunk_line = 256;
+    if (!p->limits.extensions) p->limits.extensions = 16384;
     if (!p->limits.trailers) p->limits.trailers = 8192;
     *out = p;
     return WEIR_OK;
@@ -199,7 +200,7 @@ static int split_target(struct weir_http1 *p)
     size_t end = scheme;
     while (end < t.len && t.ptr[end] != '/' && t.ptr[end] != '?') end++;
     r->host = weir_str(t.ptr + scheme, end - scheme);
-    if (r->host.len == 0 || !weir_str_all(r->host, WEIR_BYTE_HOST)) return refuse(p, 400, "a URL without a valid host");
+    if (!weir_http_authority(r->host)) return refuse(p, 400, "a URL without a valid host");
     if (end < t.len && t.ptr[end] == '/') {
         r->path_query = weir_str(t.ptr + end, t.len - end);
         return WEIR_OK;
@@ -226,6 +227,7 @@ static int request_line(struct weir_http1 *p, struct weir_str line)
     r->target = weir_str(rest.ptr, (size_t)(sp2 - rest.ptr));
     struct weir_str version = weir_str(sp2 + 1, rest.len - r->target.len - 1);
     if (r->target.len == 0 || !weir_str_all(r->target, WEIR_BYTE_VISIBLE)) return refuse(p, 400, "a target that is not visible ASCII");
+    if (memchr(r->target.ptr, '#', r->target.len)) return refuse(p, 400, "a target with a fragment"); /* [RFC 9112 3.2] */
     if (version.len != 8 || memcmp(version.ptr, "HTTP/", 5) != 0 || version.ptr[6] != '.' || version.ptr[5] < '0' ||
         version.ptr[5] > '9' || version.ptr[7] < '0' || version.ptr[7] > '9')
         return refuse(p, 400, "not an HTTP version");
@@ -284,6 +286,7 @@ static int on_transfer_encoding(struct weir_http1 *p, struct weir_str value)
     struct weir_str item;
     p->m->has_te = true;
     if (value.len == 0) return refuse(p, 400, "an empty Transfer-Encoding");
+    if (value.ptr[value.len - 1] == ',') return refuse(p, 400, "a Transfer-Encoding that does not end");
     while (list_next(&value, &item)) {
         if (p->m->chunked_last) return refuse(p, 400, "a coding behind chunked");
         if (!weir_str_ieq(item, WEIR_STR("chunked"))) return refuse(p, 501, "a transfer coding that is not known here");
@@ -305,8 +308,16 @@ static int on_host(struct weir_http1 *p, struct weir_str value)
 {
     if (p->m->has_host) return refuse(p, 400, "more than one Host");
     p->m->has_host = true;
-    if (value.len && !weir_str_all(value, WEIR_BYTE_HOST)) return refuse(p, 400, "a Host that is not valid");
+    if (value.len && !weir_http_authority(value)) return refuse(p, 400, "a Host that is not valid");
     if (p->m->req.host.len == 0) p->m->req.host = value; /* an absolute target wins [RFC 9112 3.2.2] */
+    return WEIR_OK;
+}
+
+/* Where one would read the first one and another the last, or both. */
+static int only_one(struct weir_http1 *p, bool *has, const char *reason)
+{
+    if (*has) return refuse(p, 400, reason);
+    *has = true;
     return WEIR_OK;
 }
 
@@ -323,6 +334,12 @@ static int known_field(struct weir_http1 *p, const struct weir_pair *f)
         break;
     case 10:
         if (weir_str_ieq(f->name, WEIR_STR("connection"))) on_connection(p, f->value);
+        break;
+    case 12:
+        if (weir_str_ieq(f->name, WEIR_STR("content-type"))) return only_one(p, &p->m->has_type, "more than one Content-Type");
+        break;
+    case 13:
+        if (weir_str_ieq(f->name, WEIR_STR("authorization"))) return only_one(p, &p->m->has_authorization, "more than one Authorization");
         break;
     case 14:
         if (weir_str_ieq(f->name, WEIR_STR("content-length"))) return on_content_length(p, f->value);
@@ -401,6 +418,18 @@ static int head_step(struct weir_http1 *p)
 
 /* ---- content [RFC 9112 7] ---- */
 
+/* Its quoted strings end within it: somebody could look for their end behind the line. */
+static bool is_extension(struct weir_str s)
+{
+    bool quoted = false;
+    if (s.len && s.ptr[0] != ';') return false;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] == '"') quoted = !quoted;
+        else if (s.ptr[i] == '\\' && quoted) i++;
+    }
+    return !quoted;
+}
+
 static int chunk_size(struct weir_http1 *p, struct weir_str line)
 {
     uint64_t n = 0;
@@ -413,11 +442,21 @@ static int chunk_size(struct weir_http1 *p, struct weir_str line)
     if (i == 0) return refuse(p, 400, "a chunk without a size");
     struct weir_str ext = weir_str(line.ptr + i, line.len - i);
     if (ext.len && ext.ptr[0] != ';') return refuse(p, 400, "a chunk size that is no number");
+    if (!is_extension(ext)) return refuse(p, 400, "a chunk extension that does not end");
     if (!weir_str_field(ext)) return refuse(p, 400, "a control byte in a chunk extension");
+    p->m->extension_bytes += (uint32_t)ext.len; /* tiny chunks with long extensions cost more than they bring */
+    if (p->m->extension_bytes > p->limits.extensions) return refuse(p, 400, "too many chunk extensions");
     if (n > p->body_max - p->body_seen) return refuse(p, 413, "the request body is larger than allowed");
     p->left = n;
     p->state = n ? CHUNK_DATA : TRAILERS;
     return WEIR_OK;
+}
+
+/* What says where a message ends or whom it is for stands in its head [RFC 9110 6.5.1]. */
+static bool is_head_only(struct weir_str name)
+{
+    return weir_str_ieq(name, WEIR_STR("content-length")) || weir_str_ieq(name, WEIR_STR("transfer-encoding")) ||
+           weir_str_ieq(name, WEIR_STR("host"));
 }
 
 static int trailer_line(struct weir_http1 *p, struct weir_str line)
@@ -431,6 +470,7 @@ static int trailer_line(struct weir_http1 *p, struct weir_str line)
     m->trailer_bytes += (uint32_t)line.len + 2;
     if (m->req.trailer_count >= p->limits.headers) return refuse(p, 431, "too many trailers");
     if (split_field(p, line, &f) < 0) return WEIR_INVALID;
+    if (is_head_only(f.name)) return refuse(p, 400, "a trailer that belongs into the head");
     return add_pair(p, &m->req.trailers, &m->req.trailer_count, &m->trailer_cap, &f);
 }
 

@@ -312,6 +312,7 @@ static int on_header(struct weir_wire_server *w)
     struct request *r = find(w, h->id);
     if (!r) { /* of a request that ended: ignored (FC1-3.3-o, IOP-S6) */
         if (++w->stray > w->limits.stray_records) return fail(w, "too many records of inactive requests");
+        if (!w->agreed) w->spoiled = true; /* whoever sends that does not know where a request ends (IOP-S8) */
         return WEIR_OK;
     }
     w->stray = 0;

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Apps that break the protocol: a clear answer for their request, nothing for anybody else's."""
-import http.client
+"""Apps that break the protocol, or write what could split an answer: a clear answer for their request, nothing for anybody else's."""
+import contextlib
+import os
+import socket
 import struct
 import subprocess
+import threading
 
 import pytest
-from weirlib import USER, UnixServer, WEIR, Weir
+from bad_answers import CASES, LATE, VALUES
+from recorder import pair, pairs, read_record
+from strict import Cut, answers
+from weirlib import SLOW, USER, WEIR, UnixServer, Weir, wait_for
 
 
 def record(kind, content=b"", rid=1, version=1, padding=0):
@@ -42,100 +48,245 @@ class FakeApp(UnixServer):
             pass
 
 
-def header(text):
-    return record(6, text) + END
+# ---- the matrix ----
+
+KINDS = ("plain", "kept", "flow")
+NEVER = {"keep-alive", "upgrade", "proxy-connection", "te", "trailer", "status", "proxy-authenticate", "x-sendfile", "x-accel-redirect", "x-accel-buffering", "x-accel-expires"}
 
 
-CASES = {
-    "garbage": (b"\x99" * 64, 502),
-    "wrong version": (record(6, HEAD + b"x", version=2), 502),
-    "closes at once": (b"", 502),
-    "closes mid record": (record(6, HEAD + b"hello")[:-2], 502),
-    "closes before END": (record(6, HEAD), 502),
-    "END before a header": (END, 502),
-    "END of 4 bytes": (record(6, HEAD) + record(3, b"\0" * 4), 502),
-    "a header of a megabyte": (b"".join(record(6, b"X-%d: " % i + b"y" * 60000 + b"\r\n") for i in range(17)) + END, 502),
-    "an empty header": (header(b"\r\nbody"), 502),
-    "a folded line": (header(b"A: b\r\n c\r\n\r\n"), 502),
-    "a NUL in a value": (header(b"A: b\0c\r\n\r\n"), 502),
-    "a bare CR in a value": (header(b"A: b\rc\r\n\r\n"), 502),
-    "a name with a blank": (header(b"A b: c\r\n\r\n"), 502),
-    "two Status": (header(b"Status: 200\r\nStatus: 404\r\n\r\n"), 502),
-    "a bad Status": (header(b"Status: abc\r\n\r\n"), 502),
-    "Status 999": (header(b"Status: 999\r\n\r\n"), 502),
-    "an HTTP status line": (header(b"HTTP/1.1 200 OK\r\n\r\n"), 502),
-    "two Content-Length": (header(b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx"), 502),
-    "a negative Content-Length": (header(b"Content-Length: -1\r\n\r\n"), 502),
-    "an unknown record type": (record(99, b"x") + record(6, HEAD + b"ok") + END, 502),
-    "a wrong id": (record(6, HEAD + b"evil", rid=7) + record(6, HEAD + b"fine") + END, 200),
-    "records after END": (record(6, HEAD + b"fine") + END + record(6, b"late"), 200),
-    "Transfer-Encoding": (header(b"Transfer-Encoding: chunked\r\nContent-Type: a/b\r\n\r\n5\r\nhello"), 200),
-    "padding everywhere": (record(6, HEAD + b"fine", padding=255) + record(6, padding=7) + record(3, b"\0" * 8, padding=5), 200),
-    "only LF": (header(b"Content-Type: text/plain\n\nfine"), 200),
-    "no STDOUT end": (record(6, HEAD + b"fine") + END, 200),
-    "overloaded": (record(3, b"\0\0\0\0\2\0\0\0"), 503),
-    "unknown role": (record(3, b"\0\0\0\0\3\0\0\0"), 500),
-}
+class Player(UnixServer):
+    """Plays the case that a request's path names; anything else is answered as it should be."""
+
+    def __init__(self, path, flow):
+        self.flow, self.go, self.ended = flow, threading.Event(), threading.Event()
+        super().__init__(path)
+
+    def serve(self, c):
+        with c, contextlib.suppress(EOFError, OSError, struct.error):
+            while self.request(c):
+                pass
+
+    def play(self, c, case, rid):
+        for part in case.bytes_of(rid):
+            if part is LATE:
+                self.go.wait(10 * SLOW)
+            else:
+                c.sendall(part)
+        if case.then == "reset":
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if case.then == "half":
+            c.shutdown(socket.SHUT_WR)
+        if case.then in ("hold", "half"):
+            with contextlib.suppress(OSError):
+                while c.recv(65536):
+                    pass
+            self.ended.set()
+        return case.then is None
+
+    def request(self, c):
+        """One of them; False: the connection ends."""
+        params, case, keep, begun = b"", None, False, None
+        while True:
+            kind, rid, content = read_record(c)
+            if kind == 9:
+                value = pair(b"FCGI_FLOW_CONTROL", b"window=65536 requests=100") if self.flow else b""
+                c.sendall(record(10, value, rid=0))
+            elif kind == 1:
+                keep, begun = bool(content[2] & 1), rid
+            elif rid != begun:
+                pass  # of one that was answered already
+            elif kind == 2:
+                c.sendall(record(3, bytes(8), rid))
+                return keep
+            elif kind == 4:
+                params += content
+                if content:
+                    continue
+                name = dict(pairs(params))["REQUEST_URI"].split("/")[-1]
+                case = CASES[int(name)] if name.isdigit() else None
+                if case and case.early:
+                    break
+            elif kind == 5 and not content:
+                break
+        if case:
+            return self.play(c, case, rid) and keep
+        c.sendall(record(6, HEAD + b"good", rid) + record(6, b"", rid) + record(3, bytes(8), rid))
+        return keep
 
 
 @pytest.fixture(scope="module")
 def weir():
-    routes = "".join(f"    route /{i}/ {{ pool p{i} }}\n" for i in range(len(CASES)))
-    pools = "".join(f"pool p{i} {{ connect unix:DIR/run/keep{i}.sock {{ workers 2 }} }}\n" for i in range(len(CASES)))
-    config = (f"site a {{\n    listen http://127.0.0.1:PORT\n    root public\n    debug yes\n{routes}"
-              f"    route /good/ {{ pool good }}\n    route /never/ {{ pool never; time {{ silent 300ms }} }}\n"
-              f"    route /short/ {{ pool short }}\n    route /down/ {{ pool down }}\n}}\n{pools}"
-              f"pool good {{ run ./demo; {USER} }}\npool never {{ connect unix:DIR/run/keep-never.sock }}\n"
-              f"pool short {{ connect unix:DIR/run/keep-short.sock }}\npool down {{ connect unix:DIR/run/keep-none.sock }}\n")
+    routes = "".join(f"    route /{k}/ {{ pool {k}; time {{ silent 400ms; slow 100s }} }}\n" for k in (*KINDS, "idle"))
+    config = (f"site a {{\n    listen http://127.0.0.1:PORT\n    root public\n    debug yes\n{routes}    route /down/ {{ pool down }}\n}}\n"
+              "pool plain { connect unix:DIR/run/keep-plain.sock { workers 2 } }\npool kept { connect unix:DIR/run/keep-kept.sock { workers 2 }; keep yes }\n"
+              "pool flow { connect unix:DIR/run/keep-flow.sock { flow-control yes } }\npool idle { connect unix:DIR/run/keep-idle.sock { flow-control yes } }\npool down { connect unix:DIR/run/keep-none.sock }\n")
     with Weir(config) as w:
-        apps = [FakeApp(f"{w.run_dir}/keep{i}.sock", answer) for i, (answer, _) in enumerate(CASES.values())]
-        apps.append(FakeApp(f"{w.run_dir}/keep-never.sock", None, close=False))
-        apps.append(FakeApp(f"{w.run_dir}/keep-short.sock", record(6, b"Content-Length: 100\r\n\r\nhello") + END))
+        w.apps = {k: Player(f"{w.run_dir}/keep-{k}.sock", k in ("flow", "idle")) for k in (*KINDS, "idle")}
         yield w
-        for a in apps:
+        for a in w.apps.values():
             a.socket.close()
 
 
-@pytest.mark.parametrize("name", list(CASES))
-def test_a_broken_app_gets_its_answer_and_others_are_unharmed(weir, name):
-    """FC1-5.5-e, FC1-5.5-f, IOP-S6, IOP-S7"""
-    i = list(CASES).index(name)
+def ask(weir, kind, number, method="GET", version="1.1", more=""):
+    """A request of a case and a good one behind it; all answers, or what came of one that was cut."""
+    app = weir.apps[kind]
+    app.go.clear()
+    if version == "1.0" and CASES[number].interim:
+        app.go.set()  # it sees nothing before the answer
+    with weir.connect() as s:
+        s.sendall(f"{method} /{kind}/{number} HTTP/{version}\r\nHost: a\r\n{more}\r\n".encode())
+        if version == "1.1":
+            s.sendall(f"GET /{kind}/good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        data, reset = b"", False
+        try:
+            while piece := s.recv(65536):
+                data += piece
+                if b"\r\n\r\n" in data:
+                    app.go.set()
+        except ConnectionResetError:
+            reset = True
+    app.go.set()
     try:
-        r = weir.get(f"/{i}/x")
-    except http.client.IncompleteRead:  # the header was out before the app broke off: the answer is cut, not completed
-        assert name in ("closes mid record", "closes before END")
+        got = answers(data, [method])
+        if reset and version == "1.0":  # the end of the connection is not the end of the answer
+            raise Cut([], *got[-1])
+        return got, None
+    except Cut as cut:
+        return cut.before, cut
+
+
+CLIENTS = {"kept": {}, "HTTP/1.0": {"version": "1.0"}, "HEAD": {"method": "HEAD"},
+           "conditional": {"more": "If-None-Match: *\r\nIf-Modified-Since: Sat, 01 Jan 2050 00:00:00 GMT\r\nRange: bytes=0-1\r\n"}}
+
+
+def check(case, client, got, cut):
+    method = CLIENTS[client].get("method", "GET")
+    last = [g for g in got if g[0] >= 200]
+    for _, fields, _ in got:
+        assert not NEVER & set(fields), fields
+    if case.cut and (cut or (method == "HEAD" and last[0][0] == 200)):
+        assert not cut or cut.status == 200 and not cut.before or case.interim
         return
-    assert r.status == CASES[name][1], (name, r.text)
-    if r.status == 200:
-        assert r.text in (b"fine", b"5\r\nhello")
-        assert r.headers["Content-Length"] == str(len(r.text)) and r.headers["Transfer-Encoding"] is None
-    assert weir.get("/good/hello").status == 200
+    assert not cut, cut.args
+    status, fields, body = last[0]
+    assert [g[0] for g in got[:-len(last)]] == (list(case.interim) if client != "HTTP/1.0" else [])
+    assert status == case.status, (status, body)
+    if case.why and status >= 400 and method == "GET":
+        assert case.why.encode() in body.replace(b"&quot;", b'"'), body
+    if not case.why or status < 400:
+        assert body == (b"" if method == "HEAD" or status in (204, 205, 304) else case.body)
+        for name, value in case.fields.items():
+            assert fields.get(name) == value, (name, fields)
+    if client != "HTTP/1.0":  # whatever it was, the next answer is whole and its own
+        assert len(last) == 2 and last[1][0] == 200 and last[1][2] == b"good", last
 
 
-def test_an_app_that_never_answers_is_timed_out(weir):
-    assert weir.get("/never/x").status == 504
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[c.name for c in CASES])
+def test_an_answer_is_whole_or_an_error_or_visibly_cut(weir, number, kind):
+    """FC1-5.5-e, FC1-5.5-f, IOP-S6, IOP-S7"""
+    case = CASES[number]
+    if kind not in case.kinds:
+        return
+    for client, how in CLIENTS.items():
+        got, cut = ask(weir, kind, number, **how)
+        try:
+            check(case, client, got, cut)
+        except AssertionError as e:
+            raise AssertionError(client, got) from e
 
+
+def test_each_reason_is_in_the_log(weir):
+    before = len(weir.log())
+    wanted = set()
+    for number, case in enumerate(CASES):
+        if case.why and "plain" in case.kinds:
+            ask(weir, "plain", number)
+            wanted.add(case.why)
+
+    def missing():
+        log = weir.log()[before:]
+        return [w for w in wanted if w not in log]
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not missing(), 5)
+    assert not missing()
+
+
+def test_control_bytes_of_an_app_do_not_reach_the_log(weir):
+    number = [c.name for c in CASES].index("STDERR with control bytes")
+    before = len(weir.log())
+    ask(weir, "plain", number)
+    wait_for(lambda: "title" in weir.log()[before:])
+    with open(weir.log_path, "rb") as f:
+        log = f.read()
+    for byte in (b"\x1b", b"\r", b"\x07", b"\x9b", b"\x00"):
+        assert byte not in log
+    assert b"\\x1b]0;title" in log and not any(line.startswith(b"forged") for line in log.splitlines())
+
+
+@pytest.mark.parametrize("name", list(VALUES))
+def test_an_app_that_answers_the_question_badly_is_asked_plainly(name):
+    """FC1-4.1-f, FC1-4.2-b, IOP-S10"""
+    class Asked(UnixServer):
+        def serve(self, c):
+            with c, contextlib.suppress(EOFError, OSError):
+                while True:
+                    kind, rid, content = read_record(c)
+                    if kind == 9:
+                        c.sendall(VALUES[name])
+                    if kind == 1:
+                        keep = content[2] & 1
+                    if kind == 5 and not content:
+                        c.sendall(record(6, HEAD + b"good", rid=rid) + record(6, rid=rid) + record(3, bytes(8), rid=rid))
+                        if not keep:
+                            return
+    with Weir("site a { listen http://127.0.0.1:PORT; pool p }\npool p { connect unix:DIR/run/keep-x.sock { flow-control yes }; queue 10 20s }\n") as w:
+        app = Asked(f"{w.run_dir}/keep-x.sock")
+        for _ in range(3):
+            assert w.get("/").text == b"good"
+        app.socket.close()
+
+
+# ---- what is not in the matrix ----
 
 def test_an_app_that_does_not_listen_is_told_at_once(weir):
     r = weir.get("/down/x")
     assert r.status == 502 and b"cannot connect" in r.text
 
 
-def test_an_answer_shorter_than_its_length_is_cut_off_not_completed(weir):
-    out = weir.raw(b"GET /short/x HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert b"Content-Length: 100" in out and out.endswith(b"hello")
+def test_an_app_that_never_reads_a_large_body_is_timed_out(weir):
+    number = [c.name for c in CASES].index("nothing, without reading")
+    for kind in ("plain", "kept", "idle"):
+        weir.apps[kind].go.clear()
+        assert weir.get(f"/{kind}/{number}", method="POST", body=bytes(5_000_000)).status == 504
+        weir.apps[kind].go.set()
 
 
-def test_call_tells_what_is_wrong(weir, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_app_that_answers_before_it_reads_is_heard(weir, kind):
+    number = [c.name for c in CASES].index("an answer before the body is read")
+    r = weir.get(f"/{kind}/{number}", method="POST", body=bytes(5_000_000))
+    assert (r.status, r.text) == (200, b"fine")
+    assert weir.get(f"/{kind}/good").text == b"good"
+
+
+def test_call_tells_what_is_wrong(tmp_path):
     """FC1-5.5-e, IOP-S7"""
+    apps = {}
+
     def call(name, *args):
-        i = list(CASES).index(name)
-        return subprocess.run([WEIR, "call", f"unix:{weir.run_dir}/keep{i}.sock", *args], capture_output=True, stdin=subprocess.DEVNULL, timeout=30)
+        path = str(tmp_path / name.replace(" ", "-"))
+        if name not in apps:
+            apps[name] = FakeApp(path, b"".join(next(c for c in CASES if c.name == name).bytes_of(1)))
+        return subprocess.run([WEIR, "call", f"unix:{path}", *args], capture_output=True, stdin=subprocess.DEVNULL, timeout=30 * SLOW)
     assert call("only LF").returncode == 0
-    assert call("overloaded").returncode == 1 and b"overloaded" in call("overloaded").stderr
-    assert call("closes before END").returncode == 3
-    assert call("wrong version").returncode == 3
+    assert call("a refusal: overloaded").returncode == 1 and b"overloaded" in call("a refusal: overloaded").stderr
+    assert call("a head and no END").returncode == 3
+    assert call("version 2").returncode == 3
     assert b'"status": 200' in call("only LF", "--json").stdout
+    assert b'"status": 200' in call("Early Hints", "--json").stdout
+    for a in apps.values():
+        a.socket.close()
 
 
 def test_an_app_that_keeps_no_connection_is_asked_for_none_after_a_while():

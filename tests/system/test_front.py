@@ -516,8 +516,8 @@ def test_requests_are_logged_with_what_the_web_server_says_of_them():
         path = w.run_dir + "/keep-access"
         wait_for(lambda: os.path.exists(path) and open(path).read().count("\n") == 2)
         first, second = open(path).read().splitlines()
-        assert re.fullmatch(r'- - - \[.*\] "PUT /a\?\\x22b HTTP/2.0" - \d{3,} "-" "me" \d+ record', first), first
-        assert re.search(r'" 413 0 "-" "me" \d+ record$', second), second
+        assert re.fullmatch(r'- - - \[.*\] "PUT /a\?\\x22b HTTP/2.0" - \d{3,} "-" "me" \d+ \d+ - record \d+ 1 -', first), first
+        assert re.search(r'" 413 0 "-" "me" \d+ - - record - - -$', second), second
 
 
 # ---- the socket ----

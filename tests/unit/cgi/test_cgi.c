@@ -94,6 +94,8 @@ static void parameters_are_what_rfc_3875_says_and_no_client_can_forge_them(void 
     assert_int_equal(weir_cgi_params(&r, &a, &p, &n), WEIR_OK);
     assert_null(find(p, n, "PATH_INFO"));
     assert_null(find(p, n, "CONTENT_LENGTH"));
+    assert_null(find(p, n, "REQUEST_ID"));
+    r.request_id = WEIR_STR("abc");
     r.path_info = WEIR_STR("/x");
     r.content_length = 7;
     r.authorizer = true;
@@ -101,6 +103,7 @@ static void parameters_are_what_rfc_3875_says_and_no_client_can_forge_them(void 
     static const char *const no_authorizers[] = {"CONTENT_LENGTH", "PATH_INFO", "PATH_TRANSLATED", "SCRIPT_NAME", "HTTP_CONTENT_LENGTH"};
     for (size_t i = 0; i < WEIR_COUNT(no_authorizers); i++) assert_null(find(p, n, no_authorizers[i]));
     assert_string_equal(find(p, n, "REQUEST_METHOD"), "POST");
+    assert_string_equal(find(p, n, "REQUEST_ID"), "abc");
     weir_arena_fini(&a);
 }
 
@@ -122,7 +125,8 @@ static void heads_mean_the_same_however_they_are_split(void **state)
         {"Status: 301\r\nLocation: /x\r\n\r\nrest", 301, WEIR_CGI_CLIENT_REDIRECT, 1, -1},
         {"Content-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\nA: b\r\n\r\nrest", 200, WEIR_CGI_DOCUMENT, 1, 4},
         {"\r\nrest", 0}, {"A b: c\r\n\r\n", 0}, {"A : c\r\n\r\n", 0}, {"A: b\r\n c\r\n\r\n", 0}, {"A: b\rc\r\n\r\n", 0}, {"A: \x01\r\n\r\n", 0}, {": b\r\n\r\n", 0},
-        {"HTTP/1.1 200 OK\r\n\r\n", 0}, {"Status: 20\r\n\r\n", 0}, {"Status: 2000\r\n\r\n", 0}, {"Status: 100\r\n\r\n", 0}, {"Status: 600\r\n\r\n", 0},
+        {"HTTP/1.1 200 OK\r\n\r\n", 0}, {"Status: 20\r\n\r\n", 0}, {"Status: 2000\r\n\r\n", 0}, {"Status: 99\r\n\r\n", 0}, {"Status: 101\r\n\r\n", 0}, {"Status: 103\r\nLink: </a>; rel=preload\r\n\r\nrest", 103, WEIR_CGI_INTERIM, 1, -1},
+        {"Status: 100\r\nContent-Length: 5\r\nLocation: /x\r\n\r\nrest", 100, WEIR_CGI_INTERIM, 1, -1}, {"Status: 600\r\n\r\n", 0},
         {"Status: 200\r\nStatus: 200\r\n\r\n", 0}, {"Content-Length: 1\r\nContent-Length: 1\r\n\r\n", 0}, {"Content-Length: x\r\n\r\n", 0},
         {"Content-Length: 99999999999999999999\r\n\r\n", 0}, {"Location: /a\r\nLocation: /b\r\n\r\n", 0},
     };
@@ -156,6 +160,61 @@ static void heads_mean_the_same_however_they_are_split(void **state)
     }
 }
 
+static void interim_answers_come_before_the_final_one(void **state)
+{
+    (void)state;
+    static const char bytes[] = "Status: 103 Early Hints\r\nLink: a\r\n\r\nStatus: 102\n\nContent-Type: a/b\r\nStatus: 404\r\n\r\nrest";
+    const size_t len = sizeof bytes - 1;
+    for (size_t step = 1; step <= len; step++) {
+        struct weir_arena a;
+        const char *why;
+        size_t used = 0, at = 0, seen = 0;
+        int statuses[3], status = WEIR_AGAIN;
+        weir_arena_init(&a, 0);
+        struct weir_cgi_head *h = weir_cgi_head_new(&a, NULL);
+        while (at < len && seen < 3) {
+            size_t n = len - at < step ? len - at : step;
+            status = weir_cgi_head_feed(h, bytes + at, n, &used, &why);
+            at += used;
+            if (status == WEIR_AGAIN) continue;
+            assert_int_equal(status, WEIR_OK);
+            statuses[seen++] = weir_cgi_head_response(h)->status;
+            assert_int_equal(weir_cgi_head_response(h)->header_count, seen != 2);
+            if (seen < 3) weir_cgi_head_next(h);
+        }
+        assert_int_equal(seen, 3);
+        assert_true(statuses[0] == 103 && statuses[1] == 102 && statuses[2] == 404);
+        assert_string_equal(bytes + at, "rest");
+        h = weir_cgi_head_new(&a, NULL);
+        for (at = 0, status = WEIR_AGAIN; status == WEIR_AGAIN; at += used) {
+            status = weir_cgi_head_feed_final(h, bytes + at, len - at < step ? len - at : step, &used, &why);
+            assert_true(used > 0);
+        }
+        assert_int_equal(status, WEIR_OK);
+        assert_int_equal(weir_cgi_head_response(h)->status, 404);
+        assert_string_equal(bytes + at, "rest");
+        weir_arena_fini(&a);
+    }
+}
+
+static void interim_answers_have_limits(void **state)
+{
+    (void)state;
+    const struct weir_cgi_head_limits lim = {.bytes = 40};
+    struct weir_arena a;
+    const char *why;
+    size_t used;
+    char many[9 * 15 + 1] = "", few[] = "Status: 103\n\nStatus: 103\n\nA: 12345678901";
+    for (int i = 0; i < 9; i++) memcpy(many + i * 15, "Status: 103\r\n\r\n", 15);
+    weir_arena_init(&a, 0);
+    assert_int_equal(weir_cgi_head_feed_final(weir_cgi_head_new(&a, NULL), many, 8 * 15, &used, &why), WEIR_AGAIN);
+    assert_int_equal(weir_cgi_head_feed_final(weir_cgi_head_new(&a, NULL), many, 9 * 15, &used, &why), WEIR_PROTOCOL);
+    assert_string_equal(why, "the application sent too many interim answers");
+    assert_int_equal(weir_cgi_head_feed_final(weir_cgi_head_new(&a, &lim), few, 40, &used, &why), WEIR_AGAIN);
+    assert_int_equal(weir_cgi_head_feed_final(weir_cgi_head_new(&a, &lim), few, 41, &used, &why), WEIR_LIMIT);
+    weir_arena_fini(&a);
+}
+
 static void the_limits_of_a_head_hold(void **state)
 {
     (void)state;
@@ -176,6 +235,7 @@ int main(void)
         cmocka_unit_test(paths_are_decoded_once_and_resolved), cmocka_unit_test(scripts_are_split_on_bytes),
         cmocka_unit_test(parameters_are_what_rfc_3875_says_and_no_client_can_forge_them),
         cmocka_unit_test(heads_mean_the_same_however_they_are_split), cmocka_unit_test(the_limits_of_a_head_hold),
+        cmocka_unit_test(interim_answers_come_before_the_final_one), cmocka_unit_test(interim_answers_have_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

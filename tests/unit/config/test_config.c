@@ -65,6 +65,11 @@ static const struct {
     {"pool p { user a { } }", "1:15: \"user\" takes no block: remove the block"},
     {"site a { listen http://*:1; debug maybe }", "1:35: \"maybe\" is neither yes nor no: write yes or no"},
     {"site a { listen http://*:1; body 5 }", "1:34: \"5\" is no size: write digits and a unit: 512K, 64M, 2G"},
+    {"site a { listen http://*:1; body { stream maybe } }", "1:43: \"maybe\" is neither yes nor no: write yes or no"},
+    {"site a { listen http://*:1; root /r; php p; body { stream always } }\npool p { php }",
+     "1:1: a body of unknown length cannot stream to PHP: write stream yes: PHP reads no further than CONTENT_LENGTH"},
+    {"site a { listen http://*:1; route /x { pool p; body { stream always } } }\npool p { php }",
+     "1:29: a body of unknown length cannot stream to PHP: write stream yes: PHP reads no further than CONTENT_LENGTH"},
     {"site a { listen http://*:1; route x { deny } }", "1:35: \"x\" is no pattern of a route: write /folder/, /path, or *.ending"},
     {"site a { listen http://*:1; route /x { deny; files } }", "1:46: \"files\" cannot stand here, too: it excludes \"deny\" in line 1; keep one"},
     {"site a { listen http://*:1; redirect x }", "1:38: \"x\" is no target for a redirect: write a URL, or a path that begins with /"},
@@ -107,7 +112,11 @@ static const struct {
      "1:64: \"/a/b\" is never reached: the route in line 1 takes it first; put this one before it"},
     {"weir { control /s { admin @pool-owner } }", "1:27: \"@pool-owner\" cannot be admin: write it behind read or operate: it is for his own pools"},
     {"weir { control /s { read a/b } }", "1:26: \"a/b\" names nobody: write a user, %group, or @pool-owner"},
-    {"weir { log /l jsonn }", "1:15: log formats: not in this version: use combined or json for now"},
+    {"weir { log /l jsonn }", "1:15: \"jsonn\" is no format of the access log: write json, or combined with +site, +time, +pool, +bytes, +id behind it"},
+    {"weir { log /l combined+ }", "1:15: \"combined+\" is no format of the access log: write json, or combined with +site, +time, +pool, +bytes, +id behind it"},
+    {"weir { log /l combined+id+id }", "1:15: \"combined+id+id\" is no format of the access log: write json, or combined with +site, +time, +pool, +bytes, +id behind it"},
+    {"weir { log /l combinedtime }", "1:15: \"combinedtime\" is no format of the access log: write json, or combined with +site, +time, +pool, +bytes, +id behind it"},
+    {"site a { listen http://*:1; request-id { from-client maybe } }", "1:54: \"maybe\" is neither yes nor no: write yes or no"},
     {"weir { app-log /l xml }", "1:19: \"xml\" is no format: write text or json"},
     {"weir { app-log - json }", "1:18: \"json\" has no meaning here: name a file, or leave it out"},
     {"pool p { connect unix:/a; watch x }", "1:27: others restart what \"connect\" names: \"watch\" has no meaning here: remove it"},
@@ -340,7 +349,7 @@ static void how_it_is_driven_is_read(void **state)
     weir_config_report_init(&r);
     assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
     assert_int_equal(r.count, 0);
-    assert_true(c->log_json && c->app_log_json);
+    assert_true(c->log_format == WEIR_LOG_JSON && c->app_log_json);
     assert_string_equal(c->app_log, "/conf/a.log");
     assert_string_equal(c->deny_file, "/conf/d");
     assert_int_equal(c->role_count, 4);
@@ -420,7 +429,7 @@ static const struct {
     const char *file, *later;
 } examples[] = {
     {"01-wordpress-tls.conf", "limits memory"},
-    {"02-three-tenants.conf", "status proxy-protocol use limits memory env-file mail log"},
+    {"02-three-tenants.conf", "status proxy-protocol use limits memory env-file mail"},
     {"03-laravel-container.conf", "host"},
     {"04-c-app.conf", "limits memory files write network"},
     {"05-cgit.conf", "read"},

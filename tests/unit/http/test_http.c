@@ -110,6 +110,7 @@ static const struct {
     {"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", " 400 Transfer-Encoding in HTTP/1.0"},
     {"GET / HTTP/1.1\r\n" H "Transfer-Encoding: gzip\r\n\r\n", " 501 a transfer coding that is not known here"},
     {"GET / HTTP/1.1\r\n" H "Transfer-Encoding: chunked, chunked\r\n\r\n", " 400 a coding behind chunked"},
+    {"GET / HTTP/1.1\r\n" H "Transfer-Encoding: chunked,\r\n\r\n", " 400 a Transfer-Encoding that does not end"},
     {"GET / HTTP/1.1\r\n" H "Expect: x\r\n\r\n", " 417 an expectation that is not known here"},
     {"GET  / HTTP/1.1\r\n", " 400 a target that is not visible ASCII"},
     {"GET /\x80 HTTP/1.1\r\n", " 400 a target that is not visible ASCII"},
@@ -122,6 +123,10 @@ static const struct {
     {"GET * HTTP/1.1\r\n", " 400 the target * is for OPTIONS"},
     {"GET x HTTP/1.1\r\n", " 400 a target that is neither a path nor a URL"},
     {"\r\n\r\n", " 400 empty lines instead of a request"},
+    {"GET /a#b HTTP/1.1\r\n", " 400 a target with a fragment"},
+    {"GET http://u@a/ HTTP/1.1\r\n", " 400 a URL without a valid host"},
+    {"GET / HTTP/1.1\r\n" H "Authorization: a\r\nAuthorization: a\r\n\r\n", " 400 more than one Authorization"},
+    {"GET / HTTP/1.1\r\n" H "Content-Type: a\r\nContent-Type: b\r\n\r\n", " 400 more than one Content-Type"},
     {"garbage\r\n", " 400 not an HTTP request line"},
 };
 #define CHUNKED "POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n"
@@ -133,6 +138,9 @@ static const struct {
     {"-1\r\n", " 400 a chunk without a size"}, {"0x1\r\n", " 400 a chunk size that is no number"},
     {"1111111111111111\r\n", " 400 a chunk size that is too large"}, {"1\nx", " 400 a line that ends in LF without CR"},
     {"1\r\nxy\r\n", " body:x 400 a chunk that is longer than its size"}, {"1;\x01\r\n", " 400 a control byte in a chunk extension"},
+    {"1;a=\"\r\n", " 400 a chunk extension that does not end"}, {"1;a=\"\\\"\r\n", " 400 a chunk extension that does not end"},
+    {"0\r\nContent-Length: 1\r\n", " 400 a trailer that belongs into the head"}, {"0\r\nhost: b\r\n", " 400 a trailer that belongs into the head"},
+    {"0\r\nTransfer-encoding: chunked\r\n", " 400 a trailer that belongs into the head"},
     {"0\r\n a: b\r\n", " 400 a folded header line"}, {"0\r\na b: c\r\n", " 400 a header name that is no token"},
 };
 
@@ -184,6 +192,31 @@ static void limits_hold_exactly(void **state)
         run(t[i].bytes, strlen(t[i].bytes), 1, got, sizeof got, l);
         assert_string_equal(got, t[i].events);
     }
+}
+
+static void chunk_extensions_have_a_limit_for_all_of_them(void **state)
+{
+    (void)state;
+    const struct weir_http_limits lim = {.extensions = 12};
+    char got[1024];
+    run(CHUNKED "1;aa\r\nx\r\n1;aa\r\nx\r\n1;aa\r\nx\r\n1;aa\r\nx\r\n", strlen(CHUNKED) + 36, 5, got, sizeof got, &lim);
+    assert_string_equal(got, CHUNKED_HEAD " body:xxxx");
+    run(CHUNKED "1;aa\r\nx\r\n1;aa\r\nx\r\n1;aa\r\nx\r\n1;aa\r\nx\r\n1;a\r\n", strlen(CHUNKED) + 41, 5, got, sizeof got, &lim);
+    assert_string_equal(got, CHUNKED_HEAD " body:xxxx 400 too many chunk extensions");
+}
+
+static void an_authority_is_a_host_and_perhaps_a_port(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"a", "a.b", "a.", "a-b_c~d", "A:80", "a:", "a:0", "a:65535", "127.0.0.1", "[::1]", "[::1]:80", "[::ffff:1.2.3.4]", "xn--a"};
+    static const char *const bad[] = {"", ".", ".a", "a..b", "a:b", "a:65536", "a:000080", "a:-1", "a:80:80", ":80", "u@a", "a b", "a/b", "a?b", "a#b", "a%2fb",
+                                      "a,b", "a;b", "a\\b", "::1", "[::1", "::1]", "[::1]x", "[::1]:x", "[]", "[a]", "[::1%25eth0]", "[v1.a]", "\xc3\xa4", "a\tb"};
+    for (size_t i = 0; i < WEIR_COUNT(good); i++) assert_true(weir_http_authority(weir_cstr(good[i])));
+    for (size_t i = 0; i < WEIR_COUNT(bad); i++) assert_false(weir_http_authority(weir_cstr(bad[i])));
+    char name[257];
+    memset(name, 'a', sizeof name);
+    assert_true(weir_http_authority(weir_str(name, 255)));
+    assert_false(weir_http_authority(weir_str(name, 256)));
 }
 
 static void heads_are_written_with_their_framing(void **state)
@@ -239,7 +272,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_mean_the_same_however_they_are_split), cmocka_unit_test(bad_chunks_are_refused), cmocka_unit_test(a_nul_is_refused),
-        cmocka_unit_test(limits_hold_exactly), cmocka_unit_test(heads_are_written_with_their_framing), cmocka_unit_test(dates_go_and_come),
+        cmocka_unit_test(limits_hold_exactly), cmocka_unit_test(an_authority_is_a_host_and_perhaps_a_port),
+        cmocka_unit_test(chunk_extensions_have_a_limit_for_all_of_them),
+        cmocka_unit_test(heads_are_written_with_their_framing), cmocka_unit_test(dates_go_and_come),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

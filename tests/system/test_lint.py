@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""What weir check finds beyond the words of a configuration: roots that nobody can enter, and what can hardly be meant."""
+import grp
+import os
+import pwd
+import subprocess
+
+import pytest
+from weirlib import IS_ROOT, WEIR, check_says
+
+SITE = "site a {{ listen http://*:8080; root {root}; {more} }}\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    p = tmp_path
+    while str(p) != "/":  # everybody may enter those that pytest made
+        if not os.stat(p).st_mode & 1:
+            os.chmod(p, os.stat(p).st_mode | 0o011)
+        p = p.parent
+    return tmp_path
+
+
+def test_a_pool_that_nobody_uses(folder):
+    pools = "".join(f"pool {n} {{ connect unix:/run/{n}.sock }}\n" for n in ("used", "asked", "filters", "spare"))
+    text = SITE.format(root=folder, more="authorizer asked; route /x/ { pool used }; route *.md { filter filters }") + pools
+    status, said = check_says(text, folder)
+    assert status == 0 and said.count("nobody uses the pool") == 1 and ":5:1: warning: nobody uses the pool spare" in said.replace("weir.conf", ""), said
+    status, said = check_says("pool p { connect unix:/run/p.sock; publish f }\nlistener f { address fastcgi+unix:/run/f.sock }\n", folder)
+    assert "nobody uses" not in said
+
+
+def test_a_listener_without_a_site(folder):
+    status, said = check_says("listener web { address http://*:8080 http://*:8081 }\nlistener other { address http://*:9090 }\n" + f"site a {{ listen web; root {folder} }}\n", folder)
+    assert status == 0 and "nothing answers on http://*:9090" in said and said.count("nothing answers") == 1
+
+
+def test_php_without_a_root(folder):
+    status, said = check_says("site a { listen http://*:8080; route /x/ { php p } }\npool p { connect unix:/run/p.sock }\n", folder)
+    assert ":1:32: " in said and "php has no root: every request is answered 404: write root DIR here or in the site" in said
+    assert "php has no root" not in check_says(f"site a {{ listen http://*:8080; php p; root {folder} }}\npool p {{ connect unix:/run/p.sock }}\n", folder)[1]
+
+
+def test_a_root_that_is_not_there(folder):
+    status, said = check_says(SITE.format(root=folder / "none", more=""), folder)
+    assert status == 1 and f"the root {folder}/none is no folder" in said
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs other users")
+def test_a_root_that_the_gateway_cannot_enter(folder):
+    gw = pwd.getpwnam("weir-gw")
+    root = folder / "in" / "root"
+    root.mkdir(parents=True)
+    text = SITE.format(root=root, more="")
+    (folder / "in").chmod(0o700)
+    status, said = check_says(text, folder)
+    assert status == 1 and f"the user weir-gw cannot enter the folder {folder}/in" in said
+    (folder / "in").chmod(0o710)
+    os.chown(folder / "in", 0, gw.pw_gid)
+    assert check_says(text, folder)[0] == 0  # its own group
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs other users")
+def test_a_root_that_one_may_not_look_into(folder):
+    (folder / "in").mkdir(mode=0o700)
+    (folder / "in" / "root").mkdir()
+    path = folder / "weir.conf"
+    path.write_text(SITE.format(root=folder / "in" / "root", more=""))
+    path.chmod(0o644)
+    r = subprocess.run([WEIR, "check", str(path)], capture_output=True, text=True, user="nobody", group="nogroup", extra_groups=[])
+    assert r.returncode == 1 and f"the root {folder}/in/root may not be looked into: open it with chmod o+x" in r.stderr, r.stderr
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs other users")
+def test_a_group_that_the_gateway_is_a_member_of(folder):
+    root = folder / "in" / "root"
+    root.mkdir(parents=True)
+    (folder / "in").chmod(0o710)
+    groups = [g.gr_gid for g in grp.getgrall() if "weir-gw" in g.gr_mem]
+    other = grp.getgrnam("games").gr_gid
+    os.chown(folder / "in", 0, groups[0] if groups else other)
+    assert check_says(SITE.format(root=root, more=""), folder)[0] == (0 if groups else 1)
+
+
+def test_names_that_two_sites_have(folder):
+    status, said = check_says(f"site a b {{ listen http://*:1; root {folder} }}\nsite c B {{ listen http://*:1; root {folder} }}\n", folder)
+    assert status == 1 and '2:8: "B" is defined twice' in said
