@@ -138,7 +138,12 @@ static bool change_fields(struct exchange *ex, bool coded)
 
 void compress_begin(struct exchange *ex)
 {
-    if (ex->gzip || !ex->route || !ex->route->conf->compress || !is_fit(ex)) return;
+    if (ex->gzip || !ex->route || !ex->route->conf->compress) return;
+    if (ex->status == 304) { /* as the answer that it stands for [RFC 9110 15.4.5] */
+        (void)change_fields(ex, false);
+        return;
+    }
+    if (!is_fit(ex)) return;
     if (is_asked_for(ex)) ex->gzip = take_state(ex->worker, ex->route->conf->compress_level);
     if (!change_fields(ex, ex->gzip != NULL)) compress_end(ex);
     if (!ex->gzip) return;

@@ -61,11 +61,13 @@ static void go_as_get(struct exchange *ex, bool apps)
 
 static void go_inside(struct exchange *ex)
 {
+    ex->inside = true;
     go_as_get(ex, false);
 }
 
 static void go_local(struct exchange *ex)
 {
+    ex->inside = false;
     go_as_get(ex, true);
 }
 
@@ -79,14 +81,12 @@ static void go(struct exchange *ex, void (*how)(struct exchange *ex))
 void exchange_go(struct exchange *ex, struct weir_str to)
 {
     ex->go_to = to;
-    ex->inside = true;
     go(ex, go_inside);
 }
 
 void exchange_go_local(struct exchange *ex, struct weir_str to)
 {
     ex->go_to = to;
-    ex->inside = false;
     go(ex, go_local);
 }
 
