@@ -85,8 +85,11 @@ def main():
     n = o.megabytes
     config = ("site stream { listen http://127.0.0.1:PORT; pool app; body { max 8G; stream always } }\n"
               "site whole { listen http://127.0.0.1:PORT; pool app; body 8G }\nsite files { listen http://127.0.0.1:PORT; root public }\n"
-              f"pool app {{ run ./bench_app; {USER} }}\n")
-    with Weir(config) as w:
+              "site plain { listen http://127.0.0.1:PORT; pool plain }\n"
+              f"pool app {{ run ./bench_app; {USER} }}\npool plain {{ run ./recorder.py; {USER} }}\n")
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "recorder.py"), encoding="utf-8") as f:
+        recorder = f.read()
+    with Weir(config, {"recorder.py": recorder}) as w:
         free = shutil.disk_usage(w.dir).free
         assert free > (n << 20) * 2, f"{free >> 20} MB of disk are free: too few for {n} MB"
         with open(os.path.join(w.public, "file"), "wb") as f:
@@ -99,6 +102,7 @@ def main():
                           ("upload, taken whole first", lambda: upload(w, b"whole", n, False)),
                           ("download from an app", lambda: download(w, b"whole", b"/big/%d" % (n << 20), n)),
                           ("download from an app, reader behind", lambda: download(w, b"whole", b"/big/%d" % (n << 20), n, 0.5)),
+                          ("download from a plain app, reader behind", lambda: download(w, b"plain", b"/?big=%d" % (n << 20), n, 0.5)),
                           ("download of a file", lambda: download(w, b"files", b"/file", n))):
             pid = w.gateway()
             with open(f"/proc/{pid}/clear_refs", "w") as f:
