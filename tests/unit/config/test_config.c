@@ -344,7 +344,7 @@ static const struct {
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", ""},
     {"08-farm-app.conf", "peer-tls ca certificate name root fastcgis"},
-    {"08-farm-gateway.conf", "zone zone weight peer-tls ca certificate name retry fastcgis fastcgis"},
+    {"08-farm-gateway.conf", "zone zone peer-tls ca certificate name fastcgis fastcgis"},
     {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
