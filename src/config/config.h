@@ -96,6 +96,8 @@ size_t weir_config_key_files(const struct weir_conf_key *k, char out[2][WEIR_CON
 
 #define WEIR_CONFIG_PAGE_MAX 32768 /* bytes of a suspended site's text or page */
 enum weir_conf_action { WEIR_ACTION_FILES, WEIR_ACTION_PHP, WEIR_ACTION_POOL, WEIR_ACTION_REDIRECT, WEIR_ACTION_DENY };
+/* What may be sent to another server or process, if no answer comes. */
+enum weir_conf_retry { WEIR_RETRY_CONNECT /* what was not sent, or was refused */, WEIR_RETRY_SAFE /* and safe methods */, WEIR_RETRY_NO, WEIR_RETRY_UNSET };
 enum weir_conf_match { WEIR_MATCH_PREFIX, WEIR_MATCH_SUFFIX, WEIR_MATCH_EXACT };
 struct weir_conf_pattern {
     enum weir_conf_match match;
@@ -125,6 +127,7 @@ struct weir_conf_route {
     uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
     bool stream_request;      /* body { stream yes }: it goes to the app while it comes in */
     bool stream_unknown;      /* body { stream always }: also one whose length is not known; the app gets no CONTENT_LENGTH */
+    enum weir_conf_retry retry;
     bool log;
     bool id_from_client, id_to_client; /* request-id: X-Request-Id is taken from the client; every answer has it */
     struct weir_config_place place;
@@ -155,7 +158,10 @@ struct weir_conf_endpoint {
     uint32_t requests;        /* requests on each connection of a peer without flow control; 1 */
     bool keep;                /* keep connections of a plain peer */
     bool flow;                /* hint: ask for flow control */
+    uint32_t weight;          /* 1 to 256 */
+    bool backup;              /* used when no other one is up */
 };
+enum weir_conf_balance { WEIR_BALANCE_LEAST, WEIR_BALANCE_PARAM, WEIR_BALANCE_COOKIE };
 enum weir_conf_php { WEIR_PHP_ANY, WEIR_PHP_FPM, WEIR_PHP_CGI };
 enum weir_conf_pool_kind { WEIR_POOL_RUN, WEIR_POOL_PHP, WEIR_POOL_CGI, WEIR_POOL_CONNECT };
 struct weir_conf_pool {
@@ -178,6 +184,12 @@ struct weir_conf_pool {
     uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
     const char *check;        /* connect: each server is asked for this path; NULL: not */
     uint32_t check_ms;        /* so often [5 s] */
+    uint32_t check_fall, check_rise; /* so many in a row, and it is down; up [2, 1] */
+    enum weir_conf_retry retry;
+    enum weir_conf_balance balance; /* connect: by what a server is chosen */
+    struct weir_str balance_key;    /* PARAM: the parameter whose value is the key; COOKIE: its name */
+    uint32_t eject_ms, eject_max_ms; /* connect: how long a server that fails is left alone; 0: it is not */
+    uint32_t slow_start_ms;
     uint32_t ping_ms;         /* a process that was not heard of for so long is asked, and has so long to answer [0: never] */
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;

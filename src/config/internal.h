@@ -51,6 +51,7 @@ enum block {
     BLOCK_BODY = 32768,
     BLOCK_TLS = 65536,
     BLOCK_REQUEST_ID = 1 << 24,
+    BLOCK_CHECK = 131072,
     BLOCK_NONE = 0
 };
 enum how { /* a layer above meets what a layer below said */
@@ -143,6 +144,11 @@ struct config_times {
     uint32_t *request, *silent, *slow, *head, *body, *idle, *send, *start, *ping;
 };
 void config_times(struct parser *p, const struct node *block, const struct config_times *t);
+/* servers.c: what a pool does with several servers. False: n is none of its settings. */
+bool config_server_setting(struct parser *p, struct weir_conf_pool *o, const struct node *n);
+void config_read_connect(struct parser *p, struct weir_conf_pool *o, const struct node *n);
+void config_check_servers(struct parser *p, struct weir_conf_pool *o, const struct node *pool); /* when all of it is known */
+void config_get_retry(struct parser *p, const struct node *n, enum weir_conf_retry *out);
 void config_twice(struct parser *p, const struct node *n, size_t word, const struct weir_config_place *first);
 bool config_env_name(struct weir_str s);
 /* A word that names a file: /x, ./x, ../x, ~/x. Its page stands among the sources, as this name and the path. */

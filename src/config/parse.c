@@ -12,6 +12,7 @@
 static const char built_in[] =
     "defaults pool {\n"
     "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept; log-rate 2000\n"
+    "    balance least; retry connect; eject 1s 60s; slow-start 10s\n"
     "    time { request none; silent 60s; slow 5s; start 60s; idle 10s; ping none }\n"
     "}\n"
     "defaults site {\n"

@@ -70,6 +70,7 @@ static const struct setting settings[] = {
     {BLOCK_REQUEST_ID, "from-client", 1, 1, BLOCK_NONE},
     {BLOCK_REQUEST_ID, "to-client", 1, 1, BLOCK_NONE},
     {SR, "queue", 1, 1, BLOCK_NONE},
+    {SR, "retry", 1, 1, BLOCK_NONE},
     {SR, "body", 0, 1, BLOCK_BODY},
     {SR, "time", 0, 0, BLOCK_TIME, .needs_block = true, .how = HOW_BLOCK},
     {BLOCK_PHP, "only", 1, ANY, BLOCK_NONE},
@@ -108,14 +109,20 @@ static const struct setting settings[] = {
     {BLOCK_POOL, "publish", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "listen", 1, 7, BLOCK_NONE},
     {BLOCK_POOL, "stop-signal", 1, 1, BLOCK_NONE},
-    {BLOCK_POOL, "check", 1, 2, BLOCK_NONE},
-    {BLOCK_POOL, "retry", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_POOL, "check", 1, 2, BLOCK_CHECK},
+    {BLOCK_CHECK, "fall", 1, 1, BLOCK_NONE},
+    {BLOCK_CHECK, "rise", 1, 1, BLOCK_NONE},
+    {BLOCK_POOL, "retry", 1, 1, BLOCK_NONE},
+    {BLOCK_POOL, "balance", 1, 3, BLOCK_NONE},
+    {BLOCK_POOL, "eject", 1, 2, BLOCK_NONE},
+    {BLOCK_POOL, "slow-start", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "root", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "peer-tls", 0, 0, BLOCK_PEER_TLS, .later = true},
     {BLOCK_CONNECT, "workers", 1, 1, BLOCK_NONE},
     {BLOCK_CONNECT, "requests", 1, 1, BLOCK_NONE},
     {BLOCK_CONNECT, "flow-control", 1, 1, BLOCK_NONE},
-    {BLOCK_CONNECT, "weight", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_CONNECT, "weight", 1, 1, BLOCK_NONE},
+    {BLOCK_CONNECT, "backup", 1, 1, BLOCK_NONE},
     {BLOCK_CONNECT, "zone", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_LIMITS | BLOCK_CEILING, "memory", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_LIMITS, "cpu", 1, 1, BLOCK_NONE, .later = true},
@@ -215,6 +222,7 @@ static const char *block_name(enum block b)
     case BLOCK_BODY: return "body";
     case BLOCK_TLS: return "tls";
     case BLOCK_REQUEST_ID: return "request-id";
+    case BLOCK_CHECK: return "check";
     default: return "this block";
     }
 }

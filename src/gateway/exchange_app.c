@@ -130,6 +130,7 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
     b->params = pairs;
     b->user = &ex->caller;
     if (ex->trace) return only_explain(ex, pool, r, b);
+    b->key = server_key(pool->conf, pairs, b->param_count);
     ex->asked = pool;
     ex->note = NULL;
     ex->answer = ANSWER_APP;
@@ -153,6 +154,7 @@ static int start_app(struct exchange *ex, const struct script *s)
                                   .body_kept = !exchange_streams_request(ex)};
     struct weir_cgi_request r;
     describe(ex, &r);
+    server_retry(conf->retry, r.method, &b);
     r.script_name = s->name;
     r.script_filename = s->filename;
     r.path_info = s->path_info;
@@ -288,6 +290,7 @@ static int start_filter(struct exchange *ex)
     const struct weir_conf_route *conf = ex->route->conf;
     struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_FILTER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms, .request_ms = conf->request_ms,
                                   .slow_ms = conf->slow_ms, .body_kept = true, .data_len = (uint64_t)l->st.st_size}; /* FC1-6.4-c */
+    server_retry(conf->retry, r.method, &b);
     if (ex->body) {
         b.body_len = body_length(ex);
         r.content_length = (int64_t)b.body_len;

@@ -574,6 +574,8 @@ struct gateway {
         _Atomic uint64_t log_lines, log_dropped;
         uint64_t told;                /* endpoint state that named it last */
         const char *refused, *refuses; /* why: control says so; the pool does so */
+        struct server_seen *servers;  /* of one that is not owned: what was logged of them */
+        size_t server_count;
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
@@ -616,6 +618,12 @@ WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
 void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up); /* any thread */
+/* servers.c: pools that connect. What a pool has to know of a request: any thread. */
+uint64_t server_key(const struct weir_conf_pool *conf, const struct weir_pair *params, size_t count); /* 0: it has none */
+void server_retry(enum weir_conf_retry rule, struct weir_str method, struct weir_client_begin_options *b);
+/* The first thread's: what changed in the pool's servers is logged. */
+void gateway_servers_note(struct gateway *gw, struct gateway_pool *gp, const struct weir_endpoint_stats *eps, size_t n);
+void gateway_servers_turn(struct gateway *gw);
 /* check.c: the first thread's */
 WEIR_CHECK int gateway_checks_new(struct gateway *gw);
 void gateway_checks_set(struct gateway *gw, struct snapshot *s); /* another configuration is in use */

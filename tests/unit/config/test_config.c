@@ -121,6 +121,21 @@ static const struct {
     {MANY "listener f { address fastcgi://127.0.0.1:9; allow 127.0.0.1 }", "3:14: " LOOPBACK},
     {MANY "listener f { address fastcgi://*:9; allow 0.0.0.0/0 }", "3:14: " LOOPBACK},
     {MANY "listener f { address fastcgi://*:9; allow 10.0.0.1 ::1 }", "3:14: " LOOPBACK},
+    {"pool p { connect unix:/a { weight 257 } }", "1:35: \"257\" is no count from 1 to 256: write digits only"},
+    {"pool p { connect unix:/a { backup yes }; connect unix:/b { backup yes } }", "1:1: all servers of the pool are backups: leave one of them without backup"},
+    {"pool p { connect unix:/a; connect unix:/a }", "1:1: unix:/a stands twice in the pool: name it once, with more workers or a weight"},
+    {"pool p { connect unix:/a; balance most }", "1:35: \"most\" is no way to choose a server: write least, or hash with uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance least uri }", "1:35: \"least\" is no way to choose a server: write least, or hash with uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance hash }", "1:35: \"hash\" needs a key: write uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance hash path }", "1:40: \"path\" is no key: write uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance hash header \"a b\" }", "1:47: \"a b\" is no name of a header: use letters, digits and -"},
+    {"pool p { connect unix:/a; retry always }", "1:33: \"always\" is no rule of repetition: write connect, safe or no"},
+    {"site s { listen http://*:1; retry twice }", "1:35: \"twice\" is no rule of repetition: write connect, safe or no"},
+    {"pool p { connect unix:/a; eject 9s 3s }", "1:36: \"3s\" is shorter than the first time: write the longest time behind it, as in eject 1s 60s"},
+    {"pool p { php; slow-start 3s }", "1:15: \"slow-start\" is for servers that others own (connect): remove it"},
+    {"pool p { connect unix:/a; check x }", "1:33: \"x\" is no path: write what to ask for, such as /ping"},
+    {"pool p { connect unix:/a; check /x 1s { fall 0 } }", "1:46: \"0\" is no count from 1 to 100: write digits only"},
+    {"pool p { connect unix:/a { zone b } }", "1:28: zone: not in this version: remove it, or wait for a later version"},
     {"weir { threads 0 }", "1:16: \"0\" is no count from 1 to 64: write digits only"},
 };
 
@@ -283,7 +298,7 @@ static void effective_settings_tell_their_places(void **state)
         const char *text;
         unsigned line;
     } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0}, {"log-rate 2000", 0},
-                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
+                  {"balance least", 0}, {"retry connect", 0}, {"eject 1s 60s", 0}, {"slow-start 10s", 0}, {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
     struct weir_config_source one = {name, (char *)(uintptr_t)text, sizeof text - 1, dir};
@@ -341,6 +356,35 @@ static void how_it_is_driven_is_read(void **state)
     weir_config_report_fini(&r);
 }
 
+static void what_a_pool_does_with_several_servers_is_read(void **state)
+{
+    (void)state;
+    static const char text[] = "defaults pool { retry safe; eject 2s }\n"
+                               "site s { listen http://*:1; root /r; pool a; route /x/ { retry no }; route /y/ { pool b } }\n"
+                               "pool a { connect unix:/a { weight 3 }; connect unix:/b { backup yes }; balance hash header X-User-Id; check /ping 1s { fall 4; rise 2 }; slow-start none }\n"
+                               "pool b { connect unix:/a; balance hash cookie sid; eject no; retry connect; check /ping }\n"
+                               "pool c { connect unix:/a; balance hash uri }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    const struct weir_conf_pool *a = &c->pools[0], *b = &c->pools[1];
+    assert_true(a->endpoints[0].weight == 3 && !a->endpoints[0].backup && a->endpoints[1].weight == 1 && a->endpoints[1].backup);
+    assert_true(a->balance == WEIR_BALANCE_PARAM && weir_str_eq(a->balance_key, WEIR_STR("HTTP_X_USER_ID")));
+    assert_true(a->check_fall == 4 && a->check_rise == 2 && a->check_ms == 1000 && a->slow_start_ms == 0);
+    assert_true(a->eject_ms == 2000 && a->eject_max_ms == 60000);
+    assert_true(b->balance == WEIR_BALANCE_COOKIE && weir_str_eq(b->balance_key, WEIR_STR("sid")));
+    assert_true(b->eject_ms == 0 && b->slow_start_ms == 10000 && b->check_fall == 2 && b->check_rise == 1);
+    assert_true(weir_str_eq(c->pools[2].balance_key, WEIR_STR("REQUEST_URI")));
+    const struct weir_conf_site *s = &c->sites[0];
+    assert_int_equal(s->routes[0].retry, WEIR_RETRY_NO);      /* its own */
+    assert_int_equal(s->routes[1].retry, WEIR_RETRY_CONNECT); /* its pool's */
+    assert_int_equal(s->routes[2].retry, WEIR_RETRY_SAFE);    /* its pool's, of the defaults */
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
 /* What this version answers "not in this version" to: the list shrinks with each version. */
 static const struct {
     const char *file, *later;
@@ -353,7 +397,7 @@ static const struct {
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", ""},
     {"08-farm-app.conf", "peer-tls ca certificate name root fastcgis"},
-    {"08-farm-gateway.conf", "zone zone weight peer-tls ca certificate name retry fastcgis fastcgis"},
+    {"08-farm-gateway.conf", "zone zone peer-tls ca certificate name fastcgis fastcgis"},
     {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
@@ -659,7 +703,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
-        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
+        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(what_a_pool_does_with_several_servers_is_read),
+        cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build),
         cmocka_unit_test(a_front_has_who_may_connect_and_the_pool_behind_it),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(a_tenants_file_is_his_alone),
