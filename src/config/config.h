@@ -58,6 +58,42 @@ struct weir_conf_address {
     const char *text;   /* as written: http, host and port */
     const char *socket; /* for weir_address_parse */
 };
+/* ---- guards: who may ask, how often, and what every answer says ---- */
+struct weir_conf_nets {
+    const struct weir_net *list;
+    size_t count;
+};
+struct weir_conf_trust {
+    struct weir_conf_nets nets; /* of proxies that are believed; no list: nothing is said, an empty one: nobody is */
+    bool forwarded;             /* what they tell by Forwarded; else by X-Forwarded-* */
+};
+struct weir_conf_user {
+    const char *name, *hash; /* hash: for crypt(3) */
+    unsigned line;
+};
+struct weir_conf_auth { /* Basic */
+    const char *file, *realm;
+    const struct weir_conf_user *users; /* by name; the same list where the file is the same */
+    size_t user_count;
+    bool forward;            /* Authorization goes to the app, too */
+    const char *broken;      /* not NULL: the file cannot be used, the reason: nobody gets in */
+};
+struct weir_conf_limit { /* requests of one client */
+    uint64_t id;             /* of the site or route that says it: each counts for itself */
+    uint64_t interval_us;    /* one each, on the long run */
+    uint32_t burst;          /* at once */
+};
+#define WEIR_CONFIG_HEADERS_MAX 20
+struct weir_conf_guards {
+    struct weir_conf_nets allow, deny; /* allow: none: all. Who is in deny is refused, whatever allow says */
+    const struct weir_conf_auth *auth; /* NULL: none */
+    const struct weir_conf_limit *limit; /* NULL: none */
+    struct weir_pair *headers;         /* of every answer; value.ptr NULL: removed */
+    size_t header_count;
+    uint64_t min_rate;                 /* bytes a second that a client sends of its body, takes of its answer; 0: none */
+    uint32_t min_rate_ms;              /* that it has before it is looked at */
+};
+#define WEIR_CONFIG_USERS "users " /* a source of this name and a path holds users and their hashes: no statements */
 struct weir_conf_allow {
     const char *user; /* who connects by a unix socket; NULL: an address */
     bool v6;
@@ -78,6 +114,10 @@ struct weir_conf_listener {
     uint64_t body_max;        /* STDIN and DATA of a request, each [64 MiB] */
     const char *certificates; /* of an http one: folder with NAME.pem and NAME.key of its sites; NULL: none */
     uint32_t header_ms, body_ms, idle_ms, send_ms; /* PARAMS whole; a gap in the body; without a request; without taking */
+    /* of an http one: */
+    struct weir_conf_nets proxies; /* that tell the client's address by the PROXY protocol; if there are some, nobody else may connect */
+    struct weir_conf_trust trust;  /* nothing said: as all */
+    uint32_t conns_max;            /* of one client; 0: no limit */
 };
 
 /* Files that the root part opens, for who may not: a certificate with its key, or authorities for clients' certificates. */
@@ -130,6 +170,7 @@ struct weir_conf_route {
     enum weir_conf_retry retry;
     bool log;
     bool id_from_client, id_to_client; /* request-id: X-Request-Id is taken from the client; every answer has it */
+    struct weir_conf_guards guards;
     struct weir_config_place place;
 };
 struct weir_conf_site {
@@ -238,6 +279,7 @@ struct weir_config {
     const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
     struct weir_conf_role *roles; /* who else may drive it; root and the user who runs Weir may all */
     size_t role_count;
+    struct weir_conf_trust trust; /* on listeners without their own */
     const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
     unsigned log_format;      /* of its lines: WEIR_LOG_*; 0: combined alone */

@@ -22,22 +22,24 @@ static const struct setting settings[] = {
     {BLOCK_WEIR, "user", 1, 2, BLOCK_NONE},
     {BLOCK_WEIR, "threads", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "connections", 1, 1, BLOCK_NONE},
-    {BLOCK_WEIR, "control", 1, 1, BLOCK_CONTROL, .path = true},
+    {BLOCK_WEIR, "control", 1, 1, BLOCK_CONTROL, .path = 1},
     {BLOCK_WEIR, "log", 1, 2, BLOCK_NONE},
     {BLOCK_WEIR, "app-log", 1, 2, BLOCK_NONE},
-    {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE, .path = true},
+    {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE, .path = 1},
     {BLOCK_WEIR, "processes", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "starting", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "drain", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "status", 1, 1, BLOCK_NONE, .later = true},
-    {BLOCK_WEIR, "deny-file", 1, 1, BLOCK_NONE, .path = true},
+    {BLOCK_WEIR, "deny-file", 1, 1, BLOCK_NONE, .path = 1},
+    {BLOCK_WEIR | BLOCK_LISTENER, "trust", 1, ANY, BLOCK_NONE},
     {BLOCK_CONTROL, "read", 1, ANY, BLOCK_NONE},
     {BLOCK_CONTROL, "operate", 1, ANY, BLOCK_NONE},
     {BLOCK_CONTROL, "admin", 1, ANY, BLOCK_NONE},
     /* listener */
     {BLOCK_LISTENER, "address", 1, ANY, BLOCK_NONE},
-    {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .path = true},
-    {BLOCK_LISTENER, "proxy-protocol", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .path = 1},
+    {BLOCK_LISTENER, "proxy-protocol", 1, ANY, BLOCK_NONE},
+    {BLOCK_LISTENER, "limit", 2, 2, BLOCK_NONE},
     {BLOCK_LISTENER, "peer-tls", 0, 0, BLOCK_PEER_TLS, .later = true},
     {BLOCK_LISTENER, "allow", 1, ANY, BLOCK_NONE},
     {BLOCK_LISTENER, "group", 1, 1, BLOCK_NONE},
@@ -51,10 +53,10 @@ static const struct setting settings[] = {
     {BLOCK_SITE, "listen", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {BLOCK_SITE, "route", 1, ANY, BLOCK_ROUTE, .many = true, .needs_block = true},
     {BLOCK_SITE, "debug", 1, 1, BLOCK_NONE},
-    {BLOCK_SITE, "tls", 1, 2, BLOCK_TLS, .path = true},
-    {BLOCK_TLS, "clients", 1, 2, BLOCK_NONE, .path = true},
+    {BLOCK_SITE, "tls", 1, 2, BLOCK_TLS, .path = 1},
+    {BLOCK_TLS, "clients", 1, 2, BLOCK_NONE, .path = 1},
     {BLOCK_SITE, "suspended", 1, 1, BLOCK_NONE},
-    {SR, "root", 1, 1, BLOCK_NONE, .path = true},
+    {SR, "root", 1, 1, BLOCK_NONE, .path = 1},
     {SR, "app-root", 1, 1, BLOCK_NONE},
     {SR, "index", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {SR, "php", 1, 1, BLOCK_PHP, .how = HOW_GROUP_ROUTE},
@@ -63,7 +65,14 @@ static const struct setting settings[] = {
     {SR, "filter", 1, 1, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
     {SR, "authorizer", 1, 2, BLOCK_NONE},
     {SR, "redirect", 1, 2, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
-    {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
+    {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE, .bare = true},
+    {SR, "deny", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
+    {SR, "allow", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
+    {SR, "auth", 1, 3, BLOCK_AUTH, .path = 2},
+    {BLOCK_AUTH, "forward", 1, 1, BLOCK_NONE},
+    {SR, "limit", 1, 4, BLOCK_NONE},
+    {SR, "header", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP, .folded = true},
+    {SR, "min-rate", 1, 2, BLOCK_NONE},
     {SR, "param", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {SR, "log", 1, 1, BLOCK_NONE},
     {SR, "request-id", 0, 0, BLOCK_REQUEST_ID, .needs_block = true, .how = HOW_BLOCK},
@@ -78,9 +87,9 @@ static const struct setting settings[] = {
     {BLOCK_BODY, "max", 1, 1, BLOCK_NONE},
     {BLOCK_BODY, "stream", 1, 1, BLOCK_NONE},
     /* pool */
-    {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = 1},
     {BLOCK_POOL, "php", 0, 2, BLOCK_NONE, .how = HOW_GROUP_POOL},
-    {BLOCK_POOL, "cgi", 0, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "cgi", 0, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = 1},
     {BLOCK_POOL, "connect", 1, 1, BLOCK_CONNECT, .many = true, .how = HOW_GROUP_POOL},
     {BLOCK_POOL, "user", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "group", 1, 1, BLOCK_NONE},
@@ -98,7 +107,7 @@ static const struct setting settings[] = {
     {BLOCK_POOL, "log-rate", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "limits", 0, 0, BLOCK_LIMITS, .later = true, .how = HOW_BLOCK},
     {BLOCK_POOL, "recycle", 0, 0, BLOCK_RECYCLE, .needs_block = true, .how = HOW_BLOCK},
-    {BLOCK_POOL, "env-file", 1, 1, BLOCK_NONE, .later = true, .path = true},
+    {BLOCK_POOL, "env-file", 1, 1, BLOCK_NONE, .later = true, .path = 1},
     {BLOCK_POOL, "php-value", 2, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {BLOCK_POOL, "php-admin-value", 2, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {BLOCK_POOL, "mail", 1, 1, BLOCK_NONE, .later = true},
@@ -190,6 +199,15 @@ const char *config_nearest(struct weir_str name, const char *const *list, size_t
     return best;
 }
 
+const struct setting *config_setting_of(enum block in, const struct node *n)
+{
+    const struct setting *s = config_setting(in, n->words[0].text);
+    if (!s || !s->bare || n->count == 1) return s;
+    for (const struct setting *more = s + 1; more < settings + WEIR_COUNT(settings); more++)
+        if (more->in & in && weir_str_eq(n->words[0].text, weir_cstr(more->name))) return more;
+    return s;
+}
+
 const char *config_nearest_setting(enum block in, struct weir_str name)
 {
     const char *list[WEIR_COUNT(settings)];
@@ -223,6 +241,7 @@ static const char *block_name(enum block b)
     case BLOCK_TLS: return "tls";
     case BLOCK_REQUEST_ID: return "request-id";
     case BLOCK_CHECK: return "check";
+    case BLOCK_AUTH: return "auth";
     default: return "this block";
     }
 }
@@ -259,7 +278,7 @@ static enum block sub_block(const struct node *n, const struct setting *s)
 void config_check_names(struct node *first, enum block in, struct weir_config_report *r)
 {
     for (struct node *n = first; n; n = n->next) {
-        const struct setting *s = config_setting(in, n->words[0].text);
+        const struct setting *s = config_setting_of(in, n);
         if (!s) {
             n->used = true; /* nothing more is said of it */
             unknown(n, in, r);

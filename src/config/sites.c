@@ -102,6 +102,7 @@ static void read_stream(struct parser *p, struct weir_conf_route *r, const struc
 
 static void route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n, const struct node **action)
 {
+    if (config_read_guard(p, &r->guards, n)) return;
     if (node_is(n, "root")) {
         r->root = config_path(p, n, 1);
         config_tenant_root(p, n, r->root);

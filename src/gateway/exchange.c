@@ -105,6 +105,7 @@ bool exchange_write_head(struct exchange *ex)
     fields[n++] = server_field;
     for (size_t i = 0; i < ex->field_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->fields[i];
     if (n < WEIR_COUNT(fields) && exchange_tells_id(ex)) fields[n++] = (struct weir_pair){WEIR_STR("X-Request-Id"), exchange_id(ex)};
+    n = guards_headers(ex, fields, n, WEIR_COUNT(fields));
     struct weir_http_response r = {.status = ex->status, .headers = fields, .header_count = n,
                                    .content_length = ex->length, .head = ex->req && ex->req->head,
                                    .keep_alive = ex->keep_alive && !ex->worker->draining,
@@ -258,7 +259,6 @@ static void take_body(struct exchange *ex)
         return;
     }
     reply_limit_body(ex, conf->body_max);
-    reply_arm(ex, conf->body_ms);
     bool stream = exchange_streams_request(ex);
     struct weir_spill_limits lim = {.memory = stream ? STREAM_HIGH * 2 : BODY_MEMORY, .max = conf->body_max,
                                     .rewindable = !stream};
@@ -268,6 +268,7 @@ static void take_body(struct exchange *ex)
         return;
     }
     weir_spill_set_user(ex->body, ex);
+    reply_arm(ex, pace_body(ex));
     if (ex->req->expect_continue) {
         if (reply_interim(ex, 100, NULL, 0) < 0) {
             reply_abort(ex);
@@ -298,7 +299,7 @@ static bool is_challenge(struct weir_str path_query)
 /* A site with a certificate is not served in clear text. */
 static void redirect_to_https(struct exchange *ex)
 {
-    struct weir_str host = http_without_port(ex->req->host), path = ex->req->path_query;
+    struct weir_str host = http_without_port(guards_host(ex)), path = ex->req->path_query;
     char port[8];
     bool star = path.len == 1 && path.ptr[0] == '*', same = is_method(ex, "GET") || is_method(ex, "HEAD");
     uint16_t number = ex->site->conf->https_port;
@@ -320,6 +321,14 @@ static void redirect_to_https(struct exchange *ex)
     redirect(ex, same ? 301 : 308, weir_str(to, len));
 }
 
+static bool refuses_body(struct exchange *ex)
+{
+    const struct weir_http_request *req = ex->req;
+    if (!req->has_body || req->content_length < 0 || (uint64_t)req->content_length <= ex->route->conf->body_max) return false;
+    exchange_fail(ex, 413, "the request body is larger than this site takes");
+    return true;
+}
+
 void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
 {
     const struct http_conn *h = ex->http;
@@ -330,7 +339,10 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
     ex->snap = ex->worker->snap;
     snapshot_hold(ex->snap);
     ex->listener = snapshot_listener(ex->snap, h->listener);
-    if (worker_denies(ex->worker, (const struct sockaddr *)&h->peer)) { /* it was accepted before the order */
+    guards_client(ex);
+    struct sockaddr_storage client;
+    guards_socket(ex, &client);
+    if (worker_denies(ex->worker, (const struct sockaddr *)&client)) { /* accepted before the order, or behind a proxy */
         ex->keep_alive = false;
         exchange_fail(ex, 403, "this address is denied");
         return;
@@ -340,7 +352,7 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, 503, "this listener is not configured any more");
         return;
     }
-    ex->site = snapshot_site(ex->snap, ex->listener, http_without_port(req->host));
+    ex->site = snapshot_site(ex->snap, ex->listener, http_without_port(guards_host(ex)));
     if (!ex->site) {
         exchange_fail(ex, 404, "no site of that name is here");
         return;
@@ -351,7 +363,7 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, refused, why);
         return;
     }
-    if (ex->site->conf->https_port && !exchange_is_https(ex) && !is_challenge(req->path_query)) {
+    if (ex->site->conf->https_port && !guards_is_https(ex) && !is_challenge(req->path_query)) {
         redirect_to_https(ex);
         return;
     }
@@ -376,12 +388,17 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, 503, ex->site->conf->broken);
         return;
     }
-    if (req->has_body && req->content_length >= 0 && (uint64_t)req->content_length > ex->route->conf->body_max) {
-        exchange_fail(ex, 413, "the request body is larger than this site takes");
-        return;
-    }
+    if (guards_enter(ex) != GUARD_PASSED) return;
+    if (refuses_body(ex)) return;
     if (ex->route->authorizer) exchange_authorize(ex);
     else if (req->has_body) take_body(ex); /* else exchange_body_end follows at once */
+}
+
+void exchange_guarded(struct exchange *ex)
+{
+    if (!ex->body_done && !ex->method_override && refuses_body(ex)) return;
+    if (ex->route->authorizer) exchange_authorize(ex);
+    else exchange_admitted(ex);
 }
 
 void exchange_admitted(struct exchange *ex)
@@ -416,7 +433,7 @@ void exchange_body_end(struct exchange *ex)
 {
     ex->body_done = true;
     reply_arm(ex, 0);
-    if (ex->authorizing) return; /* it goes on when that is known */
+    if (ex->authorizing || ex->guarding) return; /* it goes on when that is known */
     if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
     else exchange_dispatch(ex);
 }
@@ -505,24 +522,23 @@ static void run_script(struct exchange *ex)
     exchange_run_app(ex, &s);
 }
 
-/* What an index or the front controller stands for has a route of its own, which may guard it. The front controller may be denied to
- * those who name it themselves. */
-static bool other_route_guards(const struct exchange *ex)
+/* What an index or the front controller stands for has a route of its own, which may guard it: true: it did, and that is answered. The
+ * front controller may be denied to those who name it themselves. */
+static bool other_route_guards(struct exchange *ex)
 {
     const struct lookup *l = &ex->lookup;
     if (!l->script[0] || (l->kind != LOOKUP_FILE && l->kind != LOOKUP_SCRIPT)) return false;
     const struct route *own = site_route(ex->site, weir_cstr(l->script)), *r = ex->route;
     if (own == r) return false;
-    if (own->authorizer && own->authorizer != r->authorizer) return true;
-    return !l->is_front && ((own->filter && own->filter != r->filter) || own->conf->action == WEIR_ACTION_DENY);
+    if (!guards_cross(ex, own)) return true;
+    if (l->is_front || ((!own->filter || own->filter == r->filter) && own->conf->action != WEIR_ACTION_DENY)) return false;
+    exchange_fail(ex, 403, "another route decides about this file");
+    return true;
 }
 
 static void looked_up(struct exchange *ex)
 {
-    if (other_route_guards(ex)) {
-        exchange_fail(ex, 403, "another route decides about this file");
-        return;
-    }
+    if (other_route_guards(ex)) return;
     switch (ex->lookup.kind) {
     case LOOKUP_FILE:
         if (ex->route->filter) exchange_filter(ex);

@@ -62,8 +62,8 @@ static struct weir_str address_text(struct weir_arena *a, const struct sockaddr_
 static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
 {
     const struct http_conn *h = ex->http;
-    struct sockaddr_storage peer = {0};
-    memcpy(&peer, &h->peer, sizeof h->peer);
+    struct sockaddr_storage peer;
+    guards_socket(ex, &peer);
     r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
     const struct listener *l = ex->listener;
     r->server_addr = l->server_addr;
@@ -95,6 +95,7 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
         .request_id = exchange_id(ex), .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
+    guards_describe(ex, r);
 }
 
 /* It would be asked now: WOULD_ASK, or why not. */
@@ -337,6 +338,7 @@ static void local_redirect(struct exchange *ex)
         return;
     }
     ex->route = site_route(ex->site, ex->path.path);
+    if (guards_enter(ex) != GUARD_PASSED) return;
     if (ex->route->authorizer) exchange_authorize(ex);
     else exchange_dispatch(ex);
 }

@@ -353,6 +353,11 @@ int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, vo
 {
     struct gateway *gw = calloc(1, sizeof *gw);
     if (!gw) return WEIR_NOMEM;
+    if (auth_new(&gw->auth) < 0 || limits_new(&gw->limits) < 0) {
+        auth_free(gw->auth);
+        free(gw);
+        return WEIR_NOMEM;
+    }
     gw->loop_new = loop_new;
     gw->loop_arg = loop_arg;
     pthread_mutex_init(&gw->lock, NULL);
@@ -382,6 +387,8 @@ void gateway_free(struct gateway *gw)
         free(gp);
     }
     gateway_link_fini(gw);
+    limits_free(gw->limits);
+    auth_free(gw->auth);
     orders_drop(gw->orders);
     keys_drop(gw->keys);
     weir_tls_context_free(gw->tls);

@@ -370,6 +370,7 @@ void exchange_file_pump(struct exchange *ex)
             return;
         }
         ex->cold_checked = false;
+        h->written += (uint64_t)n;
         ex->file_at += (uint64_t)n;
         ex->file_left -= (uint64_t)n;
         ex->sent += (uint64_t)n;

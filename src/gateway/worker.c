@@ -292,7 +292,7 @@ static void begin_drain(struct worker *w)
     }
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
-        if (!h->in_use || h->state != HTTP_IDLE || http_unsent(h)) continue;
+        if (!h->in_use || (h->state != HTTP_IDLE && h->state != HTTP_PROXY) || http_unsent(h)) continue;
         if (h->served) http_close(h);
         else http_arm(h, FIRST_MS);
     }
