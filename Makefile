@@ -72,6 +72,7 @@ stress:
 	tests/system/stress/loss.py --build build-stress
 	tests/system/stress/loss.py --build build-stress --peer
 	tests/system/stress/pools.py --build build-stress
+	tests/system/stress/large.py --build build-stress
 
 clean:
 	rm -rf build build-*

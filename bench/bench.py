@@ -424,7 +424,46 @@ def library(o, out, d, log):
             s.stop()
 
 
-CASES = {f.__name__: f for f in (small, syscalls, idle, handler, two_threads, fair, slow, stalled, in_flight, library)}
+def h2load(s, url, seconds, *args):
+    """Answers per CPU second of the server."""
+    pids = group_pids(s)["web"]
+    before = cpu_us(pids)
+    out = subprocess.run(["taskset", "-c", "1", "h2load", f"-D{seconds}", "-t1", *args, url], capture_output=True, text=True).stdout
+    done, failed = re.search(r"(\d+) succeeded, (\d+) failed", out).groups()
+    return {"per_second": int(done) / ((cpu_us(pids) - before) / 1e6), "failed": int(failed)}
+
+
+def secure(o, out, d, log):
+    """A small file by TLS and by HTTP/2, from Weir, nginx and h2o: answers per CPU second."""
+    if log:
+        return
+    table = stacks.with_tls(d, o.build)
+    kinds = {"HTTP/1.1 and TLS, c=64": ["--h1", "-c64"], "HTTP/2 and TLS, c=16 m=16": ["-c16", "-m16"], "HTTP/2 and TLS, c=64 m=1": ["-c64", "-m1"]}
+    try:
+        runs = {(k, s.name): [] for k in kinds for s in table}
+        for s in table:
+            s.ready("/small.txt")
+        for _ in range(o.rounds):
+            for k, args in kinds.items():
+                for s in table:
+                    runs[k, s.name].append(h2load(s, f"https://127.0.0.1:{s.tls_port}/small.txt", o.seconds, *args))
+        out.tell("\na small file: answers per CPU second of the server\n\n| | " + " | ".join(s.name for s in table) + " |\n|---" * 1 + "|---" * len(table) + "|")
+        for k in kinds:
+            m = {s.name: median(runs[k, s.name], "per_second") for s in table}
+            failed = sum(r["failed"] for s in table for r in runs[k, s.name])
+            out.tell(f"| {k} | " + " | ".join(f"{v:.0f}" for v in m.values()) + " |" + (f" {failed} failed" if failed else ""))
+            out.values[k] = m
+        out.tell("")
+        for k in kinds:
+            m = out.values[k]
+            for peer in ("nginx", "h2o"):
+                out.goal(f"{k}: answers per CPU second, x {peer}", m["weir"] / m[peer], 1.0, least=True)
+    finally:
+        for s in table:
+            s.stop()
+
+
+CASES = {f.__name__: f for f in (small, syscalls, idle, handler, two_threads, fair, slow, stalled, in_flight, library, secure)}
 
 
 def main():

@@ -140,6 +140,39 @@ def weir(build, d, name, pool, log=False, threads=1, pinned=True, site="", progr
     return s
 
 
+def certificate(d):
+    if not os.path.exists(d + "/a.pem"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=a",
+                        "-addext", "subjectAltName=DNS:a", "-keyout", d + "/a.key", "-out", d + "/a.pem"], check=True, capture_output=True)
+    with open(d + "/public/small.txt", "w") as f:
+        f.write(BODY)
+    return d + "/a"
+
+
+def with_tls(d, build):
+    """The same small file from Weir, nginx and h2o: `tls_port` speaks HTTP/1.1 and HTTP/2 by TLS, `port` HTTP in clear text (Weir and h2o: HTTP/2, too)."""
+    path, ports = certificate(d), [free_port() for _ in range(3)]
+    ours = weir(build, d, "weir", "run " + bench_app(build, d, 1)[4:], site=f"route /small.txt {{ files }}")
+    ours.stop()
+    conf = f"{d}/weir-{ours.port}.conf"
+    with open(conf) as f:
+        text = f.read().replace("site a {", f"listener s {{ address https://127.0.0.1:{ports[0]} }}\nsite s {{ listen s; root {d}/public; tls {path} }}\nsite a {{")
+    with open(conf, "w") as f:
+        f.write(text)
+    ours.start([ours.weir, "serve", "-c", conf])
+    theirs = nginx(d, False, f"listen 127.0.0.1:{ports[1]} ssl http2 backlog=4096; ssl_certificate {path}.pem; ssl_certificate_key {path}.key; root {d}/public; location / {{ }}",
+                   name="nginx")
+    h2o = Stack("h2o", d)
+    with open(f"{d}/h2o.conf", "w") as f:
+        f.write(f"num-threads: 1\nuser: root\nhosts:\n  default:\n    listen:\n      port: {h2o.port}\n      host: 127.0.0.1\n    paths:\n      /:\n        file.dir: {d}/public\n"
+                f"  a:\n    listen:\n      port: {ports[2]}\n      host: 127.0.0.1\n      ssl:\n        certificate-file: {path}.pem\n        key-file: {path}.key\n"
+                f"    paths:\n      /:\n        file.dir: {d}/public\n")
+    h2o.start(["/usr/bin/h2o", "-c", f"{d}/h2o.conf"])
+    for s, p in zip((ours, theirs, h2o), ports):
+        s.tls_port = p
+    return ours, theirs, h2o
+
+
 def bench_app(build, d, count, args=""):
     """The pool of `count` processes of our app; a program of its own name for each, to tell them apart."""
     path = f"{d}/bench_app_{count}_{free_port()}"
@@ -213,7 +246,7 @@ def group_pids(stack):
     for p in stack.running:
         for pid in tree(p.pid):
             line = lines.get(pid, "")
-            if re.search(r"weir gateway|nginx", line):
+            if re.search(r"weir gateway|nginx|h2o", line):
                 web.append(pid)
             elif re.search(r"bench_app|libfcgi_app|php-cgi", line):
                 app.append(pid)

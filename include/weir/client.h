@@ -60,12 +60,28 @@ WEIR_API WEIR_CHECK bool weir_pool_retire(struct weir_pool *p);
 WEIR_API void weir_pool_refuse(struct weir_pool *p, const char *why);
 /* Why it refuses now; NULL: it does not. Any thread. */
 WEIR_API const char *weir_pool_refusal(struct weir_pool *p);
-/* This endpoint does not serve (or does again): it gets no new request. When that is so for all, the pool refuses. Any thread. */
+/* This endpoint does not serve (or does again): it gets no new request. When that is so for all, the pool refuses. One that was left
+ * alone because it could not be connected to is tried at once when it is told to serve. Any thread. */
 WEIR_API void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
 WEIR_API void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 /* See weir_client_ping; 0: never. Any thread. */
 WEIR_API void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
 WEIR_API const char *weir_pool_name(const struct weir_pool *p);
+
+/* How a pool with several endpoints that is not owned uses them. A key goes to one endpoint, as long as that is up and has room (weighted
+ * rendezvous hashing: when one leaves, only its keys move); without a key the less loaded of two that are drawn by weight. Backups
+ * serve when no other endpoint is up. One that fails before any answer (connect: at once; a request: three in a row) is left alone for
+ * eject_ms, twice as long each time, while another one is up; then one request tries it, and from its first byte of an answer on it
+ * gets its share within slow_start_ms. Where none is up, each is tried again within 1.6 s. */
+struct weir_pool_balance {
+    size_t size;             /* set by weir_pool_balance_init() */
+    uint32_t eject_ms, eject_max_ms; /* [1 s, 60 s]; 0: not longer than a failed connect rests anyway */
+    uint32_t slow_start_ms;  /* [10 s]; 0: at once */
+};
+#define weir_pool_balance_init(o) weir_pool_balance_init_sized((o), sizeof *(o))
+WEIR_API void weir_pool_balance_init_sized(struct weir_pool_balance *o, size_t size);
+/* WEIR_INVALID. Any thread. */
+WEIR_API WEIR_CHECK int weir_pool_set_balance(struct weir_pool *p, const struct weir_pool_balance *o);
 
 struct weir_endpoint_options {
     uint64_t id;             /* of whoever owns the process: equal id = the same process */
@@ -80,11 +96,20 @@ struct weir_endpoint_options {
     bool flow;               /* hint: ask for flow control */
     bool plain_mpx;          /* multiplex without credit, because the operator says so */
     bool drain;              /* nothing new; released when idle */
+    uint32_t weight;         /* its part of a pool that is not owned, 1 to 256 [1] */
+    bool backup;             /* serves when no other one is up */
 };
 /* The wanted endpoints, all of them; those that are not named any more drain. Idempotent. Any thread. Of one that is there already pid,
  * prove, pings, flow and plain_mpx stay. WEIR_INVALID: an address cannot be used; WEIR_NOMEM (the others are set). */
 WEIR_API WEIR_CHECK int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count);
 
+enum weir_endpoint_state {
+    WEIR_ENDPOINT_UP,
+    WEIR_ENDPOINT_DOWN,    /* weir_pool_mark */
+    WEIR_ENDPOINT_EJECTED, /* it failed: left alone */
+    WEIR_ENDPOINT_PROBED,  /* that time is over: one request tries it */
+    WEIR_ENDPOINT_SLOW     /* up again, with less than its share yet */
+};
 struct weir_endpoint_stats {
     uint64_t id;
     char address[128];
@@ -93,6 +118,12 @@ struct weir_endpoint_stats {
     uint64_t done, failed, retried;
     bool flow, draining;
     bool gone;               /* nothing else of it is told */
+    bool backup;
+    uint32_t weight;
+    enum weir_endpoint_state state; /* as far as the pool has looked: by its last request */
+    uint64_t ejections;
+    uint64_t rests_until_us; /* EJECTED, on the clock of a client's loop */
+    const char *problem;     /* EJECTED, PROBED: why; static. NULL: nothing */
 };
 struct weir_pool_stats {
     uint32_t queued;
@@ -168,6 +199,8 @@ struct weir_client_begin_options {
     uint32_t silent_ms, request_ms; /* without a byte from the app; in all; 0: none */
     uint32_t slow_ms;               /* after it a SLOW event comes, once; 0: none */
     void *user;
+    uint64_t key;                   /* requests with an equal one go to one endpoint; 0: it has none */
+    bool once;                      /* begun on a connection, it goes to no other one, even if none of its bytes were sent */
 };
 #define WEIR_CLIENT_UNKNOWN UINT64_MAX
 #define weir_client_begin_options_init(o) weir_client_begin_options_init_sized((o), sizeof *(o))

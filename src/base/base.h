@@ -205,6 +205,35 @@ struct weir_table_node *weir_table_more(const struct weir_table_node *n);       
 void weir_table_remove(struct weir_table *t, struct weir_table_node *n);                       /* it must be in it */
 void weir_table_fini(struct weir_table *t);
 
+/* ---- networks ---- */
+struct weir_net {
+    uint8_t address[16]; /* IPv4 as ::ffff:a.b.c.d; what is beyond bits is 0 */
+    uint8_t bits;        /* 0 to 128 */
+};
+#define WEIR_NET_TEXT 56
+struct sockaddr;
+struct sockaddr_storage;
+/* "192.0.2.1", "192.0.2.0/24", "2001:db8::/32"; bits beyond the prefix are dropped. WEIR_INVALID. */
+WEIR_CHECK int weir_net_parse(struct weir_str text, struct weir_net *out);
+void weir_net_text(const struct weir_net *n, char out[WEIR_NET_TEXT]);
+void weir_net_mask(uint8_t address[16], unsigned bits); /* clears what is beyond bits */
+bool weir_net_of(const struct sockaddr *a, uint8_t address[16]); /* false: neither IPv4 nor IPv6 */
+/* Is the address one of the network; of one of them? */
+bool weir_net_has(const struct weir_net *n, const uint8_t address[16]);
+bool weir_nets_have(const struct weir_net *list, size_t count, const uint8_t address[16]);
+/* A socket's address from such bytes (IPv4 where they are mapped). */
+void weir_net_socket(const uint8_t address[16], uint16_t port, struct sockaddr_storage *out);
+
+/* ---- keyed hash: SipHash-2-4 with 128 bits. Who does not know the key can neither find a collision nor tell where a value falls ---- */
+struct weir_key {
+    uint64_t k[2];
+};
+struct weir_digest {
+    uint64_t h[2];
+};
+struct weir_digest weir_keyed_hash(const struct weir_key *key, struct weir_str s);
+bool weir_same_secret(const void *a, const void *b, size_t len); /* in the same time for any two of len bytes */
+
 /* ---- random numbers for spreading and seeds, not for secrets: xorshift64* ---- */
 struct weir_random {
     uint64_t state;

@@ -35,6 +35,7 @@ struct weir_cgi_request {
     struct weir_str request_id;               /* empty: not sent */
     struct weir_str redirect_status;          /* "200"; empty: not sent */
     int64_t content_length;                   /* -1: no body: CONTENT_LENGTH is not sent */
+    bool no_authorization;                    /* that field is not passed */
     bool authorizer;                          /* for one: no CONTENT_LENGTH, PATH_INFO, PATH_TRANSLATED, SCRIPT_NAME (FC1-6.3-a) */
     struct weir_str host;                     /* whom the request is for: stands for the Host field's value (RFC 9112 3.2.2); may be empty */
     const struct weir_pair *headers;          /* the request's fields, names as sent */

@@ -81,6 +81,7 @@ static int add_headers(struct list *l, const struct weir_cgi_request *r, struct 
         bool failed = false, joined = false;
         struct weir_str value = r->headers[i].value;
         if (r->host.len && weir_str_ieq(r->headers[i].name, WEIR_STR("host"))) continue; /* added below */
+        if (r->no_authorization && weir_str_ieq(r->headers[i].name, WEIR_STR("authorization"))) continue;
         if (not_passed(r->headers[i].name) || !weir_str_field(value)) continue;
         struct weir_str name = http_name(r->headers[i].name, a, &failed);
         if (failed) return WEIR_NOMEM;

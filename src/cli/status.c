@@ -102,6 +102,15 @@ static long long num(const json_t *o, const char *key)
     return json_integer_value(json_object_get(o, key));
 }
 
+static void print_server(const json_t *s)
+{
+    printf("  %s %s", str(s, "address"), str(s, "state"));
+    if (num(s, "rests_ms")) printf(" for %lld.%lld s", num(s, "rests_ms") / 1000, num(s, "rests_ms") / 100 % 10);
+    printf("%s, weight %lld, busy %lld of %lld, served %lld, failed %lld, retried %lld, ejected %lld times", json_is_true(json_object_get(s, "backup")) ? ", backup" : "", num(s, "weight"),
+           num(s, "busy"), num(s, "limit"), num(s, "requests"), num(s, "failed"), num(s, "retried"), num(s, "ejections"));
+    printf(str(s, "problem")[0] ? ": %s\n" : "%s\n", str(s, "problem"));
+}
+
 static void print_status(const json_t *s)
 {
     size_t i, k;
@@ -127,6 +136,7 @@ static void print_status(const json_t *s)
         json_array_foreach(json_object_get(pool, "processes"), k, unit)
             printf("  %-8lld %-9s busy %lld, served %lld%s\n", num(unit, "pid"), str(unit, "state"), num(unit, "busy"), num(unit, "requests"),
                    json_is_true(json_object_get(unit, "flow_control")) ? ", flow control" : "");
+        json_array_foreach(json_object_get(pool, "servers"), k, unit) print_server(unit);
     }
 }
 

@@ -453,6 +453,7 @@ static bool input_event(struct weir_client *c, struct weir_client_req *r, const 
         }
         return true;
     }
+    if (r->received == 0 && r->ep && r->ep->ailing) balance_answered(r->ep, c->loop->now_us);
     r->received += w->bytes.len;
     c->lent = r;
     c->lent_bytes = w->bytes;

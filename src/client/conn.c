@@ -111,8 +111,9 @@ static void look_accepted(struct conn *k)
         proven(k);
         return;
     }
+    if (k->probes + 1 == WEIR_COUNT(probe_us)) balance_slow(k); /* so long it takes only behind others */
     pthread_mutex_lock(&k->ep->pool->lock);
-    bool wanted = k->ep->pool->waiting_count > 0 && !k->ep->drain;
+    bool wanted = balance_wants(k->ep) && !k->ep->drain;
     pthread_mutex_unlock(&k->ep->pool->lock);
     if (!wanted) { /* no byte was sent: whoever accepts it later finds its end */
         conn_close(k, WEIR_CLOSED, "not needed any more");
@@ -199,6 +200,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
                 k->want_write = true;
                 weir_timer_set(c->loop, &k->timer, conn_ident(k, KIND_CONN_TIMER),
                                weir_loop_now_ms(c->loop) + CONNECT_MS);
+                if (!shared) client_due(c, k, weir_loop_clock_us(c->loop) + PROBE_LAST_US); /* then who waits may go elsewhere */
             }
             return k;
         }
@@ -208,6 +210,22 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
     k->full = fd == WEIR_AGAIN;
     client_due(c, k, c->loop->now_us);
     return k;
+}
+
+void conn_rest(struct weir_client *c, struct weir_endpoint *ep, uint64_t until_us)
+{
+    struct conn *k = c->ends ? NULL : group_conn_new(c->group);
+    if (!k) return; /* the next request looks */
+    k->client = c;
+    k->ep = ep;
+    k->shared = k->own = true; /* it holds no place */
+    k->fd = -1;
+    reserve_epoch(k, c->index, CONN_BACKOFF);
+    pthread_mutex_lock(&ep->pool->lock);
+    ep->refs++;
+    pthread_mutex_unlock(&ep->pool->lock);
+    weir_list_push_back(&c->open, &k->link);
+    client_due(c, k, until_us);
 }
 
 /* ---- does its process live? ---- */
@@ -273,6 +291,7 @@ void conn_clock(struct conn *k)
     case CONN_UNPROVEN: look_accepted(k); break;
     case CONN_CONNECTING:
         if (k->broken) back_off(k, !k->full, "cannot connect to the application");
+        else balance_slow(k);
         break;
     case CONN_BACKOFF: conn_close(k, WEIR_SYSTEM, "cannot connect to the application"); break;
     case CONN_ACTIVE:
@@ -537,6 +556,23 @@ static bool no_answer(struct weir_endpoint *ep, int status)
     return status == WEIR_PROTOCOL || often;
 }
 
+/* Requests end with it that got no byte of an answer, and that is the peer's doing: not where it closes a connection that was to be
+ * kept, nor where one takes too long, but for the one that tries whether it is well again. */
+static bool no_request_answered(const struct conn *k, int status)
+{
+    void *user;
+    bool any = false;
+    if (!k->ep->pool->balance.on || (k->again && !k->shared)) return false;
+    if (status != WEIR_CLOSED && status != WEIR_PROTOCOL && !(status == WEIR_TIMEOUT && k->ep->ejected)) return false;
+    for (uint16_t id = weir_wire_server_next_id(k->wire, 0, &user); id; id = weir_wire_server_next_id(k->wire, id, &user)) {
+        const struct weir_client_req *r = user;
+        if (!r || r->forgotten || r->aborted_us) continue;
+        if (r->received) return false;
+        any = true;
+    }
+    return any;
+}
+
 void conn_close(struct conn *k, int status, const char *reason)
 {
     struct weir_client *c = k->client;
@@ -563,6 +599,7 @@ void conn_close(struct conn *k, int status, const char *reason)
         k->fd = -1;
     }
     reserve_epoch(k, c->index, CONN_ACTIVE); /* nobody finds it by an event any more */
+    if (k->wire && no_request_answered(k, status)) balance_lost(k, reason);
     if (k->wire) {
         void *user;
         for (uint16_t id = weir_wire_server_next_id(k->wire, 0, &user); id;

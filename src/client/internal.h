@@ -110,6 +110,7 @@ void conn_end_read(struct conn *k);
 void conn_values(struct conn *k, bool agreed, uint32_t threads);
 void conn_free_now(struct conn *k);
 void conn_retire(struct conn *k);
+void conn_rest(struct weir_client *c, struct weir_endpoint *ep, uint64_t until_us); /* who waits then is looked at */
 void conn_after_end(struct conn *k);                         /* shared: a place is free, or it is time to close */
 
 /* ---- endpoints and pools ---- */
@@ -147,6 +148,21 @@ struct weir_endpoint {
     uint32_t refs;     /* connections */
     uint64_t down_until_us; /* connects failed: not tried again before */
     uint64_t done, failed, retried;
+    /* of a pool that balances (balance.c); under pool->lock, too */
+    uint32_t weight;
+    bool backup;
+    bool ejected;        /* from its ejection until it has answered; down_until_us tells when it may be tried */
+    bool returning;      /* it came back, and nobody has looked at the clock yet */
+    bool refused;        /* the ejection is for a connect */
+    atomic_bool ailing;  /* something of what follows is not as in health; read without the lock, too */
+    uint32_t lost;       /* requests in a row that ended without a byte of an answer */
+    uint32_t level;      /* of the ejection: how often it was doubled */
+    uint32_t pinned;     /* requests that wait for a connection to it */
+    uint32_t place;      /* in its tier */
+    uint64_t returned_us; /* 0: not within its slow start */
+    uint64_t proven_us, ejections;
+    const char *problem; /* static */
+    struct weir_list open_link; /* balance.unopened */
     struct weir_list idle;
     struct conn *_Atomic shared[MAX_THREADS]; /* each set by its thread only */
 };
@@ -156,6 +172,21 @@ struct pool_thread {
     struct weir_endpoint *batch; /* stay here until the batch is full */
     uint32_t batch_left;
     uint64_t turn;               /* of its client, when the batch began */
+};
+
+/* Endpoints of one tier, drawn by weight in constant time (alias method). */
+struct tier {
+    struct weir_endpoint **list;
+    uint32_t *cut, *alias; /* place i stands for itself below cut[i] of `total`, else for alias[i] */
+    uint32_t count, total;
+};
+struct balance {
+    bool on;             /* not owned, and several endpoints */
+    struct weir_pool_balance o;
+    struct weir_random random;
+    struct tier tiers[2]; /* backups are the second one */
+    uint32_t pinned;      /* of all its endpoints */
+    struct weir_list unopened; /* endpoints for which more requests wait than connections are being opened */
 };
 
 struct weir_pool {
@@ -178,6 +209,7 @@ struct weir_pool {
     uint32_t cost;       /* smoothed: of that, what one request takes of a process; in 1/16 us */
     uint64_t started, refused, timed_out;
     bool owned;
+    struct balance balance;
     struct pool_thread threads[MAX_THREADS];
 };
 
@@ -202,6 +234,28 @@ void pool_take_all(struct weir_client *c, struct weir_list *out); /* the same wi
 void group_look(struct weir_client_group *g); /* each thread looks at its connections, and at those who wait */
 void pool_changed(struct weir_pool *p, bool urgent); /* locked */
 bool endpoint_shared(const struct weir_endpoint *ep);
+bool endpoint_up(const struct weir_endpoint *ep, uint64_t now_us);    /* locked: it takes new requests, if it has room */
+bool endpoint_ready(const struct weir_endpoint *ep);                  /* locked: there is room now */
+
+/* ---- balance.c: pools with several endpoints that others own. All locked, but for what is said to take the lock ---- */
+void balance_init(struct weir_pool *p);
+void balance_fini(struct weir_pool *p);
+WEIR_CHECK int balance_set(struct weir_pool *p);                      /* endpoints came, went or changed: who is drawn how often */
+/* Whom r is for: ready, or with room for another connection; NULL: nobody now. */
+struct weir_endpoint *balance_choose(struct weir_pool *p, const struct weir_client_req *r, uint64_t now_us);
+/* The same for a request in the queue: an endpoint that is ready, or NULL, and then r may wait for one connection. stop: nothing
+ * is left for those behind it. */
+struct weir_endpoint *balance_queued(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us, bool *stop);
+struct weir_endpoint *balance_next_open(struct weir_pool *p);         /* who needs another connection; NULL: nobody */
+void balance_unpin(struct weir_client_req *r);
+void balance_forget(struct weir_endpoint *ep);                        /* it goes */
+bool balance_wants(const struct weir_endpoint *ep);                   /* somebody waits for a connection to it, or to any */
+/* It failed; true: it is left alone now until ep->down_until_us, by one who has to wake up those who wait then (conn_rest). */
+WEIR_CHECK bool balance_connect_failed(struct weir_endpoint *ep, uint64_t now_us, uint64_t wait_us, const char *reason);
+void balance_marked(struct weir_endpoint *ep, bool down);
+void balance_lost(struct conn *k, const char *reason);                /* takes the lock: requests on it got no answer */
+void balance_answered(struct weir_endpoint *ep, uint64_t now_us);     /* takes the lock; to be called where ep->ailing */
+void balance_slow(struct conn *k);                                    /* takes the lock: who waits for it may go elsewhere */
 bool endpoint_keeps(const struct weir_endpoint *ep); /* single connections, after a request */
 
 /* ---- requests ---- */
@@ -228,6 +282,7 @@ struct weir_client_req {
     struct weir_client_result result;
     uint64_t begun_us, since_us, started_us, heard_us, aborted_us, sent, received;
     uint64_t refused_by; /* id of the endpoint that refused it; others first */
+    struct weir_endpoint *want; /* waiting: it will be served by a connection to this one */
     uint32_t queue_ms;
     uint32_t window;     /* of its output; counted in client->windows */
     uint32_t owed;       /* credit for held output that waits until the disk has caught up */

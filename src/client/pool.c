@@ -47,6 +47,7 @@ int weir_pool_new(struct weir_pool **out, struct weir_client_group *g, const str
     weir_list_init(&p->endpoints);
     weir_list_init(&p->waiting);
     for (unsigned i = 0; i < g->threads; i++) weir_list_init(&p->threads[i].waiting);
+    balance_init(p);
     pthread_mutex_lock(&g->pools_lock);
     weir_list_push_back(&g->pools, &p->link);
     pthread_mutex_unlock(&g->pools_lock);
@@ -63,6 +64,7 @@ static void free_pool(struct grave *grave)
 {
     struct weir_pool *p = WEIR_CONTAINER(grave, struct weir_pool, grave);
     pthread_mutex_destroy(&p->lock);
+    balance_fini(p);
     free(p->gone);
     free(p->name);
     free(p);
@@ -150,6 +152,7 @@ void endpoint_try_free(struct weir_endpoint *ep)
 {
     if (!ep->drain || ep->refs || ep->active) return;
     note_gone(ep->pool, ep->id);
+    balance_forget(ep);
     for (unsigned i = 0; i < ep->pool->group->threads; i++)
         if (ep->pool->threads[i].batch == ep) ep->pool->threads[i].batch = NULL;
     weir_list_remove(&ep->link);
@@ -181,6 +184,7 @@ static int add_endpoint(struct weir_pool *p, const struct weir_endpoint_options 
     ep->id = o->id;
     ep->local = ep->addr.ss_family == AF_UNIX;
     weir_list_init(&ep->idle);
+    weir_list_init(&ep->open_link);
     weir_list_push_back(&p->endpoints, &ep->link);
     return WEIR_OK;
 }
@@ -192,6 +196,8 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->others = o->others;
     ep->requests = o->requests;
     ep->keep = o->keep;
+    ep->weight = o->weight > 256 ? 256 : o->weight ? o->weight : 1;
+    ep->backup = o->backup;
     if (was_new) { /* later changes are what the peer itself told */
         ep->prove = o->prove;
         ep->pings = o->pings;
@@ -289,11 +295,13 @@ int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list,
         bool named = false;
         for (size_t i = 0; i < count && !named; i++) named = list[i].id == ep->id;
         if (!named) ep->drain = true;
+        if (ep->drain) balance_forget(ep);
         take_idle(ep, &gone, ep->drain ? UINT32_MAX : endpoint_shared(ep) ? 0 : too_many(ep));
         if (!ep->drain) continue;
         endpoint_try_free(ep);
     }
     if (!p->owned) look_for_down(p);
+    if (balance_set(p) < 0) result = WEIR_NOMEM;
     free_all(&gone);
     pthread_mutex_unlock(&p->lock);
     group_look(p->group);
@@ -311,15 +319,25 @@ static struct conn *idle_conn(struct weir_endpoint *ep, struct weir_client *for_
     return weir_list_empty(&ep->idle) ? NULL : WEIR_CONTAINER(ep->idle.next, struct conn, link);
 }
 
+/* It failed, and is left alone for a while. */
 static bool down(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    return ep->failures && ep->down_until_us > now_us;
+    return (ep->failures || ep->ejected) && ep->down_until_us > now_us;
+}
+
+bool endpoint_up(const struct weir_endpoint *ep, uint64_t now_us)
+{
+    return !ep->drain && !ep->down && !down(ep, now_us);
+}
+
+bool endpoint_ready(const struct weir_endpoint *ep)
+{
+    return endpoint_shared(ep) ? ep->active + ep->others < ep->limit : !weir_list_empty(&ep->idle);
 }
 
 static bool usable(const struct weir_endpoint *ep, uint64_t now_us)
 {
-    if (ep->drain || ep->down || down(ep, now_us)) return false;
-    return endpoint_shared(ep) ? ep->active + ep->others < ep->limit : !weir_list_empty(&ep->idle);
+    return endpoint_up(ep, now_us) && endpoint_ready(ep);
 }
 
 /* How many requests one after the other a process is given in a turn: what it does in about 100 us, so that others are not idle
@@ -359,11 +377,21 @@ static struct weir_endpoint *choose(struct weir_pool *p, const struct weir_clien
     return best;
 }
 
-int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
+/* The batch of r's thread is at ep now, if it can be: requests of a turn share a connection. */
+static void note_batch(struct weir_pool *p, const struct weir_client_req *r, struct weir_endpoint *ep)
 {
-    struct weir_endpoint *ep = choose(p, r, now_us);
-    if (!ep) return 0;
     struct pool_thread *t = &p->threads[r->client->index];
+    uint64_t turn = atomic_load_explicit(&r->client->turn, memory_order_relaxed);
+    if (t->batch == ep && t->turn == turn && t->batch_left) return;
+    t->batch = ep;
+    t->batch_left = batch_size(p);
+    t->turn = turn;
+}
+
+static void take_slot(struct weir_pool *p, struct weir_client_req *r, struct weir_endpoint *ep)
+{
+    struct pool_thread *t = &p->threads[r->client->index];
+    if (p->balance.on) note_batch(p, r, ep);
     if (t->batch_left) t->batch_left--;
     r->conn = NULL;
     if (!endpoint_shared(ep)) {
@@ -379,6 +407,13 @@ int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
     pool_changed(p, false);
     r->ep = ep;
     r->slot = true;
+}
+
+int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
+{
+    struct weir_endpoint *ep = p->balance.on ? balance_choose(p, r, now_us) : choose(p, r, now_us);
+    if (!ep || (p->balance.on && !endpoint_ready(ep))) return 0;
+    take_slot(p, r, ep);
     return 1;
 }
 
@@ -401,6 +436,7 @@ void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front)
 
 void pool_unwait(struct weir_pool *p, struct weir_client_req *r)
 {
+    balance_unpin(r);
     weir_list_remove(&r->wait_all);
     weir_list_remove(&r->wait_own);
     p->waiting_count--;
@@ -470,6 +506,38 @@ static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
     return best;
 }
 
+/* Who waits gets what is free: others are told, those of c go to `mine`. */
+static void grant(struct weir_pool *p, struct weir_client *c, struct weir_client_req *r, struct weir_list *mine)
+{
+    pool_unwait(p, r);
+    r->state = REQ_GRANTED;
+    if (r->client == c) weir_list_push_back(mine, &r->link);
+    else client_post(r->client, r);
+}
+
+static void serve_balanced(struct weir_pool *p, struct weir_client *c, uint64_t now_us, struct weir_list *mine)
+{
+    bool stop = false;
+    while (!weir_list_empty(&p->waiting)) { /* as long as the first ones can be served, ours go first where that is fair */
+        struct weir_client_req *r = next_waiter(p, c);
+        struct weir_endpoint *ep = balance_queued(p, r, now_us, &stop);
+        if (!ep) break;
+        balance_unpin(r);
+        take_slot(p, r, ep);
+        grant(p, c, r, mine);
+    }
+    stop = stop && !p->balance.pinned;
+    for (struct weir_list *l = p->waiting.next, *next; l != &p->waiting && !stop; l = next) {
+        struct weir_client_req *r = WEIR_CONTAINER(l, struct weir_client_req, wait_all);
+        struct weir_endpoint *ep = balance_queued(p, r, now_us, &stop);
+        next = l->next;
+        if (!ep) continue;
+        balance_unpin(r);
+        take_slot(p, r, ep);
+        grant(p, c, r, mine);
+    }
+}
+
 void pool_serve(struct weir_pool *p, struct weir_client *c)
 {
     struct weir_list mine;
@@ -478,16 +546,14 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
     uint64_t now_us = weir_loop_clock_us(c->loop); /* as fresh as that of the connections' own time */
     weir_list_init(&mine);
     pthread_mutex_lock(&p->lock);
-    while (!weir_list_empty(&p->waiting)) {
+    if (p->balance.on) serve_balanced(p, c, now_us, &mine);
+    while (!p->balance.on && !weir_list_empty(&p->waiting)) {
         struct weir_client_req *r = next_waiter(p, c);
         if (!pool_take(p, r, now_us)) break;
-        pool_unwait(p, r);
-        r->state = REQ_GRANTED;
-        if (r->client == c) weir_list_push_back(&mine, &r->link);
-        else client_post(r->client, r);
+        grant(p, c, r, &mine);
     }
-    while (!c->ends && p->opening < p->waiting_count && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
-        struct weir_endpoint *ep = may_open(p, now_us);
+    while (!c->ends && (p->balance.on || p->opening < p->waiting_count) && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
+        struct weir_endpoint *ep = p->balance.on ? balance_next_open(p) : may_open(p, now_us);
         if (!ep) break;
         ep->conns++;
         ep->opening++;
@@ -559,8 +625,9 @@ void pool_conn_idle(struct conn *k, bool was_opening)
     if (was_opening) {
         opened(ep);
         ep->failures = 0;
+        if (ep->refused) ep->down_until_us = 0; /* it can be connected to: that is what it was left alone for */
     }
-    bool wanted = endpoint_keeps(ep) || p->waiting_count > 0;
+    bool wanted = endpoint_keeps(ep) || balance_wants(ep);
     bool close_it = ep->drain || !wanted || (too_many(ep) && !(was_opening && p->waiting_count)); /* it was waited for: once */
     conn_set(k, close_it ? CONN_ACTIVE : CONN_IDLE); /* not opening any more */
     if (!close_it) weir_list_push_front(&ep->idle, &k->link);
@@ -603,11 +670,11 @@ static void end_waiters(struct weir_pool *p, struct weir_client *c, int status, 
 /* Nothing of the pool can be reached, and nobody will mend it. */
 static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char *reason, struct weir_list *mine)
 {
-    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
-        struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (!ep->drain && !down(ep, weir_loop_clock_us(c->loop))) return;
-    }
-    end_waiters(p, c, WEIR_SYSTEM, reason, mine);
+    uint64_t now_us = weir_loop_clock_us(c->loop);
+    for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next)
+        if (endpoint_up(WEIR_CONTAINER(l, struct weir_endpoint, link), now_us)) return;
+    if (p->balance.on) end_waiters(p, c, WEIR_REFUSED, "no server of the pool is up: weir status tells what is wrong with each", mine);
+    else end_waiters(p, c, WEIR_SYSTEM, reason, mine);
 }
 
 uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool opening, const char *reason)
@@ -620,10 +687,12 @@ uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool 
         opened(ep);
     }
     if (ep->failures < 6) ep->failures++;
-    uint64_t wait_us = UINT64_C(25000) << ep->failures;
-    ep->down_until_us = weir_loop_clock_us(c->loop) + wait_us;
+    uint64_t wait_us = UINT64_C(25000) << ep->failures, now_us = weir_loop_clock_us(c->loop);
+    bool ejected = balance_connect_failed(ep, now_us, wait_us, reason);
+    uint64_t until_us = ep->down_until_us;
     if (!p->owned) fail_waiters(p, c, reason, &mine);
     pthread_mutex_unlock(&p->lock);
+    if (ejected) conn_rest(c, ep, until_us);
     while (!weir_list_empty(&mine)) {
         struct weir_client_req *r = WEIR_CONTAINER(mine.next, struct weir_client_req, link);
         weir_list_remove(&r->link);
@@ -679,13 +748,23 @@ void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down)
 {
     pthread_mutex_lock(&p->lock);
     struct weir_endpoint *ep = find_endpoint(p, id);
+    bool changed = ep && (ep->down != down || ep->ejected);
+    if (ep) balance_marked(ep, down);
     if (ep) ep->down = down;
+    if (changed) pool_changed(p, false);
     look_for_down(p);
     pthread_mutex_unlock(&p->lock);
-    if (!down) group_look(p->group);
+    if (!down && changed) group_look(p->group);
 }
 
 /* ---- looking ---- */
+
+static enum weir_endpoint_state state_of(const struct weir_endpoint *ep)
+{
+    if (ep->down) return WEIR_ENDPOINT_DOWN;
+    if (ep->ejected) return ep->active || ep->pinned || ep->opening ? WEIR_ENDPOINT_PROBED : WEIR_ENDPOINT_EJECTED;
+    return ep->returned_us || ep->returning ? WEIR_ENDPOINT_SLOW : WEIR_ENDPOINT_UP;
+}
 
 void weir_pool_get_stats(struct weir_pool *p, struct weir_pool_stats *out, struct weir_endpoint_stats *eps, size_t room)
 {
@@ -709,7 +788,8 @@ void weir_pool_get_stats(struct weir_pool *p, struct weir_pool_stats *out, struc
         eps[n] = (struct weir_endpoint_stats){
             .id = ep->id, .conns = ep->conns, .opening = ep->opening, .busy = ep->active, .done = ep->done,
             .failed = ep->failed, .retried = ep->retried, .flow = ep->flow, .draining = ep->drain,
-            .limit = endpoint_shared(ep) ? ep->limit : ep->workers};
+            .limit = endpoint_shared(ep) ? ep->limit : ep->workers, .backup = ep->backup, .weight = ep->weight, .ejections = ep->ejections,
+            .state = state_of(ep), .problem = ep->problem, .rests_until_us = ep->ejected ? ep->down_until_us : 0};
         memcpy(eps[n].address, ep->text, sizeof ep->text);
     }
     pthread_mutex_unlock(&p->lock);

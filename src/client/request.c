@@ -423,17 +423,20 @@ void req_requeue(struct weir_client_req *r)
     req_arm(r);
 }
 
-/* Somebody waits for it, nothing of its answer was seen, and its body is at hand. (IOP-S9) */
+/* Somebody waits for it, and it may still wait; nothing of its answer was seen, and its body is at hand. (IOP-S9) */
 static bool may_repeat(const struct weir_client_req *r)
 {
-    return !r->forgotten && !r->aborted_us && r->received == 0 && r->tries < MAX_TRIES && (r->sent == 0 || r->o.body_kept);
+    if (r->forgotten || r->aborted_us || r->received || r->tries >= MAX_TRIES || r->o.once) return false;
+    if (r->client->loop->now_us - r->since_us >= (uint64_t)r->queue_ms * 1000) return false;
+    return r->sent == 0 || r->o.body_kept;
 }
 
 void req_conn_lost(struct weir_client_req *r, int status, const char *reason)
 {
     bool sent_nothing = r->result.not_run;
-    if (may_repeat(r) && status != WEIR_TIMEOUT && (sent_nothing || (r->o.repeatable && status == WEIR_CLOSED))) {
+    if (may_repeat(r) && status != WEIR_TIMEOUT && (sent_nothing || (r->o.repeatable && (status == WEIR_CLOSED || status == WEIR_PROTOCOL)))) {
         if (!sent_nothing) r->ran = true;
+        if (r->pool->balance.on && r->ep) r->refused_by = r->ep->id;
         req_requeue(r);
         return;
     }
@@ -449,6 +452,7 @@ void req_wire_end(struct weir_client_req *r, const struct weir_wire_event *ev)
     if (r->aborted_us) k->aborted--;
     r->result.app_status = ev->app_status;
     r->result.protocol_status = ev->protocol_status;
+    if (r->ep && r->ep->ailing) balance_answered(r->ep, r->client->loop->now_us);
     if (ev->not_run && r->received == 0) { /* FC1-5.5-d, FC1-5.5-e */
         r->result.not_run = true;
         if (may_repeat(r)) {

@@ -58,6 +58,42 @@ struct weir_conf_address {
     const char *text;   /* as written: http, host and port */
     const char *socket; /* for weir_address_parse */
 };
+/* ---- guards: who may ask, how often, and what every answer says ---- */
+struct weir_conf_nets {
+    const struct weir_net *list;
+    size_t count;
+};
+struct weir_conf_trust {
+    struct weir_conf_nets nets; /* of proxies that are believed; no list: nothing is said, an empty one: nobody is */
+    bool forwarded;             /* what they tell by Forwarded; else by X-Forwarded-* */
+};
+struct weir_conf_user {
+    const char *name, *hash; /* hash: for crypt(3) */
+    unsigned line;
+};
+struct weir_conf_auth { /* Basic */
+    const char *file, *realm;
+    const struct weir_conf_user *users; /* by name; the same list where the file is the same */
+    size_t user_count;
+    bool forward;            /* Authorization goes to the app, too */
+    const char *broken;      /* not NULL: the file cannot be used, the reason: nobody gets in */
+};
+struct weir_conf_limit { /* requests of one client */
+    uint64_t id;             /* of the site or route that says it: each counts for itself */
+    uint64_t interval_us;    /* one each, on the long run */
+    uint32_t burst;          /* at once */
+};
+#define WEIR_CONFIG_HEADERS_MAX 20
+struct weir_conf_guards {
+    struct weir_conf_nets allow, deny; /* allow: none: all. Who is in deny is refused, whatever allow says */
+    const struct weir_conf_auth *auth; /* NULL: none */
+    const struct weir_conf_limit *limit; /* NULL: none */
+    struct weir_pair *headers;         /* of every answer; value.ptr NULL: removed */
+    size_t header_count;
+    uint64_t min_rate;                 /* bytes a second that a client sends of its body, takes of its answer; 0: none */
+    uint32_t min_rate_ms;              /* that it has before it is looked at */
+};
+#define WEIR_CONFIG_USERS "users " /* a source of this name and a path holds users and their hashes: no statements */
 struct weir_conf_allow {
     const char *user; /* who connects by a unix socket; NULL: an address */
     bool v6;
@@ -78,6 +114,10 @@ struct weir_conf_listener {
     uint64_t body_max;        /* STDIN and DATA of a request, each [64 MiB] */
     const char *certificates; /* of an http one: folder with NAME.pem and NAME.key of its sites; NULL: none */
     uint32_t header_ms, body_ms, idle_ms, send_ms; /* PARAMS whole; a gap in the body; without a request; without taking */
+    /* of an http one: */
+    struct weir_conf_nets proxies; /* that tell the client's address by the PROXY protocol; if there are some, nobody else may connect */
+    struct weir_conf_trust trust;  /* nothing said: as all */
+    uint32_t conns_max;            /* of one client; 0: no limit */
 };
 
 /* Files that the root part opens, for who may not: a certificate with its key, or authorities for clients' certificates. */
@@ -96,6 +136,8 @@ size_t weir_config_key_files(const struct weir_conf_key *k, char out[2][WEIR_CON
 
 #define WEIR_CONFIG_PAGE_MAX 32768 /* bytes of a suspended site's text or page */
 enum weir_conf_action { WEIR_ACTION_FILES, WEIR_ACTION_PHP, WEIR_ACTION_POOL, WEIR_ACTION_REDIRECT, WEIR_ACTION_DENY };
+/* What may be sent to another server or process, if no answer comes. */
+enum weir_conf_retry { WEIR_RETRY_CONNECT /* what was not sent, or was refused */, WEIR_RETRY_SAFE /* and safe methods */, WEIR_RETRY_NO, WEIR_RETRY_UNSET };
 enum weir_conf_match { WEIR_MATCH_PREFIX, WEIR_MATCH_SUFFIX, WEIR_MATCH_EXACT };
 struct weir_conf_pattern {
     enum weir_conf_match match;
@@ -162,8 +204,10 @@ struct weir_conf_route {
     uint32_t request_ms, silent_ms, slow_ms;       /* of the app; 0: none */
     bool stream_request;      /* body { stream yes }: it goes to the app while it comes in */
     bool stream_unknown;      /* body { stream always }: also one whose length is not known; the app gets no CONTENT_LENGTH */
+    enum weir_conf_retry retry;
     bool log;
     bool id_from_client, id_to_client; /* request-id: X-Request-Id is taken from the client; every answer has it */
+    struct weir_conf_guards guards;
     struct weir_config_place place;
 };
 struct weir_conf_site {
@@ -193,7 +237,10 @@ struct weir_conf_endpoint {
     uint32_t requests;        /* requests on each connection of a peer without flow control; 1 */
     bool keep;                /* keep connections of a plain peer */
     bool flow;                /* hint: ask for flow control */
+    uint32_t weight;          /* 1 to 256 */
+    bool backup;              /* used when no other one is up */
 };
+enum weir_conf_balance { WEIR_BALANCE_LEAST, WEIR_BALANCE_PARAM, WEIR_BALANCE_COOKIE };
 enum weir_conf_php { WEIR_PHP_ANY, WEIR_PHP_FPM, WEIR_PHP_CGI };
 enum weir_conf_pool_kind { WEIR_POOL_RUN, WEIR_POOL_PHP, WEIR_POOL_CGI, WEIR_POOL_CONNECT };
 struct weir_conf_pool {
@@ -216,6 +263,12 @@ struct weir_conf_pool {
     uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
     const char *check;        /* connect: each server is asked for this path; NULL: not */
     uint32_t check_ms;        /* so often [5 s] */
+    uint32_t check_fall, check_rise; /* so many in a row, and it is down; up [2, 1] */
+    enum weir_conf_retry retry;
+    enum weir_conf_balance balance; /* connect: by what a server is chosen */
+    struct weir_str balance_key;    /* PARAM: the parameter whose value is the key; COOKIE: its name */
+    uint32_t eject_ms, eject_max_ms; /* connect: how long a server that fails is left alone; 0: it is not */
+    uint32_t slow_start_ms;
     uint32_t ping_ms;         /* a process that was not heard of for so long is asked, and has so long to answer [0: never] */
     uint32_t recycle_requests, recycle_ms; /* of a process; 0: never */
     uint64_t recycle_bytes;
@@ -264,6 +317,7 @@ struct weir_config {
     const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
     struct weir_conf_role *roles; /* who else may drive it; root and the user who runs Weir may all */
     size_t role_count;
+    struct weir_conf_trust trust; /* on listeners without their own */
     const char *deny_file;    /* addresses whose connections are closed; NULL: none */
     const char *log_path;     /* access log; "-" or NULL: the terminal (serve); "off" */
     unsigned log_format;      /* of its lines: WEIR_LOG_*; 0: combined alone */

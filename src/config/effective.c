@@ -26,7 +26,7 @@ static bool overrides(const struct node *n, const struct setting *s, const struc
     case HOW_GROUP_POOL:
     case HOW_GROUP_ROUTE: return e->s->how == s->how;
     case HOW_LIST: return e->s == s && !config_appends(n);
-    case HOW_MAP: return e->s == s && weir_str_eq(e->n->words[1].text, n->words[1].text);
+    case HOW_MAP: return e->s == s && (s->folded ? weir_str_ieq : weir_str_eq)(e->n->words[1].text, n->words[1].text);
     case HOW_ALL: return false;
     default: return e->s == s;
     }
@@ -50,7 +50,7 @@ static void lay(struct layers *l, enum block in, const struct node *first, const
 {
     size_t below = l->count;
     for (const struct node *n = first; n; n = n->next) {
-        const struct setting *s = config_setting(in, n->words[0].text);
+        const struct setting *s = config_setting_of(in, n);
         if (!s || (n->used && !s->later)) continue; /* a mistake, told elsewhere */
         if (s->how == HOW_BLOCK) {
             lay(l, s->sub, n->children, n);
@@ -89,7 +89,7 @@ static void write_statement(struct parser *p, FILE *f, const struct node *n, con
     write_word(f, n->words[0].text);
     for (size_t i = 1; i < n->count; i++) {
         fputc(' ', f);
-        write_word(f, s && s->path && i == 1 ? weir_cstr(config_path(p, n, i)) : config_text(p, n, i));
+        write_word(f, s && s->path == i && s->path ? weir_cstr(config_path(p, n, i)) : config_text(p, n, i));
     }
     if (!n->has_block) return;
     fputs(" { ", f);

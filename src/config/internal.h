@@ -52,6 +52,8 @@ enum block {
     BLOCK_COMPRESS = 1 << 26,
     BLOCK_TLS = 65536,
     BLOCK_REQUEST_ID = 1 << 24,
+    BLOCK_CHECK = 131072,
+    BLOCK_AUTH = 1 << 25,
     BLOCK_NONE = 0
 };
 enum how { /* a layer above meets what a layer below said */
@@ -71,9 +73,12 @@ struct setting {
     bool many;            /* may stand several times */
     bool later;           /* known, but not in this version */
     bool needs_block;
-    bool path;            /* its first word is one */
+    bool folded;          /* its first word means the same in capitals */
+    uint8_t path;         /* which of its words is one; 0: none */
+    bool bare;            /* this is what it means without words; with some it is the next one of its name */
 };
 const struct setting *config_setting(enum block in, struct weir_str name);
+const struct setting *config_setting_of(enum block in, const struct node *n); /* the same name may mean another thing with and without words */
 const char *config_nearest_setting(enum block in, struct weir_str name);   /* NULL: nothing is near */
 const char *config_nearest(struct weir_str name, const char *const *list, size_t count);
 /* Checks names, number of words and repetition of a block's statements, and of the blocks inside: true if it may be used. */
@@ -104,6 +109,7 @@ struct parser {
         struct weir_str name, user, home;
     } vars;
     const char *tenant; /* of the block that is read; NULL: it is not a tenant's */
+    struct users_file *users; /* files of users that were read */
 };
 struct named {
     struct weir_table_node node;
@@ -145,11 +151,23 @@ struct config_times {
     uint32_t *request, *silent, *slow, *head, *body, *idle, *send, *start, *ping;
 };
 void config_times(struct parser *p, const struct node *block, const struct config_times *t);
+/* servers.c: what a pool does with several servers. False: n is none of its settings. */
+bool config_server_setting(struct parser *p, struct weir_conf_pool *o, const struct node *n);
+void config_read_connect(struct parser *p, struct weir_conf_pool *o, const struct node *n);
+void config_check_servers(struct parser *p, struct weir_conf_pool *o, const struct node *pool); /* when all of it is known */
+void config_get_retry(struct parser *p, const struct node *n, enum weir_conf_retry *out);
 void config_twice(struct parser *p, const struct node *n, size_t word, const struct weir_config_place *first);
 bool config_env_name(struct weir_str s);
 /* A word that names a file: /x, ./x, ../x, ~/x. Its page stands among the sources, as this name and the path. */
 bool config_names_file(const struct node *n, size_t word);
 #define PAGE_SOURCE "page "
+/* guards.c: who may ask, and how often. True: the setting of a site or route was one of them. */
+bool config_read_guard(struct parser *p, struct weir_conf_guards *g, const struct node *n);
+/* users.c: auth basic FILE ... */
+void config_read_auth(struct parser *p, struct weir_conf_guards *g, const struct node *n);
+bool config_names_users(const struct node *n); /* the statement names such a file, in its third word */
+void config_read_trust(struct parser *p, struct weir_conf_trust *t, const struct node *n);
+void config_read_http_listener(struct parser *p, const struct node *block, struct weir_conf_listener *l); /* what stands in it beside its addresses */
 void config_read_pool(struct parser *p, const struct node *n);
 void config_pool_vars(struct parser *p, const struct node *n); /* of this block */
 #define CONFIG_TENANT_MAX 40

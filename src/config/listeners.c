@@ -182,6 +182,8 @@ static void read_front(struct parser *p, const struct node *block, size_t first)
         else if (node_is(n, "group")) o.group = config_text(p, n, 1).ptr;
         else if (node_is(n, "mode")) read_mode(p, n, 1, &o.mode);
         else if (node_is(n, "body")) config_get_size(p, n, 1, &o.body_max);
+        else if (node_is(n, "proxy-protocol") || node_is(n, "trust") || node_is(n, "limit"))
+            config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "remove it: web servers connect here, not their clients", "\"%s\" is for listeners of http", n->words[0].text.ptr);
         else if (node_is(n, "time")) config_times(p, n, &(struct config_times){.head = &o.header_ms, .body = &o.body_ms, .idle = &o.idle_ms, .send = &o.send_ms});
     }
     for (size_t i = first; i < c->listener_count; i++) {
@@ -192,6 +194,28 @@ static void read_front(struct parser *p, const struct node *block, size_t first)
         o.pool = -1;
         *l = o;
         check_front(p, block, l);
+    }
+}
+
+/* Settings of an http listener into all its addresses. One that another listener has is that one's. */
+static void read_http(struct parser *p, const struct node *block, const char *name, size_t first)
+{
+    struct weir_config *c = p->c;
+    struct weir_conf_listener o = {0};
+    bool any = false;
+    config_read_http_listener(p, block, &o);
+    for (const struct node *k = block->children; k; k = k->next) any |= !k->used && !node_is(k, "address");
+    for (const struct node *k = block->children; any && k; k = k->next)
+        for (size_t i = 1; !k->used && node_is(k, "address") && i < k->count; i++) {
+            int at = find_listener(c, k->words[i].text.ptr);
+            if (at >= 0 && strcmp(c->listeners[at].name, name) != 0) config_twice(p, k, i, &c->listeners[at].place);
+        }
+    for (size_t i = first; i < c->listener_count; i++) {
+        struct weir_conf_listener *l = &c->listeners[i];
+        l->proxies = o.proxies;
+        l->trust = o.trust;
+        l->conns_max = o.conns_max;
+        l->certificates = o.certificates;
     }
 }
 
@@ -214,11 +238,7 @@ void config_read_listener(struct parser *p, const struct node *n)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 1, "write two listeners", "http and FastCGI need listeners of their own");
     else if (fastcgi)
         read_front(p, n, first);
-    for (const struct node *k = n->children; k && http && !fastcgi; k = k->next)
-        if (!k->used && node_is(k, "certificates")) {
-            for (size_t i = first; i < c->listener_count; i++) c->listeners[i].certificates = config_path(p, k, 1);
-        } else if (!k->used && !node_is(k, "address"))
-            config_say(p->report, WEIR_CONFIG_ERROR, k, 0, "remove it, or write a FastCGI address", "\"%s\" is for listeners of FastCGI", k->words[0].text.ptr);
+    if (http && !fastcgi) read_http(p, n, name, first);
 }
 
 void config_pool_listen(struct parser *p, struct weir_conf_pool *o, const struct node *n)

@@ -12,10 +12,11 @@
 static const char built_in[] =
     "defaults pool {\n"
     "    processes 1; workers 4; spare 0; queue 1000 30s; drain 30s; multiplex no; ready accept; log-rate 2000\n"
+    "    balance least; retry connect; eject 1s 60s; slow-start 10s\n"
     "    time { request none; silent 60s; slow 5s; start 60s; idle 10s; ping none }\n"
     "}\n"
     "defaults site {\n"
-    "    index index.php index.html; body 64M { stream no }; log yes; debug no\n"
+    "    index index.php index.html; body 64M { stream no }; log yes; debug no; min-rate 500B 20s\n"
     "    time { head 15s; body 60s; idle 75s; send 60s }\n"
     "}\n"
     "weir { user weir weir-gw; threads %u; connections 16384; processes 2000; starting 8; drain 1h; log - }\n";
@@ -129,6 +130,8 @@ static void read_weir(struct parser *p, const struct node *block)
             read_control(p, n);
         } else if (node_is(n, "deny-file")) {
             c->deny_file = config_path(p, n, 1);
+        } else if (node_is(n, "trust")) {
+            config_read_trust(p, &c->trust, n);
         } else if (node_is(n, "log")) {
             struct weir_str s = n->words[1].text;
             c->log_path = weir_str_eq(s, WEIR_STR("off")) || weir_str_eq(s, WEIR_STR("-")) ? config_keep(p, s) : config_path(p, n, 1);

@@ -6,47 +6,6 @@
 
 #include "config/internal.h"
 
-static bool valid_address(struct weir_str s)
-{
-    if (weir_str_prefix(s, WEIR_STR("unix:/"))) return s.len < 108 + 5;
-    if (!weir_str_prefix(s, WEIR_STR("fastcgi://"))) return false;
-    s = weir_str(s.ptr + 10, s.len - 10);
-    size_t colon = s.len;
-    uint64_t port;
-    while (colon > 0 && s.ptr[colon - 1] != ':') colon--;
-    return colon > 1 && weir_str_u64(weir_str(s.ptr + colon, s.len - colon), 65535, &port) == WEIR_OK && port > 0;
-}
-
-static bool is_numeric_host(struct weir_str s)
-{
-    for (size_t i = 10; i < s.len; i++)
-        if (!((s.ptr[i] >= '0' && s.ptr[i] <= '9') || strchr(".:[]abcdefABCDEF", s.ptr[i]))) return false;
-    return true;
-}
-
-static void read_connect(struct parser *p, struct weir_conf_pool *o, const struct node *n)
-{
-    struct weir_conf_endpoint *list = config_alloc(p, (o->endpoint_count + 1) * sizeof *list);
-    if (!list) return;
-    if (o->endpoint_count) memcpy(list, o->endpoints, o->endpoint_count * sizeof *list);
-    struct weir_conf_endpoint *e = &list[o->endpoint_count];
-    *e = (struct weir_conf_endpoint){.address = config_text(p, n, 1).ptr, .workers = 4, .requests = 1};
-    struct weir_str a = n->words[1].text;
-    if (weir_str_prefix(a, WEIR_STR("fastcgis://")))
-        config_say(p->report, WEIR_CONFIG_LATER, n, 1, "use fastcgi:// or unix: for now", "fastcgis: not in this version");
-    else if (weir_str_prefix(a, WEIR_STR("fastcgi://")) && valid_address(a) && !is_numeric_host(a))
-        config_say(p->report, WEIR_CONFIG_LATER, n, 1, "write its IP address", "host names: not in this version");
-    else if (!valid_address(a)) config_bad(p, n, 1, "is no address", "write unix:/path or fastcgi://ADDRESS:port");
-    for (const struct node *k = n->children; k; k = k->next) {
-        if (k->used) continue;
-        if (node_is(k, "workers")) config_count(p, k, 1, 1, 65535, &e->workers);
-        else if (node_is(k, "requests")) config_count(p, k, 1, 1, 65535, &e->requests);
-        else if (node_is(k, "flow-control")) config_get_flag(p, k, 1, &e->flow);
-    }
-    o->endpoints = list;
-    o->endpoint_count++;
-}
-
 /* N, or A..B: by demand. */
 static void read_range(struct parser *p, const struct node *n, uint32_t max, uint32_t *least, uint32_t *most)
 {
@@ -168,6 +127,7 @@ static void read_program(struct parser *p, struct weir_conf_pool *o, const struc
 
 static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struct node *n, const struct node **what)
 {
+    if (config_server_setting(p, o, n)) return;
     if (node_is(n, "run")) {
         if (config_claim(p, what, n)) read_program(p, o, n, WEIR_POOL_RUN);
     } else if (node_is(n, "cgi")) {
@@ -177,7 +137,7 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
     } else if (node_is(n, "connect")) {
         if (!config_claim(p, what, n)) return;
         o->kind = WEIR_POOL_CONNECT;
-        read_connect(p, o, n);
+        config_read_connect(p, o, n);
     } else if (node_is(n, "user")) {
         o->user = config_text(p, n, 1).ptr;
     } else if (node_is(n, "group")) {
@@ -216,12 +176,6 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
         config_pool_listen(p, o, n);
     } else if (node_is(n, "stop-signal")) {
         read_signal(p, n, &o->stop_signal);
-    } else if (node_is(n, "check")) {
-        o->check = config_text(p, n, 1).ptr;
-        o->check_ms = 5000;
-        if (o->check[0] != '/') config_bad(p, n, 1, "is no path", "write what to ask for, such as /ping");
-        if (n->count > 2) config_get_time(p, n, 2, false, &o->check_ms);
-        if (o->check_ms < 100) config_bad(p, n, 2, "is too often", "write at least 100ms");
     } else if (node_is(n, "drain")) {
         config_get_time(p, n, 1, false, &o->drain_ms);
     } else if (node_is(n, "keep")) {
@@ -320,8 +274,7 @@ void config_read_pool(struct parser *p, const struct node *n)
             config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write run PROGRAM, php, cgi, or connect ADDRESS", "the pool has nothing to run");
     }
     check_listen(p, o, n);
-    if (o->check && o->kind != WEIR_POOL_CONNECT)
-        config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready /PATH for its start, time { ping TIME } for later", "check is for servers that others own (connect)");
+    config_check_servers(p, o, n);
     if (o->kind == WEIR_POOL_CGI && o->notify)
         config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "write ready accept, or ready /PATH", "the programs of a cgi pool run for one request each: none can say that it is ready");
     for (const struct node *k = n->children; k && o->kind == WEIR_POOL_CONNECT; k = k->next)

@@ -22,22 +22,24 @@ static const struct setting settings[] = {
     {BLOCK_WEIR, "user", 1, 2, BLOCK_NONE},
     {BLOCK_WEIR, "threads", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "connections", 1, 1, BLOCK_NONE},
-    {BLOCK_WEIR, "control", 1, 1, BLOCK_CONTROL, .path = true},
+    {BLOCK_WEIR, "control", 1, 1, BLOCK_CONTROL, .path = 1},
     {BLOCK_WEIR, "log", 1, 2, BLOCK_NONE},
     {BLOCK_WEIR, "app-log", 1, 2, BLOCK_NONE},
-    {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE, .path = true},
+    {BLOCK_WEIR, "temp", 1, 2, BLOCK_NONE, .path = 1},
     {BLOCK_WEIR, "processes", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "starting", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "drain", 1, 1, BLOCK_NONE},
     {BLOCK_WEIR, "status", 1, 1, BLOCK_NONE, .later = true},
-    {BLOCK_WEIR, "deny-file", 1, 1, BLOCK_NONE, .path = true},
+    {BLOCK_WEIR, "deny-file", 1, 1, BLOCK_NONE, .path = 1},
+    {BLOCK_WEIR | BLOCK_LISTENER, "trust", 1, ANY, BLOCK_NONE},
     {BLOCK_CONTROL, "read", 1, ANY, BLOCK_NONE},
     {BLOCK_CONTROL, "operate", 1, ANY, BLOCK_NONE},
     {BLOCK_CONTROL, "admin", 1, ANY, BLOCK_NONE},
     /* listener */
     {BLOCK_LISTENER, "address", 1, ANY, BLOCK_NONE},
-    {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .path = true},
-    {BLOCK_LISTENER, "proxy-protocol", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_LISTENER, "certificates", 1, 1, BLOCK_NONE, .path = 1},
+    {BLOCK_LISTENER, "proxy-protocol", 1, ANY, BLOCK_NONE},
+    {BLOCK_LISTENER, "limit", 2, 2, BLOCK_NONE},
     {BLOCK_LISTENER, "peer-tls", 0, 0, BLOCK_PEER_TLS, .later = true},
     {BLOCK_LISTENER, "allow", 1, ANY, BLOCK_NONE},
     {BLOCK_LISTENER, "group", 1, 1, BLOCK_NONE},
@@ -51,11 +53,11 @@ static const struct setting settings[] = {
     {BLOCK_SITE, "listen", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {BLOCK_SITE, "route", 1, ANY, BLOCK_ROUTE, .many = true, .needs_block = true},
     {BLOCK_SITE, "debug", 1, 1, BLOCK_NONE},
-    {BLOCK_SITE, "tls", 1, 2, BLOCK_TLS, .path = true},
-    {BLOCK_TLS, "clients", 1, 2, BLOCK_NONE, .path = true},
+    {BLOCK_SITE, "tls", 1, 2, BLOCK_TLS, .path = 1},
+    {BLOCK_TLS, "clients", 1, 2, BLOCK_NONE, .path = 1},
     {BLOCK_SITE, "https", 1, 1, BLOCK_NONE},
     {BLOCK_SITE, "suspended", 1, 1, BLOCK_NONE},
-    {SR, "root", 1, 1, BLOCK_NONE, .path = true},
+    {SR, "root", 1, 1, BLOCK_NONE, .path = 1},
     {SR, "app-root", 1, 1, BLOCK_NONE},
     {SR, "index", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
     {SR, "php", 1, 1, BLOCK_PHP, .how = HOW_GROUP_ROUTE},
@@ -64,13 +66,21 @@ static const struct setting settings[] = {
     {SR, "filter", 1, 1, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
     {SR, "authorizer", 1, 2, BLOCK_NONE},
     {SR, "redirect", 1, 2, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
-    {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE},
+    {SR, "deny", 0, 0, BLOCK_NONE, .how = HOW_GROUP_ROUTE, .bare = true},
+    {SR, "deny", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
+    {SR, "allow", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
+    {SR, "auth", 1, 3, BLOCK_AUTH, .path = 2},
+    {BLOCK_AUTH, "forward", 1, 1, BLOCK_NONE},
+    {SR, "limit", 1, 4, BLOCK_NONE},
+    {SR, "header", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP, .folded = true},
+    {SR, "min-rate", 1, 2, BLOCK_NONE},
     {SR, "param", 1, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {SR, "log", 1, 1, BLOCK_NONE},
     {SR, "request-id", 0, 0, BLOCK_REQUEST_ID, .needs_block = true, .how = HOW_BLOCK},
     {BLOCK_REQUEST_ID, "from-client", 1, 1, BLOCK_NONE},
     {BLOCK_REQUEST_ID, "to-client", 1, 1, BLOCK_NONE},
     {SR, "queue", 1, 1, BLOCK_NONE},
+    {SR, "retry", 1, 1, BLOCK_NONE},
     {SR, "body", 0, 1, BLOCK_BODY},
     {SR, "time", 0, 0, BLOCK_TIME, .needs_block = true, .how = HOW_BLOCK},
     {SR, "try", 1, ANY, BLOCK_NONE, .how = HOW_LIST},
@@ -81,9 +91,9 @@ static const struct setting settings[] = {
     {BLOCK_COMPRESS, "min", 1, 1, BLOCK_NONE},
     {BLOCK_COMPRESS, "level", 1, 1, BLOCK_NONE},
     {SR, "precompressed", 1, 1, BLOCK_NONE},
-    {SR, "send-file", 1, ANY, BLOCK_NONE, .how = HOW_LIST, .path = true},
+    {SR, "send-file", 1, ANY, BLOCK_NONE, .how = HOW_LIST, .path = 1},
     {SR, "accel-redirect", 1, 1, BLOCK_NONE},
-    {SR, "links", 1, ANY, BLOCK_NONE, .how = HOW_LIST, .path = true},
+    {SR, "links", 1, ANY, BLOCK_NONE, .how = HOW_LIST, .path = 1},
     {BLOCK_ROUTE, "internal", 0, 1, BLOCK_NONE},
     {BLOCK_ROUTE, "strip", 1, 1, BLOCK_NONE},
     {BLOCK_ROUTE, "rewrite", 2, 2, BLOCK_NONE},
@@ -92,9 +102,9 @@ static const struct setting settings[] = {
     {BLOCK_BODY, "max", 1, 1, BLOCK_NONE},
     {BLOCK_BODY, "stream", 1, 1, BLOCK_NONE},
     /* pool */
-    {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "run", 1, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = 1},
     {BLOCK_POOL, "php", 0, 2, BLOCK_NONE, .how = HOW_GROUP_POOL},
-    {BLOCK_POOL, "cgi", 0, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = true},
+    {BLOCK_POOL, "cgi", 0, ANY, BLOCK_NONE, .how = HOW_GROUP_POOL, .path = 1},
     {BLOCK_POOL, "connect", 1, 1, BLOCK_CONNECT, .many = true, .how = HOW_GROUP_POOL},
     {BLOCK_POOL, "user", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "group", 1, 1, BLOCK_NONE},
@@ -112,7 +122,7 @@ static const struct setting settings[] = {
     {BLOCK_POOL, "log-rate", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "limits", 0, 0, BLOCK_LIMITS, .later = true, .how = HOW_BLOCK},
     {BLOCK_POOL, "recycle", 0, 0, BLOCK_RECYCLE, .needs_block = true, .how = HOW_BLOCK},
-    {BLOCK_POOL, "env-file", 1, 1, BLOCK_NONE, .later = true, .path = true},
+    {BLOCK_POOL, "env-file", 1, 1, BLOCK_NONE, .later = true, .path = 1},
     {BLOCK_POOL, "php-value", 2, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {BLOCK_POOL, "php-admin-value", 2, 2, BLOCK_NONE, .many = true, .how = HOW_MAP},
     {BLOCK_POOL, "mail", 1, 1, BLOCK_NONE, .later = true},
@@ -123,14 +133,20 @@ static const struct setting settings[] = {
     {BLOCK_POOL, "publish", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "listen", 1, 7, BLOCK_NONE},
     {BLOCK_POOL, "stop-signal", 1, 1, BLOCK_NONE},
-    {BLOCK_POOL, "check", 1, 2, BLOCK_NONE},
-    {BLOCK_POOL, "retry", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_POOL, "check", 1, 2, BLOCK_CHECK},
+    {BLOCK_CHECK, "fall", 1, 1, BLOCK_NONE},
+    {BLOCK_CHECK, "rise", 1, 1, BLOCK_NONE},
+    {BLOCK_POOL, "retry", 1, 1, BLOCK_NONE},
+    {BLOCK_POOL, "balance", 1, 3, BLOCK_NONE},
+    {BLOCK_POOL, "eject", 1, 2, BLOCK_NONE},
+    {BLOCK_POOL, "slow-start", 1, 1, BLOCK_NONE},
     {BLOCK_POOL, "root", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_POOL, "peer-tls", 0, 0, BLOCK_PEER_TLS, .later = true},
     {BLOCK_CONNECT, "workers", 1, 1, BLOCK_NONE},
     {BLOCK_CONNECT, "requests", 1, 1, BLOCK_NONE},
     {BLOCK_CONNECT, "flow-control", 1, 1, BLOCK_NONE},
-    {BLOCK_CONNECT, "weight", 1, 1, BLOCK_NONE, .later = true},
+    {BLOCK_CONNECT, "weight", 1, 1, BLOCK_NONE},
+    {BLOCK_CONNECT, "backup", 1, 1, BLOCK_NONE},
     {BLOCK_CONNECT, "zone", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_LIMITS | BLOCK_CEILING, "memory", 1, 1, BLOCK_NONE, .later = true},
     {BLOCK_LIMITS, "cpu", 1, 1, BLOCK_NONE, .later = true},
@@ -198,6 +214,15 @@ const char *config_nearest(struct weir_str name, const char *const *list, size_t
     return best;
 }
 
+const struct setting *config_setting_of(enum block in, const struct node *n)
+{
+    const struct setting *s = config_setting(in, n->words[0].text);
+    if (!s || !s->bare || n->count == 1) return s;
+    for (const struct setting *more = s + 1; more < settings + WEIR_COUNT(settings); more++)
+        if (more->in & in && weir_str_eq(n->words[0].text, weir_cstr(more->name))) return more;
+    return s;
+}
+
 const char *config_nearest_setting(enum block in, struct weir_str name)
 {
     const char *list[WEIR_COUNT(settings)];
@@ -231,6 +256,8 @@ static const char *block_name(enum block b)
     case BLOCK_COMPRESS: return "compress";
     case BLOCK_TLS: return "tls";
     case BLOCK_REQUEST_ID: return "request-id";
+    case BLOCK_CHECK: return "check";
+    case BLOCK_AUTH: return "auth";
     default: return "this block";
     }
 }
@@ -267,7 +294,7 @@ static enum block sub_block(const struct node *n, const struct setting *s)
 void config_check_names(struct node *first, enum block in, struct weir_config_report *r)
 {
     for (struct node *n = first; n; n = n->next) {
-        const struct setting *s = config_setting(in, n->words[0].text);
+        const struct setting *s = config_setting_of(in, n);
         if (!s) {
             n->used = true; /* nothing more is said of it */
             unknown(n, in, r);

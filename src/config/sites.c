@@ -8,7 +8,7 @@
 
 static void route_start(struct weir_conf_route *r)
 {
-    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .action = WEIR_ACTION_FILES};
+    *r = (struct weir_conf_route){.pool = -1, .authorizer = -1, .filter = -1, .action = WEIR_ACTION_FILES, .retry = WEIR_RETRY_UNSET};
     config_route_start(r);
     r->silent_ms = r->request_ms = r->slow_ms = UINT32_MAX; /* the pool's */
 }
@@ -87,6 +87,7 @@ static void read_stream(struct parser *p, struct weir_conf_route *r, const struc
 
 static void route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n, const struct node **action)
 {
+    if (config_read_guard(p, &r->guards, n)) return;
     if (node_is(n, "root")) {
         r->root = config_path(p, n, 1);
         config_tenant_root(p, n, r->root);
@@ -126,6 +127,8 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
             if (!k->used) config_get_flag(p, k, 1, node_is(k, "from-client") ? &r->id_from_client : &r->id_to_client);
     } else if (node_is(n, "queue")) {
         config_get_time(p, n, 1, false, &r->queue_ms);
+    } else if (node_is(n, "retry")) {
+        config_get_retry(p, n, &r->retry);
     } else if (node_is(n, "time")) {
         struct config_times t = {&r->request_ms, &r->silent_ms, &r->slow_ms, &r->header_ms, &r->body_ms, &r->idle_ms, &r->send_ms};
         config_times(p, n, &t);
@@ -153,6 +156,7 @@ static void finish_route(struct parser *p, struct weir_conf_route *r)
     if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
     if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
     if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;
+    if (r->retry == WEIR_RETRY_UNSET) r->retry = pool ? pool->retry : WEIR_RETRY_CONNECT;
 }
 
 static bool has(const struct node *block, const char *name)

@@ -262,9 +262,9 @@ static int read_pattern(struct reading *rd, const struct node *n, struct weir_co
     return status;
 }
 
-static bool is_page(const struct weir_config_source *s)
+static bool is_beside(const struct weir_config_source *s)
 {
-    return strncmp(s->name, PAGE_SOURCE, strlen(PAGE_SOURCE)) == 0;
+    return strncmp(s->name, PAGE_SOURCE, strlen(PAGE_SOURCE)) == 0 || strncmp(s->name, WEIR_CONFIG_USERS, strlen(WEIR_CONFIG_USERS)) == 0;
 }
 
 static void compare_main(const struct reading *rd)
@@ -274,7 +274,7 @@ static void compare_main(const struct reading *rd)
     const struct weir_config_source *a = &rd->old->list[0];
     struct weir_config_source *b = &rd->out->list[0];
     b->same = a->len == b->len && memcmp(a->text, b->text, a->len) == 0 && strcmp(a->dir, b->dir) == 0;
-    for (size_t i = 0; i < rd->old->count; i++) files += !is_page(&rd->old->list[i]);
+    for (size_t i = 0; i < rd->old->count; i++) files += !is_beside(&rd->old->list[i]);
     rd->out->changed = !b->same || rd->found + 1 != files;
 }
 
@@ -380,19 +380,22 @@ static int read_homes(const struct weir_config_sources *old, struct weir_config_
     return status;
 }
 
-/* ---- pages of suspended sites: texts beside the others, so that the gateway needs no right to read them ---- */
+/* ---- pages of suspended sites, and files of users: texts beside the others, so that the gateway needs no right to read them ---- */
 
-static int read_page(struct weir_config_sources *s, const char *path)
+/* tenant: whose file it has to be; NULL: whoever may. */
+static int read_beside(struct weir_config_sources *s, const char *kind, const char *path, off_t most, const char *tenant)
 {
     char name[PATH_MAX + 8];
     struct stat st;
     char *text = NULL;
     ssize_t len = -1;
-    snprintf(name, sizeof name, PAGE_SOURCE "%s", path);
+    const struct passwd *owner = tenant ? getpwnam(tenant) : NULL;
+    snprintf(name, sizeof name, "%s%s", kind, path);
     for (size_t i = 0; i < s->count; i++)
         if (strcmp(s->list[i].name, name) == 0) return WEIR_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= WEIR_CONFIG_PAGE_MAX && (text = malloc((size_t)st.st_size + 1)))
+    bool usable = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= most && (!tenant || (owner && st.st_uid == owner->pw_uid));
+    if (usable && (text = malloc((size_t)st.st_size + 1)))
         len = pread(fd, text, (size_t)st.st_size, 0);
     if (fd >= 0) close(fd);
     if (len < 0) { /* told when it is parsed */
@@ -405,11 +408,14 @@ static int read_page(struct weir_config_sources *s, const char *path)
 
 static int read_pages_of(struct parser *p, struct weir_config_sources *s, const struct node *block)
 {
-    for (const struct node *k = block->children; k; k = k->next) {
-        if (k->used || k->count != 2 || !node_is(k, "suspended") || !config_names_file(k, 1)) continue;
-        if (read_page(s, config_path(p, k, 1)) < 0) return WEIR_NOMEM;
+    int status = WEIR_OK;
+    for (const struct node *k = block->children; k && status == WEIR_OK; k = k->next) {
+        if (k->used) continue;
+        if (k->count == 2 && node_is(k, "suspended") && config_names_file(k, 1)) status = read_beside(s, PAGE_SOURCE, config_path(p, k, 1), WEIR_CONFIG_PAGE_MAX, NULL);
+        else if (config_names_users(k)) status = read_beside(s, WEIR_CONFIG_USERS, config_path(p, k, 2), MAX_FILE, p->tenant);
+        else if (node_is(k, "route")) status = read_pages_of(p, s, k);
     }
-    return WEIR_OK;
+    return status;
 }
 
 static int read_pages(struct weir_config_sources *s)
@@ -418,7 +424,7 @@ static int read_pages(struct weir_config_sources *s)
     struct parser p = {0};
     int status = WEIR_OK;
     bool any = false;
-    for (size_t i = 0; i < s->count && !any; i++) any = memmem(s->list[i].text, s->list[i].len, "suspended", 9) != NULL;
+    for (size_t i = 0; i < s->count && !any; i++) any = memmem(s->list[i].text, s->list[i].len, "suspended", 9) || memmem(s->list[i].text, s->list[i].len, "basic", 5);
     if (!any) return status;
     weir_config_report_init(&quiet);
     struct weir_config_sources now = *s; /* its list grows under the parser */

@@ -168,6 +168,7 @@ static json_t *pools_json(const struct control *c, const struct rights *may)
         const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         if (roles_pool(c, may, WEIR_ROLE_READ, p->name)) json_array_append_new(pools, pool_json(p));
     }
+    if (may->all >= WEIR_ROLE_READ) servers_json(c, pools); /* they are no tenant's */
     return pools;
 }
 

@@ -147,9 +147,26 @@ static bool is_watched(const struct control *c, const struct weir_conf_pool *o)
     return o->kind != WEIR_POOL_CONNECT && (o->watch_count || c->o.watch);
 }
 
+/* Of a file of users; NULL: it is another one. */
+static const char *users_path(const struct weir_config_source *s)
+{
+    size_t n = strlen(WEIR_CONFIG_USERS);
+    return strncmp(s->name, WEIR_CONFIG_USERS, n) == 0 ? s->name + n : NULL;
+}
+
+/* Who changes a password expects it to hold: they are read again with the configuration. */
+static void watch_users(struct control *c)
+{
+    for (size_t i = 0; i < c->sources.count; i++) {
+        const char *path = users_path(&c->sources.list[i]);
+        if (path) watch_file(c, path, FILES_CONFIG, "");
+    }
+}
+
 static bool anything(const struct control *c)
 {
     bool any = c->conf->deny_file || c->o.watch;
+    for (size_t i = 0; i < c->sources.count && !any; i++) any = users_path(&c->sources.list[i]) != NULL;
     for (size_t i = 0; i < c->conf->pool_count && !any; i++) any = is_watched(c, &c->conf->pools[i]);
     return any;
 }
@@ -200,6 +217,7 @@ void files_begin(struct control *c)
     }
     if (c->conf->deny_file) watch_file(c, c->conf->deny_file, FILES_DENY, "");
     for (size_t i = 0; i < c->conf->pool_count; i++) watch_pool(c, &c->conf->pools[i]);
+    watch_users(c);
     if (c->o.watch) watch_config(c);
 }
 
@@ -242,6 +260,8 @@ static void on_change(struct control *c, const struct user *u, const char *name,
 static void on_overflow(struct control *c)
 {
     c->files.deny_ms = c->conf->deny_file ? now_ms() + FILES_MS : 0;
+    for (size_t i = 0; i < c->sources.count; i++)
+        if (users_path(&c->sources.list[i])) c->files.config_ms = now_ms() + FILES_MS;
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         if (p->conf && is_watched(c, p->conf)) pool_changed(c, p);

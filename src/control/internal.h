@@ -205,6 +205,7 @@ struct control {
     bool endpoints_changed;
     struct weir_wheel *wheel;
     struct weir_list pools, touched;
+    struct weir_list connect_pools, servers; /* servers.c */
     struct weir_table pool_names, unit_ids;
     uint32_t starting_count, process_count;
     struct listener_fd listeners[ROOT_LISTENERS_MAX];
@@ -285,6 +286,14 @@ bool spec_make(struct control *c, const struct pool *p, const char *socket, stru
 /* state.c */
 void state_use(struct control *c, struct gateway *g, const struct weir_link_message *m);
 void state_late(struct control *c, const struct weir_link_message *m);
+/* servers.c: pools that connect */
+void servers_use(struct control *c, const struct gateway *g, const struct weir_link_pool *o);
+void servers_told(struct control *c, const struct gateway *g, const struct weir_link_message *m);
+void servers_forget_gateway(struct control *c, unsigned place);
+void servers_trim(struct control *c);                     /* the configuration is another one */
+void servers_free(struct control *c);
+struct json_t;
+void servers_json(const struct control *c, struct json_t *pools);
 void state_send(struct control *c);                       /* endpoints to gateways, if they changed */
 void state_draining(const struct control *c, struct unit *u); /* it begins to drain: who still has it? */
 void state_forget_gateway(struct control *c, unsigned place);

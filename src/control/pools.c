@@ -13,6 +13,8 @@ void pools_init(struct control *c)
 {
     weir_list_init(&c->pools);
     weir_list_init(&c->touched);
+    weir_list_init(&c->connect_pools);
+    weir_list_init(&c->servers);
     c->wheel = weir_wheel_new((uint64_t)now_ms());
     if (!c->wheel) abort();
 }
@@ -133,6 +135,7 @@ static enum weir_conf_php php_of(const struct weir_conf_pool *o, struct php_answ
 void pools_plan(struct control *c)
 {
     struct php_answer last = {0};
+    servers_trim(c);
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
         p->conf = NULL;
@@ -598,6 +601,7 @@ void pools_free(struct control *c)
         while (!weir_list_empty(&p->units)) unit_drop(c, WEIR_CONTAINER(p->units.next, struct unit, link));
         pool_free(c, p);
     }
+    servers_free(c);
     weir_table_fini(&c->pool_names);
     weir_table_fini(&c->unit_ids);
     weir_wheel_free(c->wheel);

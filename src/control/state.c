@@ -90,12 +90,14 @@ void state_use(struct control *c, struct gateway *g, const struct weir_link_mess
     for (size_t i = 0; i < m->pool_count; i++) {
         const struct weir_link_pool *o = &m->pools[i];
         struct pool *p = pool_find(c, o->pool);
+        if (!p || (p->conf == NULL && weir_list_empty(&p->units))) servers_use(c, g, o);
         if (!p) continue;
         p->use[g->place] = (struct pool_use){o->queued, o->oldest_ms, o->started, o->refused, o->timed_out};
         sum_pool(p);
         pool_touch(c, p);
         if (gateways_count(c) > 1 && others_changed(c, p)) c->endpoints_changed = true;
     }
+    servers_told(c, g, m);
     if (m->part != 0) return;
     g->thread_count = m->thread_count;
     memcpy(g->threads, m->threads, sizeof g->threads);
@@ -153,6 +155,7 @@ void state_forget_gateway(struct control *c, unsigned place)
         }
         pool_touch(c, p);
     }
+    servers_forget_gateway(c, place);
     c->endpoints_changed = true;
 }
 

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Checks of servers that others own (`connect` with `check PATH TIME`): each is asked by a request of its own, on a connection of
- * its own. One that fails twice in a row gets no requests until it answers again; when all of a pool fail, the pool refuses.
- * First thread only. */
+ * its own. One that fails `fall` times in a row gets no requests until it answered `rise` times in a row; when all of a pool fail,
+ * the pool refuses. First thread only. */
 #include <stdlib.h>
 
 #include "gateway/internal.h"
 
-#define FAILS_MAX   2     /* in a row: then it is down */
 #define PATIENCE_MS 5000  /* for the answer, or as long as the time between two checks, if that is less */
 
 struct check {
@@ -17,7 +16,7 @@ struct check {
     const char *root, *address;
     uint64_t id;             /* of the server in its pool */
     uint64_t due_ms;
-    uint32_t every_ms, fails;
+    uint32_t every_ms, fall, rise, row; /* row: answers in a row that are not as its state says */
     struct weir_client_req *req;
     struct weir_cgi_head *head;
     struct weir_arena arena;
@@ -95,6 +94,8 @@ static void add(struct gateway *gw, struct gateway_pool *of, const struct weir_c
     if (k && same_text(k->path, conf->check) && same_text(k->root, root)) {
         k->wanted = true;
         k->every_ms = conf->check_ms;
+        k->fall = conf->check_fall;
+        k->rise = conf->check_rise;
         return;
     }
     struct weir_pool_options o = {.size = sizeof o, .name = conf->name, .queue_count = 1, .queue_ms = conf->check_ms < PATIENCE_MS ? conf->check_ms : PATIENCE_MS};
@@ -102,7 +103,7 @@ static void add(struct gateway *gw, struct gateway_pool *of, const struct weir_c
     k = calloc(1, sizeof *k);
     if (!k) return;
     weir_arena_init(&k->arena, 256u << 10);
-    *k = (struct check){.of = of, .id = weir_hash(weir_cstr(e->address)), .every_ms = conf->check_ms, .wanted = true, .path = strdup(conf->check),
+    *k = (struct check){.of = of, .id = weir_hash(weir_cstr(e->address)), .every_ms = conf->check_ms, .fall = conf->check_fall, .rise = conf->check_rise, .wanted = true, .path = strdup(conf->check),
                         .root = strdup(root ? root : ""), .address = strdup(e->address), .arena = k->arena};
     atomic_fetch_add(&of->refs, 1);
     if (!k->path || !k->root || !k->address || weir_pool_new(&k->pool, g->group, &o) < 0) {
@@ -165,10 +166,13 @@ static void ended(struct gateway *gw, struct check *k, const char *why)
         snprintf(text, sizeof text, "the answer is %d", k->status);
         why = text;
     }
-    k->fails = fine ? 0 : k->fails + 1;
-    bool down = fine ? false : k->down || k->fails >= FAILS_MAX;
-    if (down == k->down) return;
+    k->row = fine == k->down ? k->row + 1 : 0;
+    bool turns = k->row >= (k->down ? k->rise : k->fall);
+    if (!turns && !k->down && fine) weir_pool_mark(k->of->pool, k->id, false); /* it may be left alone because nobody could connect */
+    if (!turns) return;
+    bool down = !k->down;
     k->down = down;
+    k->row = 0;
     weir_pool_mark(k->of->pool, k->id, down);
     if (down) log_error(&gw->workers[0], "pool %s: %s fails its check %s: %s: it gets no requests", weir_pool_name(k->of->pool), k->address, k->path, why);
     else log_error(&gw->workers[0], "pool %s: %s answers its check again", weir_pool_name(k->of->pool), k->address);

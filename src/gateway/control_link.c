@@ -12,6 +12,7 @@
 
 #define STATE_GAP_US 100000 /* at most ten state messages a second, but for what cannot wait */
 #define PART_MAX     256    /* endpoints in one message */
+#define SERVERS_MAX  96     /* servers of pools that connect, likewise */
 #define LATE_MAX     65536  /* requests that control has not been told of; given up ones, */
 #define SLOW_MAX     64     /* and slow ones */
 
@@ -244,10 +245,29 @@ void gateway_main_event(struct gateway *gw, const struct weir_event *ev)
 struct gathered {
     struct weir_link_use *uses;
     struct weir_link_pool *pools;
-    size_t use_count, pool_count;
+    struct weir_link_server *servers;
+    size_t use_count, pool_count, server_count;
 };
 
-static bool put_pool(struct gathered *g, const struct weir_pool *p, const struct weir_pool_stats *s, const struct weir_endpoint_stats *eps,
+static bool put_servers(struct gathered *g, const struct weir_pool *p, const struct weir_endpoint_stats *eps, size_t n, uint64_t now_us)
+{
+    struct weir_link_server *grown = realloc(g->servers, (g->server_count + n + 1) * sizeof *grown);
+    if (!grown) return false;
+    g->servers = grown;
+    for (size_t i = 0; i < n; i++) {
+        const struct weir_endpoint_stats *e = &eps[i];
+        struct weir_link_server *s = &grown[g->server_count++];
+        *s = (struct weir_link_server){.state = (uint8_t)e->state, .backup = e->backup, .weight = e->weight, .busy = e->busy, .limit = e->limit, .done = e->done,
+                                       .failed = e->failed, .retried = e->retried, .ejections = e->ejections,
+                                       .rests_ms = e->rests_until_us > now_us ? (e->rests_until_us - now_us) / 1000 : 0};
+        snprintf(s->pool, sizeof s->pool, "%s", weir_pool_name(p));
+        snprintf(s->address, sizeof s->address, "%.111s", e->address);
+        snprintf(s->problem, sizeof s->problem, "%s", e->problem ? e->problem : "");
+    }
+    return true;
+}
+
+static bool put_pool(struct gathered *g, const struct weir_pool *p, bool connects, const struct weir_pool_stats *s, const struct weir_endpoint_stats *eps,
                      size_t n, uint64_t now_us)
 {
     struct weir_link_pool *pools = realloc(g->pools, (g->pool_count + 1) * sizeof *pools);
@@ -260,14 +280,17 @@ static bool put_pool(struct gathered *g, const struct weir_pool *p, const struct
     *o = (struct weir_link_pool){.queued = s->queued, .started = s->started, .refused = s->refused, .timed_out = s->timed_out,
                                  .oldest_ms = s->oldest_us && s->oldest_us < now_us ? (uint32_t)((now_us - s->oldest_us) / 1000) : 0};
     snprintf(o->pool, sizeof o->pool, "%s", weir_pool_name(p));
+    if (connects) return put_servers(g, p, eps, n, now_us);
     for (size_t i = 0; i < n; i++)
         uses[g->use_count++] = (struct weir_link_use){.id = eps[i].id, .done = eps[i].done, .failed = eps[i].failed, .gone = eps[i].gone,
                                                       .busy = eps[i].busy, .unproven = eps[i].opening};
     return true;
 }
 
-static bool gather_pool(struct weir_pool *p, struct gathered *g, uint64_t now_us)
+static bool gather_pool(struct gateway *gw, struct weir_pool *p, struct gathered *g, uint64_t now_us)
 {
+    struct gateway_pool *gp = gateway_find_pool(gw, weir_pool_name(p), false);
+    bool connects = gp && gp->pool == p;
     struct weir_endpoint_stats few[64], *eps = few;
     struct weir_pool_stats s;
     size_t room = WEIR_COUNT(few), n;
@@ -279,7 +302,8 @@ static bool gather_pool(struct weir_pool *p, struct gathered *g, uint64_t now_us
         if (!eps) return false;
         weir_pool_get_stats(p, &s, eps, room);
     }
-    bool fine = put_pool(g, p, &s, eps, n, now_us);
+    bool fine = put_pool(g, p, connects, &s, eps, n, now_us);
+    if (connects) gateway_servers_note(gw, gp, eps, n);
     if (eps != few) free(eps);
     return fine;
 }
@@ -290,8 +314,9 @@ static bool send_state(struct gateway *gw, const struct gathered *g)
     size_t parts = (g->use_count + PART_MAX - 1) / PART_MAX, pool_parts = (g->pool_count + PART_MAX - 1) / PART_MAX;
     if (pool_parts > parts) parts = pool_parts;
     if (parts == 0) parts = 1;
+    size_t all = parts + (g->server_count + SERVERS_MAX - 1) / SERVERS_MAX;
     for (size_t i = 0; i < parts; i++) {
-        struct weir_link_message m = {.type = WEIR_LINK_STATE, .version = l->version, .part = (uint16_t)i, .of = (uint16_t)parts,
+        struct weir_link_message m = {.type = WEIR_LINK_STATE, .version = l->version, .part = (uint16_t)i, .of = (uint16_t)all,
                                       .connections = atomic_load(&gw->conn_count)};
         size_t from = i * PART_MAX;
         m.uses = g->uses ? g->uses + (from < g->use_count ? from : g->use_count) : NULL;
@@ -302,6 +327,12 @@ static bool send_state(struct gateway *gw, const struct gathered *g)
         if (m.pool_count > PART_MAX) m.pool_count = PART_MAX;
         for (; i == 0 && m.thread_count < gw->thread_count; m.thread_count++)
             m.threads[m.thread_count] = atomic_load_explicit(&gw->workers[m.thread_count].requests, memory_order_relaxed);
+        if (weir_link_send(l->fd, &m, NULL, 0) < 0) return false;
+    }
+    for (size_t i = parts; i < all; i++) {
+        size_t from = (i - parts) * SERVERS_MAX, left = g->server_count - from;
+        struct weir_link_message m = {.type = WEIR_LINK_STATE, .version = l->version, .part = (uint16_t)i, .of = (uint16_t)all, .servers = g->servers + from,
+                                      .server_count = left < SERVERS_MAX ? left : SERVERS_MAX};
         if (weir_link_send(l->fd, &m, NULL, 0) < 0) return false;
     }
     return true;
@@ -316,8 +347,8 @@ static void tell_state(struct gateway *gw)
     bool fine = true;
     uint64_t now = gw->workers[0].loop->now_us, connections = atomic_load(&gw->conn_count);
     while ((p = weir_client_group_changed(gw->group)))
-        if (!l->all) fine = gather_pool(p, &g, now) && fine;
-    for (struct gateway_pool *gp = gw->pools; gp && l->all; gp = gp->next) fine = gather_pool(gp->pool, &g, now) && fine;
+        if (!l->all) fine = gather_pool(gw, p, &g, now) && fine;
+    for (struct gateway_pool *gp = gw->pools; gp && l->all; gp = gp->next) fine = gather_pool(gw, gp->pool, &g, now) && fine;
     l->gone = NULL;
     l->gone_count = 0;
     if (!g.pool_count && !g.use_count && connections == l->connections && !l->all) {
@@ -329,6 +360,7 @@ static void tell_state(struct gateway *gw)
     l->all = !send_state(gw, &g) || !fine;
     free(g.uses);
     free(g.pools);
+    free(g.servers);
 }
 
 /* ---- requests that are late ---- */

@@ -107,6 +107,7 @@ bool exchange_write_head(struct exchange *ex)
     for (size_t i = 0; i < ex->field_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->fields[i];
     for (size_t i = 0; ex->error_status && i < ex->kept_count && n < WEIR_COUNT(fields); i++) fields[n++] = ex->kept[i];
     if (n < WEIR_COUNT(fields) && exchange_tells_id(ex)) fields[n++] = (struct weir_pair){WEIR_STR("X-Request-Id"), exchange_id(ex)};
+    n = guards_headers(ex, fields, n, WEIR_COUNT(fields));
     struct weir_http_response r = {.status = ex->status, .headers = fields, .header_count = n,
                                    .content_length = ex->length, .head = ex->req && ex->req->head,
                                    .keep_alive = ex->keep_alive && !ex->worker->draining,
@@ -268,7 +269,6 @@ static void take_body(struct exchange *ex)
         return;
     }
     reply_limit_body(ex, conf->body_max);
-    reply_arm(ex, conf->body_ms);
     bool stream = exchange_streams_request(ex);
     struct weir_spill_limits lim = {.memory = stream ? STREAM_HIGH * 2 : BODY_MEMORY, .max = conf->body_max,
                                     .rewindable = !stream};
@@ -278,6 +278,7 @@ static void take_body(struct exchange *ex)
         return;
     }
     weir_spill_set_user(ex->body, ex);
+    reply_arm(ex, pace_body(ex));
     if (ex->req->expect_continue) {
         if (reply_interim(ex, 100, NULL, 0) < 0) {
             reply_abort(ex);
@@ -304,7 +305,7 @@ static bool is_challenge(struct weir_str path_query)
 /* A site with a certificate is not served in clear text. */
 static void redirect_to_https(struct exchange *ex)
 {
-    struct weir_str host = http_without_port(ex->req->host), path = ex->req->path_query;
+    struct weir_str host = http_without_port(guards_host(ex)), path = ex->req->path_query;
     char port[8];
     bool star = path.len == 1 && path.ptr[0] == '*', same = is_method(ex, "GET") || is_method(ex, "HEAD");
     uint16_t number = ex->site->conf->https_port;
@@ -326,6 +327,14 @@ static void redirect_to_https(struct exchange *ex)
     exchange_redirect_to(ex, same ? 301 : 308, weir_str(to, len));
 }
 
+static bool refuses_body(struct exchange *ex)
+{
+    const struct weir_http_request *req = ex->req;
+    if (!req->has_body || req->content_length < 0 || (uint64_t)req->content_length <= ex->route->conf->body_max) return false;
+    exchange_fail(ex, 413, "the request body is larger than this site takes");
+    return true;
+}
+
 void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
 {
     const struct http_conn *h = ex->http;
@@ -336,7 +345,10 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
     ex->snap = ex->worker->snap;
     snapshot_hold(ex->snap);
     ex->listener = snapshot_listener(ex->snap, h->listener);
-    if (worker_denies(ex->worker, (const struct sockaddr *)&h->peer)) { /* it was accepted before the order */
+    guards_client(ex);
+    struct sockaddr_storage client;
+    guards_socket(ex, &client);
+    if (worker_denies(ex->worker, (const struct sockaddr *)&client)) { /* accepted before the order, or behind a proxy */
         ex->keep_alive = false;
         exchange_fail(ex, 403, "this address is denied");
         return;
@@ -346,7 +358,7 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, 503, "this listener is not configured any more");
         return;
     }
-    ex->site = snapshot_site(ex->snap, ex->listener, http_without_port(req->host));
+    ex->site = snapshot_site(ex->snap, ex->listener, http_without_port(guards_host(ex)));
     if (!ex->site) {
         exchange_fail(ex, 404, "no site of that name is here");
         return;
@@ -357,7 +369,7 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         exchange_fail(ex, refused, why);
         return;
     }
-    if (ex->site->conf->https_port && !exchange_is_https(ex) && !is_challenge(req->path_query)) {
+    if (ex->site->conf->https_port && !guards_is_https(ex) && !is_challenge(req->path_query)) {
         redirect_to_https(ex);
         return;
     }
@@ -381,12 +393,17 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
         return;
     }
     if (!exchange_route(ex)) return;
-    if (req->has_body && req->content_length >= 0 && (uint64_t)req->content_length > ex->route->conf->body_max) {
-        exchange_fail(ex, 413, "the request body is larger than this site takes");
-        return;
-    }
+    if (guards_enter(ex) != GUARD_PASSED) return;
+    if (refuses_body(ex)) return;
     if (ex->route->authorizer) exchange_authorize(ex);
     else if (req->has_body) take_body(ex); /* else exchange_body_end follows at once */
+}
+
+void exchange_guarded(struct exchange *ex)
+{
+    if (!ex->body_done && !ex->method_override && refuses_body(ex)) return;
+    if (ex->route->authorizer) exchange_authorize(ex);
+    else exchange_admitted(ex);
 }
 
 void exchange_admitted(struct exchange *ex)
@@ -421,7 +438,7 @@ void exchange_body_end(struct exchange *ex)
 {
     ex->body_done = true;
     reply_arm(ex, 0);
-    if (ex->authorizing || ex->method_override) return; /* it goes on when that is known; it went elsewhere without its body */
+    if (ex->authorizing || ex->guarding || ex->method_override) return; /* it goes on when that is known; it went elsewhere without its body */
     if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
     else exchange_dispatch(ex);
 }
@@ -478,8 +495,8 @@ static void run_script(struct exchange *ex)
         s.name = weir_str(ex->path.path.ptr, l->script_len);
         s.path_info = weir_str(ex->path.path.ptr + l->script_len, ex->path.path.len - l->script_len);
     }
-    bool other = ex->rewritten ? exchange_guarded(ex, s.name, false) : site_route(ex->site, s.name, exchange_method(ex)) != ex->route;
-    if (ex->route->programs && other) { /* PATH_INFO behind it makes no other program of it */
+    if (ex->route->programs && ex->rewritten && !exchange_crosses(ex, s.name, false)) return;
+    if (ex->route->programs && !ex->rewritten && site_route(ex->site, s.name, exchange_method(ex)) != ex->route) { /* PATH_INFO behind it makes no other program of it */
         exchange_fail(ex, 403, "another route decides about this program");
         return;
     }
@@ -492,12 +509,12 @@ static void run_script(struct exchange *ex)
 }
 
 /* What try, an index or the front controller stands for has a route of its own, which may guard it, and so does what a rewritten
- * path names. */
-static bool other_route_guards(const struct exchange *ex)
+ * path names: true: it did, and that is answered. */
+static bool other_route_guards(struct exchange *ex)
 {
     const struct lookup *l = &ex->lookup;
     if ((!l->script[0] && !ex->rewritten) || (l->kind != LOOKUP_FILE && l->kind != LOOKUP_SCRIPT)) return false;
-    return exchange_guarded(ex, l->script[0] ? weir_cstr(l->script) : ex->path.path, l->is_front);
+    return !exchange_crosses(ex, l->script[0] ? weir_cstr(l->script) : ex->path.path, l->is_front);
 }
 
 static void run_app(struct exchange *ex)
@@ -513,10 +530,7 @@ static void looked_up(struct exchange *ex)
         exchange_handed_file(ex);
         return;
     }
-    if (other_route_guards(ex)) {
-        exchange_fail(ex, 403, "another route decides about this file");
-        return;
-    }
+    if (other_route_guards(ex)) return;
     switch (ex->lookup.kind) {
     case LOOKUP_FILE:
         if (ex->route->filter) exchange_filter(ex);

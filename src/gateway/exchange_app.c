@@ -62,8 +62,8 @@ static struct weir_str address_text(struct weir_arena *a, const struct sockaddr_
 static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
 {
     const struct http_conn *h = ex->http;
-    struct sockaddr_storage peer = {0};
-    memcpy(&peer, &h->peer, sizeof h->peer);
+    struct sockaddr_storage peer;
+    guards_socket(ex, &peer);
     r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
     const struct listener *l = ex->listener;
     r->server_addr = l->server_addr;
@@ -103,6 +103,7 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
         .content_length = -1, .headers = req->headers, .header_count = req->header_count, .host = req->host,
         .request_id = exchange_id(ex), .extra = conf->params, .extra_count = conf->param_count};
     fill_addresses(ex, r);
+    guards_describe(ex, r);
 }
 
 /* It would be asked now: WOULD_ASK, or why not. */
@@ -138,6 +139,7 @@ static int ask(struct exchange *ex, const struct snapshot_pool *pool, struct wei
     b->params = pairs;
     b->user = &ex->caller;
     if (ex->trace) return only_explain(ex, pool, r, b);
+    b->key = server_key(pool->conf, pairs, b->param_count);
     ex->asked = pool;
     ex->note = NULL;
     ex->answer = ANSWER_APP;
@@ -161,6 +163,7 @@ static int start_app(struct exchange *ex, const struct script *s)
                                   .body_kept = !exchange_streams_request(ex)};
     struct weir_cgi_request r;
     describe(ex, &r);
+    server_retry(conf->retry, r.method, &b);
     r.script_name = s->name;
     r.script_filename = s->filename;
     r.path_info = s->path_info;
@@ -296,6 +299,7 @@ static int start_filter(struct exchange *ex)
     const struct weir_conf_route *conf = ex->route->conf;
     struct weir_client_begin_options b = {.size = sizeof b, .role = WEIR_FILTER, .queue_ms = conf->queue_ms, .silent_ms = conf->silent_ms, .request_ms = conf->request_ms,
                                   .slow_ms = conf->slow_ms, .body_kept = true, .data_len = (uint64_t)l->st.st_size}; /* FC1-6.4-c */
+    server_retry(conf->retry, r.method, &b);
     if (ex->body) {
         b.body_len = body_length(ex);
         r.content_length = (int64_t)b.body_len;

@@ -285,6 +285,8 @@ static void begin(struct front_req *r)
                                   .body_len = r->body ? weir_spill_size(r->body) : 0, .data_len = r->data ? weir_spill_size(r->data) : 0,
                                   .silent_ms = conf->silent_ms, .request_ms = conf->request_ms, .slow_ms = conf->slow_ms, .user = &r->caller};
     const char *why;
+    b.key = server_key(conf, r->params, r->param_count);
+    server_retry(conf->retry, front_param(r, "REQUEST_METHOD"), &b);
     r->due_ms = 0;
     not_full(r);
     int status = weir_client_begin(r->worker->client, r->pool, &b, &r->app);

@@ -37,9 +37,12 @@ static void set_connect_endpoints(struct weir_pool *p, const struct weir_conf_po
         const struct weir_conf_endpoint *e = &conf->endpoints[i];
         list[i] = (struct weir_endpoint_options){.id = weir_hash(weir_cstr(e->address)), /* by address: a reload keeps what did not change */
                                                  .address = e->address, .workers = e->workers, .requests = e->flow ? 0 : e->requests,
-                                                 .keep = e->keep, .flow = e->flow, .plain_mpx = conf->multiplex_plain};
+                                                 .keep = e->keep, .flow = e->flow, .plain_mpx = conf->multiplex_plain,
+                                                 .weight = e->weight, .backup = e->backup};
     }
-    if (weir_pool_set(p, list, conf->endpoint_count) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
+    struct weir_pool_balance b = {.size = sizeof b, .eject_ms = conf->eject_ms, .eject_max_ms = conf->eject_max_ms, .slow_start_ms = conf->slow_start_ms};
+    if (weir_pool_set_balance(p, &b) < 0 || weir_pool_set(p, list, conf->endpoint_count) < 0)
+        fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
     free(list);
 }
 
@@ -98,6 +101,7 @@ void gateway_tick(struct gateway *gw)
         } else if (weir_pool_retire(gp->pool)) {
             *at = gp->next;
             weir_table_remove(&gw->pool_names, &gp->node);
+            free(gp->servers);
             free(gp);
         } else {
             left = true;
@@ -307,6 +311,7 @@ void gateway_main_turn(struct gateway *gw)
     if (atomic_exchange(&gw->reopen_asked, false)) gateway_reopen_logs(gw);
     if (atomic_exchange(&gw->term_asked, false)) gateway_drain(gw, DRAIN_MS, false);
     gateway_link_turn(gw);
+    gateway_servers_turn(gw);
     gateway_checks_turn(gw);
 }
 
@@ -348,6 +353,11 @@ int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, vo
 {
     struct gateway *gw = calloc(1, sizeof *gw);
     if (!gw) return WEIR_NOMEM;
+    if (auth_new(&gw->auth) < 0 || limits_new(&gw->limits) < 0) {
+        auth_free(gw->auth);
+        free(gw);
+        return WEIR_NOMEM;
+    }
     gw->loop_new = loop_new;
     gw->loop_arg = loop_arg;
     pthread_mutex_init(&gw->lock, NULL);
@@ -373,9 +383,12 @@ void gateway_free(struct gateway *gw)
         struct gateway_pool *gp = gw->pools;
         gw->pools = gp->next;
         weir_pool_free(gp->pool);
+        free(gp->servers);
         free(gp);
     }
     gateway_link_fini(gw);
+    limits_free(gw->limits);
+    auth_free(gw->auth);
     orders_drop(gw->orders);
     keys_drop(gw->keys);
     weir_tls_context_free(gw->tls);

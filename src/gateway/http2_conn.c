@@ -75,9 +75,9 @@ static const struct weir_conf_route *limits(const struct stream *s)
 
 void stream_wrote(struct stream *s)
 {
+    uint64_t now = weir_loop_now_ms(s->conn->worker->loop);
     if (s->send_due_ms) return;
-    s->taken = weir_http2_taken(s->wire);
-    s->send_due_ms = weir_loop_now_ms(s->conn->worker->loop) + limits(s)->send_ms;
+    s->send_due_ms = now + pace_begin(&s->pace, limits(s), now, weir_http2_taken(s->wire));
     set_timer(s);
 }
 
@@ -107,12 +107,15 @@ void stream_abort(struct stream *s)
     exchange_gone(ex);
 }
 
-/* What waited was taken as slowly as not at all: the client's mistake, or its wish. */
+/* What waited was taken too slowly: the client's mistake, or its wish. While the connection itself waits for its client, other streams
+ * may be before this one, and that connection's own pace counts. */
 static void send_late(struct stream *s)
 {
+    uint64_t now = weir_loop_now_ms(s->conn->worker->loop), taken = weir_http2_taken(s->wire);
     s->send_due_ms = 0;
     if (weir_http2_waiting(s->wire) == 0) return;
-    if (weir_http2_taken(s->wire) != s->taken) stream_wrote(s);
+    uint32_t ms = s->conn->send_due_ms ? pace_begin(&s->pace, limits(s), now, taken) : pace_look(&s->pace, limits(s), now, taken);
+    if (ms) s->send_due_ms = now + ms;
     else if (s->ex) stream_abort(s);
     else weir_http2_reset(s->wire);
     http_dirty(s->conn);
@@ -158,7 +161,7 @@ static void arm_body(struct stream *s)
 {
     struct exchange *ex = s->ex;
     if (ex->body_done || !ex->route) return;
-    stream_arm(s, exchange_wants_body(ex) ? ex->route->conf->body_ms : 0);
+    stream_arm(s, pace_body(ex));
 }
 
 static void give(struct stream *s, struct weir_str bytes)

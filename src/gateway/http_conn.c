@@ -35,10 +35,20 @@ void http_arm(struct http_conn *h, uint32_t ms)
     set_timer(h);
 }
 
+/* What holds for the answer that is sent. */
+static const struct weir_conf_route *send_limits(const struct http_conn *h)
+{
+    return h->ex && h->ex->route ? h->ex->route->conf : http_limits(h);
+}
+
 void http_arm_send(struct http_conn *h)
 {
-    const struct weir_conf_route *r = h->ex && h->ex->route ? h->ex->route->conf : http_limits(h);
-    h->send_due_ms = weir_loop_now_ms(h->worker->loop) + r->send_ms;
+    uint64_t now = weir_loop_now_ms(h->worker->loop);
+    if (h->send_due_ms) { /* it is looked at when that is over */
+        h->pace_send.progress_ms = now;
+        return;
+    }
+    h->send_due_ms = now + pace_begin(&h->pace_send, send_limits(h), now, pace_taken(h));
     set_timer(h);
 }
 
@@ -95,7 +105,7 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
     else h->peer.family = peer->ss_family;
     const struct listener *l = snapshot_listener(w->snap, listener);
     bool tls = l && l->conf->address.scheme == WEIR_SCHEME_HTTPS && !w->gw->trace;
-    if (weir_loop_add(w->loop, fd, ident(h), false) < 0 || (tls && weir_tls_new(&h->tls, w->gw->tls) < 0)) {
+    if (!guards_accepted(h) || weir_loop_add(w->loop, fd, ident(h), false) < 0 || (tls && weir_tls_new(&h->tls, w->gw->tls) < 0)) {
         http_close(h);
         return;
     }
@@ -113,6 +123,7 @@ void http_close(struct http_conn *h)
     h->fd = -1;
     weir_buf_fini(&h->out);
     weir_buf_fini(&h->in);
+    guards_close(h);
     h->epoch = (h->epoch + 1) & 0xffffff;
     if (h->ex) {
         struct exchange *ex = h->ex;
@@ -142,6 +153,7 @@ static bool may_read(const struct http_conn *h)
 {
     switch (h->state) {
     case HTTP_IDLE: return http_unsent(h) < OUT_HIGH && !h->close_after;
+    case HTTP_PROXY:
     case HTTP_HEAD: return true;
     case HTTP_STREAMS: return http_unsent(h) < OUT_HIGH; /* who does not read our frames sends none */
     case HTTP_LINGER: return h->lingered < LINGER_STEP;
@@ -168,7 +180,7 @@ static bool message_begins(struct http_conn *h)
 static void arm_body(struct http_conn *h)
 {
     if (h->ex->body_done || !h->ex->route) return;
-    http_arm(h, exchange_wants_body(h->ex) ? h->ex->route->conf->body_ms : 0);
+    http_arm(h, pace_body(h->ex));
 }
 
 /* One parser event; false: no more for now. */
@@ -292,7 +304,7 @@ static void pump(struct http_conn *h)
             if (stuck) break;
             continue;
         }
-        if (h->tls && h->state != HTTP_LINGER) {
+        if (h->tls && h->state != HTTP_LINGER && h->state != HTTP_PROXY) {
             enum http_tls_input step = http_tls_input(h);
             if (step == HTTP_TLS_GOES_ON) continue;
             if (step != HTTP_TLS_MORE) {
@@ -313,8 +325,10 @@ static void pump(struct http_conn *h)
             return;
         }
         if (n < SCRATCH && !h->peer_closed) h->readable = false;
-        if (h->tls && h->state != HTTP_LINGER) http_tls_feed(h, w->scratch, (size_t)n);
-        else http_input(h, w->scratch, (size_t)n);
+        size_t told = h->state == HTTP_PROXY ? guards_proxy_input(h, w->scratch, (size_t)n) : 0;
+        if (told == (size_t)n) continue; /* all of it, or it is closed */
+        if (h->tls && h->state != HTTP_LINGER) http_tls_feed(h, w->scratch + told, (size_t)n - told);
+        else http_input(h, w->scratch + told, (size_t)n - told);
     }
     if (h->epoch != epoch) return;
     h->pumping = false;
@@ -366,9 +380,14 @@ void http_resume(struct http_conn *h)
 void http_timer(struct http_conn *h)
 {
     uint64_t now = weir_loop_now_ms(h->worker->loop);
-    if (h->send_due_ms && h->send_due_ms <= now) { /* the client takes nothing */
-        http_close(h);
-        return;
+    if (h->send_due_ms && h->send_due_ms <= now) {
+        uint32_t ms = pace_look(&h->pace_send, send_limits(h), now, pace_taken(h));
+        if (!ms) {
+            if (h->ex) h->ex->why = "the client took its answer too slowly, or not at all";
+            http_close(h);
+            return;
+        }
+        h->send_due_ms = now + ms;
     }
     if (!h->due_ms || h->due_ms > now) { /* there was progress since */
         set_timer(h);
@@ -450,6 +469,7 @@ bool http_write_out(struct http_conn *h)
         return false;
     }
     n = all > 0 ? all : 0;
+    h->written += (uint64_t)n;
     bool want = http_unsent(h) > 0;
     if (want && (n > 0 || !h->send_due_ms)) {
         if (h->state == HTTP_IDLE) h->due_ms = 0; /* it is not idle before it has all */

@@ -124,7 +124,15 @@ bool route_matches(const struct route *r, struct weir_str path); /* by its patte
 /* ---- HTTP connections ---- */
 
 struct exchange;
+struct pace {                    /* pace.c: how a client sends, or takes */
+    int64_t left_ms;             /* that it may still be waited for */
+    uint64_t at_ms, progress_ms; /* of the last look; of the last byte */
+    uint64_t bytes;              /* up to then */
+    bool on, begun;              /* of a body: it is waited for; it was */
+};
+
 enum http_state {
+    HTTP_PROXY,    /* whom it comes from is still to be told */
     HTTP_IDLE,     /* between messages */
     HTTP_HEAD,     /* a head is coming in */
     HTTP_EXCHANGE, /* an exchange has it */
@@ -149,6 +157,10 @@ struct http_conn {
         sa_family_t family;
     } peer;
     uint64_t listener;           /* id */
+    struct guard_proxy *proxied; /* what a proxy told in front of it; NULL: nothing */
+    struct conn_count *counted;  /* among its client's; NULL: nobody counts them */
+    struct pace pace_send;
+    uint64_t written;            /* bytes into the socket */
     uint32_t index, epoch;
     int fd;
     uint32_t lingered;           /* bytes of this step */
@@ -214,7 +226,7 @@ struct stream {
     struct stream *next_free;
     uint64_t due_ms, send_due_ms; /* as of a connection */
     uint64_t came, limit;        /* bytes of the body; the most there may be */
-    uint64_t taken;              /* content that had left when send_due_ms was set */
+    struct pace pace;            /* of content that left */
     bool end_came, pumping;
 };
 WEIR_CHECK int http2_begin(struct http_conn *h);
@@ -280,6 +292,20 @@ enum { LOOKUP_AGAIN = 1 };
 const char *lookup_ending(unsigned coding);
 int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and the answer is not in memory */
 
+/* ---- guards: what stands between a request and its answer ---- */
+
+struct guard_client {                 /* who asks, as far as it is known whom to believe */
+    uint8_t address[16];              /* IPv4 mapped */
+    uint16_t port;                    /* 0: not known */
+    bool known, told;                 /* it has an address; a trusted proxy told it, not the socket */
+    struct weir_str scheme, host;     /* as a trusted proxy tells; empty: as the connection and the request say */
+};
+enum guard_state {
+    GUARD_PASSED,
+    GUARD_WAITS,   /* exchange_guarded goes on, or an answer */
+    GUARD_ANSWERED
+};
+
 struct exchange {
     struct app_caller caller;
     struct trace *trace;              /* NULL: nobody asks what became of it */
@@ -323,6 +349,13 @@ struct exchange {
     bool body_open;                   /* the app takes a body whose length is not known: its end is to be told */
     bool surplus;                     /* it sent more than its Content-Length */
     bool done, cold_checked;
+    struct guard_client client;       /* guards.c */
+    const struct weir_conf_auth *auth; /* whose credentials it brought, and they are right; NULL: none were asked for */
+    struct weir_str auth_user;
+    struct auth_try *auth_try;        /* is computed while `guarding` */
+    bool guarding;
+    uint64_t limited;                 /* id of the limit that counted it last; 0: none did */
+    struct pace pace_body;
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
     /* where it was sent inside (routes.c, redirects.c) */
@@ -375,6 +408,7 @@ bool exchange_no_content(const struct exchange *ex);       /* the answer has non
 void exchange_break_off(struct exchange *ex, const char *why);
 bool exchange_streams_request(const struct exchange *ex);  /* its body goes to the app while it comes in */
 void exchange_dispatch(struct exchange *ex);               /* its route decides */
+void exchange_guarded(struct exchange *ex);                /* its guards, which took their time, let it pass */
 void exchange_admitted(struct exchange *ex);               /* no authorizer stands in its way any more */
 void exchange_authorize(struct exchange *ex);
 WEIR_CHECK int exchange_interim(struct exchange *ex);      /* ex->head is one: to the client */
@@ -392,7 +426,9 @@ struct weir_str exchange_method(const struct exchange *ex); /* as its route, fil
 bool exchange_route(struct exchange *ex);                   /* chooses it by path and method. False: there is none, and ex was answered */
 /* Does the route of `path` forbid that this exchange gives it out without having asked there? front: a front controller may be
  * denied to those who name it themselves. */
-bool exchange_guarded(const struct exchange *ex, struct weir_str path, bool front);
+bool exchange_barred(const struct exchange *ex, struct weir_str path, bool front);
+/* The same, where it is to be answered now: false: it was answered. */
+bool exchange_crosses(struct exchange *ex, struct weir_str path, bool front);
 void exchange_redirect(struct exchange *ex);                /* as its route says */
 void exchange_redirect_to(struct exchange *ex, int status, struct weir_str to);
 void exchange_redirect_to_folder(struct exchange *ex);      /* the path, and a slash behind it */
@@ -468,6 +504,53 @@ bool page_text(struct weir_buf *b, struct weir_str s); /* escaped */
 WEIR_CHECK int worker_seed_ids(struct worker *w);
 struct weir_str exchange_id(struct exchange *ex);       /* lives as long as the exchange; never empty */
 bool exchange_tells_id(const struct exchange *ex);      /* its answer has X-Request-Id */
+/* guards.c. A connection was accepted: false: it is refused. It may be in HTTP_PROXY then. */
+WEIR_CHECK bool guards_accepted(struct http_conn *h);
+/* Bytes in HTTP_PROXY: how many were used. The connection may be closed then. */
+size_t guards_proxy_input(struct http_conn *h, const char *p, size_t len);
+size_t guards_headers(const struct exchange *ex, struct weir_pair *fields, size_t count, size_t room); /* what the route says of them: how many there are then */
+void guards_close(struct http_conn *h);                          /* frees what it holds for the connection */
+void guards_client(struct exchange *ex);                         /* the request is known: whom it comes from */
+void guards_socket(const struct exchange *ex, struct sockaddr_storage *out); /* the client's address */
+struct weir_str guards_host(const struct exchange *ex);          /* which host is asked for: Host, or what a trusted proxy says */
+bool guards_is_https(const struct exchange *ex);                 /* the client, or the last trusted proxy, was asked by https */
+void guards_describe(struct exchange *ex, struct weir_cgi_request *r); /* for parameters: client, scheme and host as they are believed */
+/* At the door of ex->route, before its authorizer and its body. */
+enum guard_state guards_enter(struct exchange *ex);
+/* Would this request, at home in ex->route, have to pass a guard of `other` that it has not passed? Then nothing of `other` may be
+ * answered by ex->route: an index, a front controller, an internal redirect that does not begin anew. */
+bool guards_other(const struct exchange *ex, const struct route *other);
+
+/* To a route whose content ex->route answers with, an index or a front controller: false: it was answered. */
+WEIR_CHECK bool guards_cross(struct exchange *ex, const struct route *other);
+
+/* limits.c: what one client may do, over all threads */
+struct limits;
+struct conn_count;
+WEIR_CHECK int limits_new(struct limits **out);
+void limits_free(struct limits *l);
+/* A request: 0, or in how many microseconds it may come. */
+uint64_t limits_take(struct limits *l, const struct weir_conf_limit *conf, const uint8_t address[16], uint64_t now_us);
+/* A connection: NULL: there are `most` of this client (or no memory). */
+struct conn_count *limits_connect(struct limits *l, uint64_t listener, const uint8_t address[16], uint32_t most);
+void limits_disconnect(struct limits *l, struct conn_count *c);
+
+/* pace.c: time until the next look; of a body: 0: it is not waited for; of an answer: 0: it is taken too slowly */
+uint32_t pace_body(struct exchange *ex);
+uint32_t pace_begin(struct pace *p, const struct weir_conf_route *conf, uint64_t now_ms, uint64_t bytes);
+uint32_t pace_look(struct pace *p, const struct weir_conf_route *conf, uint64_t now_ms, uint64_t bytes);
+uint64_t pace_taken(const struct http_conn *h); /* bytes that the client's side has confirmed */
+
+/* auth.c: credentials, computed by a helper thread */
+struct auth;
+WEIR_CHECK int auth_new(struct auth **out); /* of a gateway: what was right shortly before */
+void auth_free(struct auth *a);
+enum guard_state auth_enter(struct exchange *ex);
+#define AUTH_AT_ONCE 16 /* in each thread */
+struct auth_slot {
+    _Atomic bool busy;
+    uint8_t address[16]; /* whose */
+};
 
 /* ---- orders of people ---- */
 
@@ -629,6 +712,7 @@ struct worker {
     char utc_time[32];
     struct orders *orders;            /* held; NULL: none */
     struct keyring *keys;             /* likewise */
+    struct auth_slot auth_slots[AUTH_AT_ONCE];
 };
 int worker_init(struct worker *w, struct gateway *gw, unsigned index);
 void worker_fini(struct worker *w);
@@ -660,6 +744,8 @@ struct gateway {
         _Atomic uint64_t log_lines, log_dropped;
         uint64_t told;                /* endpoint state that named it last */
         const char *refused, *refuses; /* why: control says so; the pool does so */
+        struct server_seen *servers;  /* of one that is not owned: what was logged of them */
+        size_t server_count;
     } *pools;                         /* the first thread's */
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
@@ -683,6 +769,8 @@ struct gateway {
     struct keyring *keys;             /* likewise */
     struct weir_tls_context *tls;     /* NULL: nobody listens with TLS yet */
     struct trace *trace;              /* NULL: it serves. Else it only explains, and asks no application */
+    struct auth *auth;
+    struct limits *limits;
 };
 WEIR_CHECK int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, void *arg), void *loop_arg);
 WEIR_CHECK int gateway_threads(struct gateway *gw, unsigned count); /* once, before the first snapshot */
@@ -702,6 +790,12 @@ WEIR_CHECK int gateway_link_start(struct gateway *gw);
 void gateway_link_turn(struct gateway *gw);
 void gateway_link_fini(struct gateway *gw);
 void gateway_late(struct gateway *gw, struct weir_str method, struct weir_str target, const struct weir_client_result *r, bool given_up); /* any thread */
+/* servers.c: pools that connect. What a pool has to know of a request: any thread. */
+uint64_t server_key(const struct weir_conf_pool *conf, const struct weir_pair *params, size_t count); /* 0: it has none */
+void server_retry(enum weir_conf_retry rule, struct weir_str method, struct weir_client_begin_options *b);
+/* The first thread's: what changed in the pool's servers is logged. */
+void gateway_servers_note(struct gateway *gw, struct gateway_pool *gp, const struct weir_endpoint_stats *eps, size_t n);
+void gateway_servers_turn(struct gateway *gw);
 /* check.c: the first thread's */
 WEIR_CHECK int gateway_checks_new(struct gateway *gw);
 void gateway_checks_set(struct gateway *gw, struct snapshot *s); /* another configuration is in use */

@@ -135,7 +135,7 @@ static void hand_over(struct worker *w, struct weir_buf *b, struct log_sink *sin
     *b = (struct weir_buf){0};
     j->job.run = run_write;
     j->job.done = free_write;
-    j->job.apart = true;
+    j->job.lane = WEIR_LANE_OTHERS;
     weir_loop_job(w->loop, &j->job);
 }
 
@@ -186,9 +186,9 @@ static struct weir_str field(const struct exchange *ex, const char *name)
 
 static struct weir_str peer_text(const struct exchange *ex, char *out, size_t len)
 {
-    struct sockaddr_storage peer = {0};
+    struct sockaddr_storage peer;
     if (!ex->http) return WEIR_STR("-");
-    memcpy(&peer, &ex->http->peer, sizeof ex->http->peer);
+    guards_socket(ex, &peer);
     weir_address_text(&peer, out, len);
     return weir_cstr(out);
 }
@@ -218,7 +218,7 @@ void log_access(struct exchange *ex)
     if (ex->req) {
         l.method = ex->req->method;
         l.target = ex->req->target;
-        l.host = ex->req->host;
+        l.host = guards_host(ex);
         l.protocol = http_protocol(ex->req);
     }
     if (ex->note) of_app(&l, &ex->note->result, ex->note->where);

@@ -11,6 +11,8 @@ void exchange_drop_answer(struct exchange *ex)
     ex->app = NULL;
     ex->redirecting = ex->intercepting = ex->authorizing = ex->granting = ex->started = ex->head_done = ex->app_done = false;
     compress_end(ex);
+    ex->guarding = false;
+    ex->auth_try = NULL;
     ex->answer = ANSWER_NONE;
     ex->asked = NULL;
     ex->fields = NULL;
@@ -54,7 +56,7 @@ static void go_as_get(struct exchange *ex, bool apps)
     exchange_drop_body(ex);
     ex->granted_count = 0;
     ex->method_override = ex->req->head ? "HEAD" : "GET";
-    if (!parse_target(ex, ex->go_to, apps) || !exchange_route(ex)) return;
+    if (!parse_target(ex, ex->go_to, apps) || !exchange_route(ex) || guards_enter(ex) != GUARD_PASSED) return;
     if (ex->route->authorizer) exchange_authorize(ex);
     else exchange_dispatch(ex);
 }
@@ -116,6 +118,7 @@ void exchange_go_on(struct exchange *ex, struct weir_str to)
         exchange_fail(ex, 413, "the request body is larger than this site takes");
         return;
     }
+    if (ex->route != from && guards_enter(ex) != GUARD_PASSED) return;
     if (ex->route->authorizer && ex->route->authorizer != from->authorizer) {
         exchange_authorize(ex);
         return;

@@ -77,15 +77,26 @@ static bool same_root(const struct route *a, const struct route *b)
     return x && y && strcmp(x, y) == 0;
 }
 
-bool exchange_guarded(const struct exchange *ex, struct weir_str path, bool front)
+bool exchange_barred(const struct exchange *ex, struct weir_str path, bool front)
 {
     const struct route *own = site_route(ex->site, path, exchange_method(ex)), *r = ex->route;
     if (own == r) return false;
     if (!own) return !front;
     if (ex->rewritten && !same_root(own, r)) return false; /* another file, which only has the same name */
-    if (own->authorizer && own->authorizer != r->authorizer) return true;
+    if (guards_other(ex, own)) return true;
     if (ex->rewritten && own->conf->internal && !ex->inside) return true;
     return !front && ((own->filter && own->filter != r->filter) || own->conf->action == WEIR_ACTION_DENY);
+}
+
+bool exchange_crosses(struct exchange *ex, struct weir_str path, bool front)
+{
+    if (exchange_barred(ex, path, front)) {
+        exchange_fail(ex, 403, "another route decides about this file");
+        return false;
+    }
+    const struct route *own = site_route(ex->site, path, exchange_method(ex));
+    if (!own || own == ex->route || (ex->rewritten && !same_root(own, ex->route))) return true;
+    return guards_cross(ex, own); /* it may count requests */
 }
 
 /* ---- redirects ---- */

@@ -96,7 +96,7 @@ static int prefer_coded(struct lookup *l, struct weir_str path)
     for (unsigned i = 0; i < l->coding_count; i++) {
         struct stat st;
         int n = snprintf(name, sizeof name, "%.*s%s", (int)path.len, path.ptr, lookup_ending(l->codings[i]));
-        if (n >= (int)sizeof name || exchange_guarded(l->of, weir_cstr(name), false)) continue;
+        if (n >= (int)sizeof name || exchange_barred(l->of, weir_cstr(name), false)) continue;
         int fd = open_path(l, weir_cstr(name), O_RDONLY | O_NONBLOCK | O_NOCTTY);
         if (fd < 0 && errno == EAGAIN && l->cached_only) {
             close(l->fd);
@@ -457,6 +457,7 @@ void exchange_file_pump(struct exchange *ex)
             return;
         }
         ex->cold_checked = false;
+        h->written += (uint64_t)n;
         ex->file_at += (uint64_t)n;
         ex->file_left -= (uint64_t)n;
         ex->sent += (uint64_t)n;

@@ -10,6 +10,8 @@
 #define SPARE_BYTES  4096
 #define TICK_SOON_MS 50
 #define TURN_ROUNDS  4
+#define CLOSE_IDLE_MOST 32  /* idle connections that make room at a time, */
+#define CLOSE_IDLE_MS   1000 /* and are about as old as the oldest */
 
 int worker_init(struct worker *w, struct gateway *gw, unsigned index)
 {
@@ -117,9 +119,33 @@ static void set_accepting(struct worker *w, bool on)
     }
 }
 
+/* It has asked before and waits for nothing: its client asks again by another connection. */
+static bool is_idle(const struct http_conn *h)
+{
+    if (!h->in_use || !h->served || !h->due_ms || http_unsent(h)) return false;
+    return h->h2 ? weir_http2_streams(h->h2->session) == 0 : h->state == HTTP_IDLE;
+}
+
+/* There is no room for who comes: those that have been idle for longest give theirs. */
+static void close_idle(struct worker *w)
+{
+    uint64_t oldest = UINT64_MAX;
+    unsigned closed = 0;
+    for (uint32_t i = 0; i < w->conn_top; i++)
+        if (is_idle(w->conns[i]) && w->conns[i]->due_ms < oldest) oldest = w->conns[i]->due_ms;
+    for (uint32_t i = 0; i < w->conn_top && oldest != UINT64_MAX && closed < CLOSE_IDLE_MOST; i++) {
+        struct http_conn *h = w->conns[i];
+        if (!is_idle(h) || h->due_ms > oldest + CLOSE_IDLE_MS) continue;
+        closed++;
+        if (h->h2) http2_timer(h);
+        else http_close(h);
+    }
+}
+
 /* For a moment: the tick looks again. */
 static void pause_accepting(struct worker *w)
 {
+    close_idle(w);
     set_accepting(w, false);
     weir_timer_set(w->loop, &w->tick_timer, (struct weir_ident){.kind = KIND_TICK}, weir_loop_now_ms(w->loop) + TICK_SOON_MS);
 }
@@ -267,7 +293,7 @@ static void begin_drain(struct worker *w)
     }
     for (uint32_t i = 0; i < w->conn_top; i++) {
         struct http_conn *h = w->conns[i];
-        if (!h->in_use || h->state != HTTP_IDLE || http_unsent(h)) continue;
+        if (!h->in_use || (h->state != HTTP_IDLE && h->state != HTTP_PROXY) || http_unsent(h)) continue;
         if (h->served) http_close(h);
         else http_arm(h, FIRST_MS);
     }

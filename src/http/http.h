@@ -193,4 +193,46 @@ void weir_gzip_reset(struct weir_gzip *g, int level); /* for another content */
 /* Lends bytes until weir_gzip_pull has given all that comes of them: it is called until it gives 0. */
 void weir_gzip_feed(struct weir_gzip *g, const void *p, size_t len, enum weir_gzip_step step);
 size_t weir_gzip_pull(struct weir_gzip *g, void *out, size_t room);
+
+/* ---- what stands before the first request: the PROXY protocol, versions 1 and 2 ---- */
+#define WEIR_PROXY_MAX 4096 /* bytes behind the fixed part of version 2: addresses, and what else is told of the connection */
+struct weir_proxy_address {
+    uint8_t address[16]; /* IPv4 mapped */
+    uint16_t port;
+};
+struct weir_proxy { /* zeroed: nothing has come */
+    struct weir_proxy_address from, to; /* when complete and known: the client, and where it connected to */
+    bool known;                         /* false: the sender speaks for itself (LOCAL, UNSPEC, UNKNOWN, a unix socket) */
+    bool read;                          /* all but what is passed over */
+    uint8_t version;
+    uint16_t have, body, skip;          /* bytes held; of version 2: behind the fixed part; still to be passed over */
+    char held[108];
+};
+/* Takes bytes, *used of them: WEIR_OK: complete, what is left belongs to the client; WEIR_AGAIN: all used, more needed;
+ * WEIR_PROTOCOL: it is no such header, *reason tells. */
+WEIR_CHECK int weir_proxy_feed(struct weir_proxy *p, const void *buf, size_t len, size_t *used, const char **reason);
+
+/* ---- who a request came from, as proxies tell it: Forwarded [RFC 7239] or X-Forwarded-For, from the last one backwards ---- */
+struct weir_hop {
+    bool known;                  /* it has an address; else it is "unknown" or hidden */
+    struct weir_proxy_address from;
+    struct weir_str proto, host; /* Forwarded: as told by the same proxy; empty: not */
+};
+struct weir_hops {
+    const struct weir_pair *headers;
+    size_t left;                 /* fields that were not begun */
+    struct weir_str rest;        /* of the one that was */
+    bool forwarded;
+};
+void weir_hops_init(struct weir_hops *h, const struct weir_pair *headers, size_t count, bool forwarded);
+/* The hop before the one that was given last: WEIR_OK; WEIR_CLOSED: there is none; WEIR_PROTOCOL: what stands there is no hop (whoever
+ * is behind it wrote it), and nothing further to the left can be believed. */
+WEIR_CHECK int weir_hops_next(struct weir_hops *h, struct weir_hop *out);
+/* The last value of a list field (X-Forwarded-Proto, X-Forwarded-Host): its nearest writer's. Empty: none. */
+struct weir_str weir_last_value(const struct weir_pair *headers, size_t count, const char *name);
+
+/* ---- credentials of Basic [RFC 7617] ---- */
+/* From the value of Authorization; both lie in the arena, with a NUL behind. WEIR_INVALID: it has none (another scheme, no base64, a
+ * control byte, no colon, a name over 255 or a password over 511 bytes); WEIR_NOMEM. */
+WEIR_CHECK int weir_http_basic(struct weir_str value, struct weir_arena *a, struct weir_str *user, struct weir_str *password);
 #endif

@@ -36,11 +36,19 @@ static int put_endpoint(struct weir_buf *b, const struct weir_link_endpoint *e)
     return put_text(b, e->address);
 }
 
+static int put_server(struct weir_buf *b, const struct weir_link_server *s)
+{
+    const uint64_t v[] = {(uint64_t)s->state | (uint64_t)s->backup << 8 | (uint64_t)s->weight << 32, (uint64_t)s->busy | (uint64_t)s->limit << 32,
+                          s->done, s->failed, s->retried, s->ejections, s->rests_ms};
+    if (put(b, v, sizeof v) < 0 || put_text(b, s->pool) < 0 || put_text(b, s->address) < 0) return WEIR_NOMEM;
+    return put_text(b, s->problem);
+}
+
 int weir_link_encode(const struct weir_link_message *m, struct weir_buf *b)
 {
     const uint64_t head[] = {m->type, m->version, (uint64_t)m->part | (uint64_t)m->of << 16 | (uint64_t)m->drain_ms << 32,
                              m->endpoint_count, m->use_count, m->pool_count, m->refusal_count, m->thread_count, m->connections,
-                             m->unit, m->inode, m->flags};
+                             m->unit, m->inode, m->flags, m->server_count};
     if (put(b, head, sizeof head) < 0 || put_text(b, m->text) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->endpoint_count; i++)
         if (put_endpoint(b, &m->endpoints[i]) < 0) return WEIR_NOMEM;
@@ -58,6 +66,8 @@ int weir_link_encode(const struct weir_link_message *m, struct weir_buf *b)
         if (put(b, &m->refusals[i].stopped, 1) < 0 || put_text(b, m->refusals[i].pool) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->thread_count; i++)
         if (put_u64(b, m->threads[i]) < 0) return WEIR_NOMEM;
+    for (size_t i = 0; i < m->server_count; i++)
+        if (put_server(b, &m->servers[i]) < 0) return WEIR_NOMEM;
     return weir_buf_len(b) <= WEIR_LINK_MAX ? WEIR_OK : WEIR_LIMIT;
 }
 
@@ -148,10 +158,25 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
     for (; !c->bad && m->thread_count < counts[4]; m->thread_count++) get(c, &m->threads[m->thread_count], 8);
 }
 
+static void get_servers(struct cursor *c, struct weir_arena *a, struct weir_link_message *m, uint64_t count)
+{
+    m->servers = list(c, a, count, 59, sizeof *m->servers);
+    for (; !c->bad && m->server_count < count; m->server_count++) {
+        struct weir_link_server *s = &m->servers[m->server_count];
+        uint64_t v[7];
+        get(c, v, sizeof v);
+        *s = (struct weir_link_server){.state = (uint8_t)v[0], .backup = v[0] >> 8 & 1, .weight = (uint32_t)(v[0] >> 32), .busy = (uint32_t)v[1],
+                                       .limit = (uint32_t)(v[1] >> 32), .done = v[2], .failed = v[3], .retried = v[4], .ejections = v[5], .rests_ms = v[6]};
+        get_text(c, s->pool, sizeof s->pool);
+        get_text(c, s->address, sizeof s->address);
+        get_text(c, s->problem, sizeof s->problem);
+    }
+}
+
 int weir_link_decode(const void *p, size_t len, struct weir_arena *a, struct weir_link_message *m)
 {
     struct cursor c = {p, (const char *)p + len, false};
-    uint64_t head[12];
+    uint64_t head[13];
     memset(m, 0, sizeof *m);
     get(&c, head, sizeof head);
     get_text(&c, m->text, sizeof m->text);
@@ -166,6 +191,7 @@ int weir_link_decode(const void *p, size_t len, struct weir_arena *a, struct wei
     m->inode = head[10];
     m->flags = (uint32_t)head[11];
     get_lists(&c, a, m, head + 3);
+    get_servers(&c, a, m, head[12]);
     return c.bad || c.p != c.end ? WEIR_PROTOCOL : WEIR_OK;
 }
 

@@ -47,6 +47,13 @@ struct weir_link_pool {
     uint32_t queued, oldest_ms;
     uint64_t started, refused, timed_out;
 };
+struct weir_link_server { /* of a pool that connects, up */
+    char pool[65], address[112], problem[200]; /* problem: why it failed last; empty: nothing */
+    uint8_t state;           /* enum weir_endpoint_state */
+    bool backup;
+    uint32_t weight, busy, limit;
+    uint64_t done, failed, retried, ejections, rests_ms;
+};
 struct weir_link_message {
     enum weir_link_type type;
     uint64_t version, unit, inode;
@@ -57,8 +64,9 @@ struct weir_link_message {
     struct weir_link_use *uses;
     struct weir_link_pool *pools;
     struct weir_link_refusal *refusals;
+    struct weir_link_server *servers;
     uint64_t threads[64];
-    size_t endpoint_count, use_count, pool_count, refusal_count, thread_count;
+    size_t endpoint_count, use_count, pool_count, refusal_count, thread_count, server_count;
     uint64_t connections;
 };
 /* A message's bytes; lists beyond what fits are cut at *_count of what was written (send the rest as another part). */

@@ -2,6 +2,7 @@
 /* The loop on epoll, with its helper threads. Edge-triggered; the wake-up eventfd is never read.
  * A wake-up costs a system call only while the owner sleeps, here or by our descriptor. */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -33,7 +35,7 @@ struct epoll_loop {
     int epoll, event, diag;
     atomic_int pending, sleeping;
     atomic_bool jobs_done, waits_elsewhere;
-    struct lane lanes[2]; /* files; what may wait for somebody else */
+    struct lane lanes[WEIR_LANES];
     pthread_mutex_t done_lock;
     struct weir_job *done_first, **done_last;
     struct epoll_event fetched[BATCH];
@@ -110,7 +112,7 @@ static void *lane_main(void *arg)
 static void ep_job(struct weir_loop *l, struct weir_job *job)
 {
     struct epoll_loop *e = self(l);
-    struct lane *h = &e->lanes[job->apart];
+    struct lane *h = &e->lanes[job->lane];
     pthread_mutex_lock(&h->lock);
     if (!h->started) h->started = pthread_create(&h->thread, NULL, lane_main, h) == 0;
     bool started = h->started;
@@ -346,6 +348,13 @@ static int64_t ep_peer(struct weir_loop *l, int fd)
     return weir_unix_diag_peer(self(l)->diag, fd);
 }
 
+static int64_t ep_unsent(struct weir_loop *l, int fd)
+{
+    int n;
+    (void)l;
+    return ioctl(fd, SIOCOUTQ, &n) < 0 ? -1 : n;
+}
+
 static void ep_shutdown_write(struct weir_loop *l, int fd)
 {
     (void)l;
@@ -374,7 +383,7 @@ static const struct weir_loop_ops ops = {
     .free = ep_free, .wait = ep_wait, .wake = ep_wake, .clock_us = ep_clock_us, .add = ep_add, .want_write = ep_want_write, .del = ep_del,
     .read = ep_read, .write = ep_write, .sendfile = ep_sendfile, .accept = ep_accept, .connect = ep_connect,
     .error = ep_error, .peer = ep_peer, .shutdown_write = ep_shutdown_write, .close = ep_close, .job = ep_job,
-    .fd = ep_fd,
+    .fd = ep_fd, .unsent = ep_unsent,
 };
 
 int weir_loop_epoll_new(struct weir_loop **out)

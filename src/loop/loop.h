@@ -44,6 +44,13 @@ struct weir_timer {
     struct weir_ident ident;
 };
 
+enum weir_lane {
+    WEIR_LANE_FILES,
+    WEIR_LANE_OTHERS, /* what may wait for somebody else: a log's reader */
+    WEIR_LANE_WORK,   /* what computes for long: hashes of passwords */
+    WEIR_LANES
+};
+
 /* Work for a helper thread: run() there, then a JOB event here (none when ident.kind is 0: then done() is called on
  * the helper, which must free the job). */
 struct weir_job {
@@ -51,7 +58,7 @@ struct weir_job {
     void (*done)(struct weir_job *job); /* only for ident.kind == 0; may be NULL */
     struct weir_ident ident;
     struct weir_job *next;
-    bool apart; /* it may wait for somebody else (a log's reader): on a thread of its own, files do not wait for it */
+    uint8_t lane; /* enum weir_lane: each has a thread of its own */
 };
 
 struct weir_loop;
@@ -74,6 +81,7 @@ struct weir_loop_ops {
     void (*close)(struct weir_loop *l, int fd);
     void (*job)(struct weir_loop *l, struct weir_job *job);
     int (*fd)(struct weir_loop *l); /* NULL: it has none */
+    int64_t (*unsent)(struct weir_loop *l, int fd); /* NULL: cannot be told */
 };
 struct weir_loop {
     const struct weir_loop_ops *ops;
@@ -141,6 +149,8 @@ static inline int weir_loop_error(struct weir_loop *l, int fd) { return l->ops->
  * waits in a backlog; WEIR_CLOSED: the other end is gone; WEIR_INVALID: cannot be told here (TCP, no unix_diag). DESIGN
  * section 4, "Slots tell the truth". */
 static inline int64_t weir_loop_peer(struct weir_loop *l, int fd) { return l->ops->peer(l, fd); }
+/* Bytes written to a socket that its peer did not confirm yet; -1: cannot be told. */
+static inline int64_t weir_loop_unsent(struct weir_loop *l, int fd) { return l->ops->unsent ? l->ops->unsent(l, fd) : -1; }
 static inline void weir_loop_shutdown_write(struct weir_loop *l, int fd) { l->ops->shutdown_write(l, fd); }
 static inline void weir_loop_close(struct weir_loop *l, int fd) { l->ops->close(l, fd); }
 /* Hands work to the helper thread; never blocks. The job is the caller's memory until its event. */
@@ -191,17 +201,4 @@ int weir_open_unix_diag(void);                                     /* netlink fo
 WEIR_CHECK int weir_address_parse(struct weir_str text, struct sockaddr_storage *out, uint32_t *len);
 /* Writes the numeric host to out; returns the port (0 for unix). */
 uint16_t weir_address_text(const struct sockaddr_storage *a, char *out, size_t out_len);
-
-/* ---- networks ---- */
-struct weir_net {
-    uint8_t address[16]; /* IPv4 as ::ffff:a.b.c.d; what is beyond bits is 0 */
-    uint8_t bits;        /* 0 to 128 */
-};
-#define WEIR_NET_TEXT 56
-struct sockaddr;
-/* "192.0.2.1", "192.0.2.0/24", "2001:db8::/32"; bits beyond the prefix are dropped. WEIR_INVALID. */
-WEIR_CHECK int weir_net_parse(struct weir_str text, struct weir_net *out);
-void weir_net_text(const struct weir_net *n, char out[WEIR_NET_TEXT]);
-void weir_net_mask(uint8_t address[16], unsigned bits); /* clears what is beyond bits */
-bool weir_net_of(const struct sockaddr *a, uint8_t address[16]); /* false: neither IPv4 nor IPv6 */
 #endif

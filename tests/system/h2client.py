@@ -20,6 +20,7 @@ class H2:
 
     def __init__(self, port, settings=b"", preface=True):
         self.s = socket.create_connection(("127.0.0.1", port), timeout=30 * SLOW)
+        self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.held = b""
         if preface:

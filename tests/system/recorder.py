@@ -89,9 +89,15 @@ def answer(conn, rid, role, params, stdin, data):
                 raise EOFError from None
         conn.settimeout(None)
     time.sleep(float(q.get("sleep", 0)))
-    text = b"x" * int(q["big"]) if "big" in q else json.dumps(
+    left = int(q.get("big", 0))
+    text = b"" if left else json.dumps(
         {"role": role, "params": params, "stdin": len(stdin), "sha": hashlib.sha256(stdin).hexdigest(), "data": data.decode("latin-1")}).encode()
     stream(conn, STDOUT, rid, b"Content-Type: application/octet-stream\r\n\r\n" + text)
+    piece = record(STDOUT, rid, b"x" * 60000)
+    while left >= 60000:
+        conn.sendall(piece)
+        left -= 60000
+    stream(conn, STDOUT, rid, b"x" * left)
     if "die" in q:
         os._exit(1)
     conn.sendall(record(STDOUT, rid) + record(END, rid, struct.pack("!IB3x", int(q.get("status", 0)), 0)))

@@ -347,7 +347,7 @@ def resolved(path):
 
 
 def parameters(m, port, protocol, streamed=False, scheme="http"):
-    """All parameters of this request, but for REMOTE_PORT and SERVER_SOFTWARE. streamed: a body of unknown length was not waited for."""
+    """All parameters of this request, but for REMOTE_PORT, REQUEST_ID and SERVER_SOFTWARE. streamed: a body of unknown length was not waited for."""
     path, _, query = m.target.partition("?")
     p = {"GATEWAY_INTERFACE": "CGI/1.1", "REQUEST_METHOD": m.method, "SCRIPT_NAME": "", "QUERY_STRING": query, "REQUEST_URI": m.target, "DOCUMENT_URI": resolved(path),
          "PATH_INFO": resolved(path), "SERVER_PROTOCOL": protocol, "REQUEST_SCHEME": scheme, "SERVER_PORT": str(port), "SERVER_ADDR": "127.0.0.1", "REMOTE_ADDR": "127.0.0.1",
@@ -369,3 +369,68 @@ def parameters(m, port, protocol, streamed=False, scheme="http"):
     if streamed:
         p.pop("CONTENT_LENGTH", None)
     return p
+
+# ---- what HTTP/2 alone can carry, and HTTP/1 behind it could take for more ----
+
+PSEUDO = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/x")]
+STREAMS = []  # (name, fields, body or None, trailers or None, Meaning or None: refused)
+
+
+def refused(name, *fields, body=None, trailers=None):
+    STREAMS.append((name, [*PSEUDO, *fields], body, trailers, None))
+
+
+def instead(name, **of):
+    """Pseudo fields of other values, or none."""
+    fields = [(n, of.get(n[1:], v)) for n, v in PSEUDO]
+    STREAMS.append((name, [f for f in fields if f[1] is not None], None, None, None))
+
+
+EVIL = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+for label, value in {"CRLF and a field": "b\r\nx-evil: c", "CRLF CRLF and a request": "b\r\n\r\n" + EVIL, "an LF": "b\nc", "a CR": "b\rc", "a NUL": "b\0c", "a DEL": "b\x7f", "an ESC": "b\x1b"}.items():
+    refused("a field with " + label, ("x-a", value))
+    refused("a cookie with " + label, ("cookie", value))
+for label, name in {"CRLF": "x\r\ny", "CRLF and a request": "x: y\r\n\r\n" + EVIL, "a colon": "x: y", "a colon alone": "x:", "a blank": "x y", "capitals": "X-A", "capitals of a length": "Content-Length",
+                    "a NUL": "x\0", "no bytes": "", "bytes above ASCII": "\xe4", "a paren": "(x)"}.items():
+    refused("a field name with " + label, (name, "b"))
+for name, value in (("transfer-encoding", "chunked"), ("transfer-encoding", "identity"), ("transfer-encoding", ""), ("connection", "close"), ("connection", "content-length"), ("keep-alive", "timeout=5"),
+                    ("upgrade", "h2c"), ("proxy-connection", "keep-alive"), ("te", "chunked"), ("te", "trailers, deflate")):
+    refused(f"the field {name}: {value}", (name, value))
+    refused(f"the field {name}: {value} with a body", (name, value), body=b"0\r\n\r\n" + SMUGGLED)
+for value in ("5", "500", "0", "5, 5", "+37", "-1", "", "0x25", "9223372036854775808", "18446744073709551616", "18446744073709551653", "37 ", "3\t7"):
+    refused(f"the length {value!r} of a body of {len(SMUGGLED)} bytes", ("content-length", value), body=SMUGGLED)
+refused("a length without a body", ("content-length", "5"))
+refused("two lengths", ("content-length", "5"), ("content-length", "5"), body=b"hello")
+refused("two different lengths", ("content-length", "5"), ("content-length", "0"), body=b"hello")
+for label, method in {"CRLF": "GET / HTTP/1.1\r\nHost: b\r\n\r\nGET", "a blank": "GET /y", "a NUL": "GET\0", "no bytes": "", "a slash": "GE/T", "a length of 33": "G" * 33}.items():
+    instead("a method with " + label, method=method)
+for label, path in {"CRLF": "/x HTTP/1.1\r\nHost: b\r\n\r\n", "a blank": "/x y", "a version": "/x HTTP/1.1", "no bytes": "", "no slash": "x", "a star": "*", "a NUL": "/\0", "a fragment": "/x#y",
+                    "a URL": "http://a/x", "another authority": "@b/x", "bytes above ASCII": "/\xe4", "%00": "/%00", "%0d%0a": "/%0d%0aHost:%20b", "%2f": "/a%2fb", "a way out": "/../x", "a tab": "/x\ty"}.items():
+    instead("a path with " + label, path=path)
+for label, authority in {"CRLF": "a\r\nx-evil: b", "a user": "b@a", "a slash": "a/x", "a blank": "a b", "no bytes": "", "a NUL": "a\0", "two ports": "a:1:2", "a comma": "a,b", "a query": "a?b"}.items():
+    instead("an authority with " + label, authority=authority)
+for missing in ("method", "scheme", "path"):
+    instead("no :" + missing, **{missing: None})
+instead("neither :authority nor host", authority=None)
+for name, value in PSEUDO:
+    refused(f"{name} twice", (name, value))
+    STREAMS.append((f"{name} behind a field", [f for f in PSEUDO if f[0] != name] + [("x-a", "b"), (name, value)], None, None, None))
+refused("a pseudo field that is none", (":evil", "b"))
+refused(":status in a request", (":status", "200"))
+refused(":protocol that was not offered", (":protocol", "websocket"))
+refused("a host that is not the authority", ("host", "b"))
+refused("two hosts", ("host", "a"), ("host", "a"))
+instead("CONNECT with a path", method="CONNECT")
+refused("a pseudo field in trailers", body=b"hello", trailers=[(":path", "/smuggled")])
+refused("a connection field in trailers", body=b"hello", trailers=[("transfer-encoding", "chunked")])
+STREAMS += [
+    ("a host that is the authority", [*PSEUDO, ("host", "a")], None, None, Meaning()),
+    ("a host and no authority", [f for f in PSEUDO if f[0] != ":authority"] + [("host", "b:80")], None, None, Meaning(authority="b:80")),
+    ("cookies in crumbs", [*PSEUDO, ("cookie", "a=b"), ("x-a", "c"), ("cookie", "c=d")], None, None, Meaning(headers=[("cookie", "a=b; c=d"), ("x-a", "c")])),
+    ("te: trailers", [*PSEUDO, ("te", "trailers")], None, None, Meaning()),
+    ("a body that looks like chunks", [*PSEUDO, ("content-length", str(len(SMUGGLED) + 5))], b"0\r\n\r\n" + SMUGGLED, None, Meaning(body=b"0\r\n\r\n" + SMUGGLED)),
+    ("a body without a length", PSEUDO, SMUGGLED, None, Meaning(body=SMUGGLED)),
+    ("trailers", PSEUDO, b"hello", [("x-a", "evil"), ("cookie", "evil"), ("authorization", "evil")], Meaning(body=b"hello")),
+    ("an expectation that is met", [*PSEUDO, ("expect", "100-continue")], b"hello", None, Meaning(body=b"hello")),
+]
+assert len({s[0] for s in STREAMS}) == len(STREAMS)

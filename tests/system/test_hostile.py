@@ -255,7 +255,7 @@ def test_a_root_that_somebody_made_a_link_to_another_ones_folder_is_not_served()
 def test_the_gateway_alone_refuses_what_it_cannot_do(tmp_path):
     conf = tmp_path / "weir.conf"
     for text, word in ((f"site a {{ listen http://127.0.0.1:{free_port()}; pool p }} pool p {{ run /bin/true }}", "runs no processes"),
-                       (f"listener l {{ address http://127.0.0.1:{free_port()}; proxy-protocol yes }}", "not in this version")):
+                       ("weir { status /x }", "not in this version")):
         conf.write_text(text)
         r = subprocess.run([WEIR, "gateway", "-c", conf], capture_output=True, text=True, timeout=20 * SLOW)
         assert r.returncode == 1 and word in r.stderr, r.stderr

@@ -253,3 +253,22 @@ def test_more_streams_than_allowed_are_refused_and_not_run(weir):
         assert got[-1][0] == RST and struct.unpack("!I", got[-1][3])[0] == REFUSED or got[-1][0] == GOAWAY
         assert time.monotonic() - begin < 30 * SLOW
     wait_for(lambda: weir.pool("slow")["processes"][0]["busy"] == 0 and weir.pool("slow")["queued"] == 0)
+
+
+def test_idle_connections_make_room_for_new_ones_and_are_told():
+    with Weir("site a { listen http://127.0.0.1:PORT; root public; time { idle 300s } }\n", {"public/f.txt": "hello\n"}, program="threads 1; connections 16") as w:
+        idle = [H2(w.port) for _ in range(8)]
+        for c in idle:
+            c.send(c.head(1, "/f.txt"))
+            assert c.answer(1)[0] == "200"
+        kept = [w.connect() for _ in range(8)]
+        for s in kept:
+            s.sendall(b"GET /f.txt HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert s.recv(1000).startswith(b"HTTP/1.1 200")
+        for _ in range(3):
+            assert w.get("/f.txt").status == 200
+        assert idle[0].goaway() == 0
+        for c in idle[1:]:
+            c.s.close()
+        for s in kept:
+            s.close()

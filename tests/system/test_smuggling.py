@@ -6,8 +6,9 @@ import socket
 import struct
 
 import pytest
+from h2client import DATA, END_HEADERS, END_STREAM, H2, HEADERS, frame
 from recorder import BEGIN, PARAMS, STDIN, pairs, read_record, record
-from smuggling import CASES, ONCE, Meaning, parameters
+from smuggling import CASES, ONCE, STREAMS, Meaning, parameters
 from strict import answers
 from weirlib import SLOW, UnixServer, Weir, free_port
 
@@ -67,13 +68,14 @@ def talk(port, data, step, ends):
         return out
 
 
-def same(seen, m, port, case, streamed):
+def same(seen, m, port, case, streamed, protocol=None):
     params, body = seen
     names = [n for n, _ in params]
     assert len(set(names)) == len(names)
     got = dict(params)
+    assert re.fullmatch("[0-9a-f]{32}", got.pop("REQUEST_ID"))
     assert got.pop("SERVER_SOFTWARE").startswith("weir/") and got.pop("REMOTE_PORT").isdigit()
-    assert got == parameters(m, port, "HTTP/1.0" if case and not case.minor else "HTTP/1.1", streamed)
+    assert got == parameters(m, port, protocol or ("HTTP/1.0" if case and not case.minor else "HTTP/1.1"), streamed)
     assert body == m.body
 
 
@@ -116,3 +118,59 @@ def test_requests_of_http1_behind_the_preface_of_http2_are_none(weir):
     weir.app.asked.clear()
     assert b"HTTP/1" not in talk(weir.port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + AFTER_BYTES, 1000, False)
     assert weir.app.asked == []
+
+
+# ---- the same by HTTP/2 ----
+
+def latin(fields):
+    return [(n.encode("latin-1"), v.encode("latin-1")) for n, v in fields]
+
+
+def stream(h, fields, body, trailers=None):
+    """All frames of a request on stream 1."""
+    last = body is None and trailers is None
+    out = frame(HEADERS, END_HEADERS | (END_STREAM if last else 0), 1, h.encoder.encode(latin(fields)))
+    for at in range(0, len(body or b""), 16000):
+        end = at + 16000 >= len(body) and trailers is None
+        out += frame(DATA, END_STREAM if end else 0, 1, body[at:at + 16000])
+    if body == b"":
+        out += frame(DATA, END_STREAM, 1)
+    if trailers is not None:
+        out += frame(HEADERS, END_HEADERS | END_STREAM, 1, h.encoder.encode(latin(trailers)))
+    return out
+
+
+def by_http2(weir, fields, body, trailers, meant):
+    """meant: what the app has to see; None: nothing, and the client an error."""
+    weir.app.asked.clear()
+    for port in (weir.ports["whole"], weir.ports["streamed"]):
+        weir.app.asked.clear()
+        with H2(port) as h:
+            h.send(stream(h, fields, body, trailers))
+            status, content = h.answer(1)
+            if meant is None:
+                assert status in ("reset", "goaway", "closed") or int(status) >= 400, (status, content)
+                assert weir.app.asked == []
+            else:
+                assert (status, content) == ("200", b"seen")
+                told = any(n == "content-length" for n, _ in fields)
+                same(weir.app.asked[0], meant, port, None, port == weir.ports["streamed"] and not told and body is not None, "HTTP/2.0")
+            if status in ("goaway", "closed"):
+                continue
+            h.send(h.head(3, "/after"))  # nobody else's request on the connection was harmed
+            assert h.answer(3) == ("200", b"seen")
+            assert [dict(p)["REQUEST_URI"] for p, _ in weir.app.asked[1 if meant else 0:]] == ["/after"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.meaning and c.other is not None], ids=lambda c: c.name)
+def test_by_http2_it_means_the_same(weir, case):
+    m = case.meaning
+    fields = [(":method", m.method), (":scheme", "http"), (":authority", m.authority), (":path", m.target)] + [(n.lower(), v) for n, v in m.headers]
+    if m.body and m.length:
+        fields.append(("content-length", str(len(m.body))))
+    by_http2(weir, fields, m.body if m.body or not m.length else None, None, case.seen if case.other else None)
+
+
+@pytest.mark.parametrize("name, fields, body, trailers, meant", STREAMS, ids=[s[0] for s in STREAMS])
+def test_what_would_be_more_than_one_request_in_http1_is_none(weir, name, fields, body, trailers, meant):
+    by_http2(weir, fields, body, trailers, meant)

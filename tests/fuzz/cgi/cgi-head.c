@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* An app's header in two pieces, and the same in one. */
+/* An app's header, with interim ones before it, in two pieces, and the same in one. */
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -12,10 +12,10 @@ static int feed(const uint8_t *p, size_t len, size_t cut, size_t *content)
     size_t used = 0;
     weir_arena_init(&a, 1u << 20);
     struct weir_cgi_head *h = weir_cgi_head_new(&a, NULL);
-    int status = weir_cgi_head_feed(h, p, cut, &used, &why);
+    int status = weir_cgi_head_feed_final(h, p, cut, &used, &why);
     size_t at = used;
     if (status == WEIR_AGAIN) {
-        status = weir_cgi_head_feed(h, p + cut, len - cut, &used, &why);
+        status = weir_cgi_head_feed_final(h, p + cut, len - cut, &used, &why);
         at = cut + used;
     }
     if (status == WEIR_OK) {

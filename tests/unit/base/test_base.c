@@ -123,12 +123,32 @@ static void text_of_strangers_is_escaped_and_nothing_of_it_is_lost(void **state)
     }
 }
 
+/* The vectors of SipHash's reference for 128 bits: key 00 01 .. 0f, text 00 01 .. */
+static void a_keyed_hash_is_siphash(void **state)
+{
+    (void)state;
+    const struct weir_key key = {{0x0706050403020100u, 0x0f0e0d0c0b0a0908u}};
+    static const uint64_t want[][2] = {{0xe6a825ba047f81a3u, 0x930255c71472f66du}, {0x44af996bd8c187dau, 0x45fc229b11597634u}};
+    char text[64];
+    for (size_t i = 0; i < sizeof text; i++) text[i] = (char)i;
+    for (size_t i = 0; i < WEIR_COUNT(want); i++) {
+        struct weir_digest d = weir_keyed_hash(&key, weir_str(text, i));
+        assert_true(d.h[0] == want[i][0] && d.h[1] == want[i][1]);
+    }
+    for (size_t i = 0; i < sizeof text; i++)
+        for (size_t k = 0; k < i; k++) {
+            struct weir_digest a = weir_keyed_hash(&key, weir_str(text, i)), b = weir_keyed_hash(&key, weir_str(text, k));
+            assert_false(weir_same_secret(&a, &b, sizeof a));
+            assert_true(weir_same_secret(&a, &a, sizeof a));
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_table_finds_what_was_put_and_not_what_was_removed), cmocka_unit_test(numbers_are_read_whole_or_not_at_all),
         cmocka_unit_test(a_buffer_gives_back_what_it_was_given), cmocka_unit_test(an_arena_keeps_to_its_limit),
-        cmocka_unit_test(text_of_strangers_is_escaped_and_nothing_of_it_is_lost),
+        cmocka_unit_test(text_of_strangers_is_escaped_and_nothing_of_it_is_lost), cmocka_unit_test(a_keyed_hash_is_siphash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,6 +117,36 @@ static const struct {
     {"weir { log /l combined+id+id }", "1:15: \"combined+id+id\" is no format of the access log: write json, or combined with +site, +time, +pool, +bytes, +id behind it"},
     {"weir { log /l combinedtime }", "1:15: \"combinedtime\" is no format of the access log: write json, or combined with +site, +time, +pool, +bytes, +id behind it"},
     {"site a { listen http://*:1; request-id { from-client maybe } }", "1:54: \"maybe\" is neither yes nor no: write yes or no"},
+    {"site a { listen http://*:1; allow 10.0.0.0/33 }", "1:35: \"10.0.0.0/33\" is neither an address nor a network: write 10.0.0.1, 10.0.0.0/24, ::1 or fd00::/8"},
+    {"site a { listen http://*:1; allow none }", "1:35: \"none\" allows nobody: write deny, without words: every request is answered 403"},
+    {"site a { listen http://*:1; deny all }", "1:34: \"all\" denies everybody: write deny, without words; or allow ADDRESS, which denies all others"},
+    {"site a { listen http://*:1; deny 10.0.0.1; deny }", "1:44: \"deny\" stands twice in one block: the first one is in line 1; keep one"},
+    {"listener l { address http://*:1; proxy-protocol yes }", "1:49: \"yes\" is neither an address nor a network: write 10.0.0.1, 10.0.0.0/24, ::1 or fd00::/8"},
+    {"listener l { address http://*:1; proxy-protocol 0.0.0.0/0 }", "1:34: every client may say whose address it has: name the proxies alone"},
+    {"listener l { address http://*:1; mode 0660 }", "1:34: \"mode\" is for listeners of FastCGI: remove it, or write a FastCGI address"},
+    {"listener l { address http://*:1 }\nlistener m { address http://*:1; trust ::1 }", "2:22: \"http://*:1\" is defined twice: it was defined in w.conf:1:14; choose another name"},
+    {"listener l { address fastcgi://10.0.0.2:9; allow 10.0.0.3; trust ::1 }", "1:60: \"trust\" is for listeners of http: remove it: web servers connect here, not their clients"},
+    {"site a { listen http://*:1; auth digest /x }", "1:34: \"digest\" is no way to ask who it is: write auth basic FILE, or auth no"},
+    {"site a { listen http://*:1; auth basic }", "1:34: \"basic\" is no way to ask who it is: write auth basic FILE, or auth no"},
+    {"site a { listen http://*:1; auth basic u \"a\\\"b\" }", "1:42: \"a\"b\" is no name of a realm: write it without quotes, \\ and control bytes"},
+    {"site a { listen http://*:1; auth basic users }", "1:40: the file of users \"/conf/users\" cannot be read, or is larger than 1 MiB: check the path and its rights: nobody gets in"},
+    {"site a { listen http://*:1; limit requests }", "1:35: \"requests\" needs a rate: write COUNT/s, COUNT/m or COUNT/h: limit requests 10/s"},
+    {"site a { listen http://*:1; limit requests 10 }", "1:44: \"10\" is no rate: write COUNT/s, COUNT/m or COUNT/h: limit requests 10/s"},
+    {"site a { listen http://*:1; limit requests 0/s }", "1:44: \"0/s\" is no rate: write COUNT/s, COUNT/m or COUNT/h: limit requests 10/s"},
+    {"site a { listen http://*:1; limit requests 1/s 5 }", "1:48: \"5\" is not known here: write burst COUNT: so many at once"},
+    {"site a { listen http://*:1; limit requests 1/s burst 0 }", "1:54: \"0\" is no count from 1 to 1000000: write digits only"},
+    {"site a { listen http://*:1; limit connections 5 }", "1:35: \"connections\" is nothing to limit here: write limit connections in a listener"},
+    {"listener l { address http://*:1; limit requests 5 }", "1:40: \"requests\" is nothing to limit here: write limit connections COUNT; limit requests belongs in a site or route"},
+    {"listener l { address fastcgi://10.0.0.2:9; allow 10.0.0.3; limit connections 5 }", "1:60: \"limit\" is for listeners of http: remove it: web servers connect here, not their clients"},
+    {"site a { listen http://*:1; header \"A B\" c }", "1:36: \"A B\" is no name of a header: write header NAME VALUE"},
+    {"site a { listen http://*:1; header content-length 5 }", "1:36: \"content-length\" is not for the configuration: remove it: the gateway writes it itself"},
+    {"site a { listen http://*:1; header A \"\" }", "1:38: \"\" is no value of a header: write up to 4096 bytes without control bytes; header NAME alone removes it"},
+    {"site a { listen http://*:1; min-rate 5 }", "1:38: \"5\" is no size: write digits and a unit: 512K, 64M, 2G"},
+    {"site a { listen http://*:1; min-rate 0B }", "1:38: \"0B\" is no rate: write bytes a second: min-rate 500B; or none"},
+    {"site a { listen http://*:1; min-rate none 5s }", "1:43: \"5s\" has no meaning here: write min-rate none"},
+    {"weir { trust forwarded }", "1:14: \"forwarded\" is no address: write whom to trust before it: trust 10.0.0.0/8 forwarded"},
+    {"weir { trust ::/0 }", "1:8: every client may say whose address it has: name the proxies alone"},
+    {"weir { trust 10.0.0.0/8 x }", "1:25: \"x\" is neither an address nor a network: write 10.0.0.1, 10.0.0.0/24, ::1 or fd00::/8"},
     {"weir { app-log /l xml }", "1:19: \"xml\" is no format: write text or json"},
     {"weir { app-log - json }", "1:18: \"json\" has no meaning here: name a file, or leave it out"},
     {"pool p { connect unix:/a; watch x }", "1:27: others restart what \"connect\" names: \"watch\" has no meaning here: remove it"},
@@ -153,6 +183,21 @@ static const struct {
     {MANY "listener f { address fastcgi://127.0.0.1:9; allow 127.0.0.1 }", "3:14: " LOOPBACK},
     {MANY "listener f { address fastcgi://*:9; allow 0.0.0.0/0 }", "3:14: " LOOPBACK},
     {MANY "listener f { address fastcgi://*:9; allow 10.0.0.1 ::1 }", "3:14: " LOOPBACK},
+    {"pool p { connect unix:/a { weight 257 } }", "1:35: \"257\" is no count from 1 to 256: write digits only"},
+    {"pool p { connect unix:/a { backup yes }; connect unix:/b { backup yes } }", "1:1: all servers of the pool are backups: leave one of them without backup"},
+    {"pool p { connect unix:/a; connect unix:/a }", "1:1: unix:/a stands twice in the pool: name it once, with more workers or a weight"},
+    {"pool p { connect unix:/a; balance most }", "1:35: \"most\" is no way to choose a server: write least, or hash with uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance least uri }", "1:35: \"least\" is no way to choose a server: write least, or hash with uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance hash }", "1:35: \"hash\" needs a key: write uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance hash path }", "1:40: \"path\" is no key: write uri, host, client, header NAME or cookie NAME"},
+    {"pool p { connect unix:/a; balance hash header \"a b\" }", "1:47: \"a b\" is no name of a header: use letters, digits and -"},
+    {"pool p { connect unix:/a; retry always }", "1:33: \"always\" is no rule of repetition: write connect, safe or no"},
+    {"site s { listen http://*:1; retry twice }", "1:35: \"twice\" is no rule of repetition: write connect, safe or no"},
+    {"pool p { connect unix:/a; eject 9s 3s }", "1:36: \"3s\" is shorter than the first time: write the longest time behind it, as in eject 1s 60s"},
+    {"pool p { php; slow-start 3s }", "1:15: \"slow-start\" is for servers that others own (connect): remove it"},
+    {"pool p { connect unix:/a; check x }", "1:33: \"x\" is no path: write what to ask for, such as /ping"},
+    {"pool p { connect unix:/a; check /x 1s { fall 0 } }", "1:46: \"0\" is no count from 1 to 100: write digits only"},
+    {"pool p { connect unix:/a { zone b } }", "1:28: zone: not in this version: remove it, or wait for a later version"},
     {"weir { threads 0 }", "1:16: \"0\" is no count from 1 to 64: write digits only"},
 };
 
@@ -315,7 +360,7 @@ static void effective_settings_tell_their_places(void **state)
         const char *text;
         unsigned line;
     } expect[] = {{"processes 1", 0}, {"workers 4", 0}, {"spare 0", 0}, {"queue 1000 30s", 0}, {"drain 30s", 0}, {"multiplex no", 0}, {"ready accept", 0}, {"log-rate 2000", 0},
-                  {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
+                  {"balance least", 0}, {"retry connect", 0}, {"eject 1s 60s", 0}, {"slow-start 10s", 0}, {"time slow 5s", 0}, {"time start 60s", 0}, {"time idle 10s", 0}, {"time ping none", 0},
                   {"user u", 1}, {"env A 1", 1}, {"time silent 9s", 1}, {"env B 3", 2}, {"time request 8s", 2}, {"php", 2}, {"keep yes", 0}};
     char name[] = "x.conf", dir[] = "/conf";
     struct weir_config_source one = {name, (char *)(uintptr_t)text, sizeof text - 1, dir};
@@ -424,19 +469,140 @@ static void what_routes_match_and_where_they_lead_is_read(void **state)
     weir_config_report_fini(&r);
 }
 
+static void what_a_pool_does_with_several_servers_is_read(void **state)
+{
+    (void)state;
+    static const char text[] = "defaults pool { retry safe; eject 2s }\n"
+                               "site s { listen http://*:1; root /r; pool a; route /x/ { retry no }; route /y/ { pool b } }\n"
+                               "pool a { connect unix:/a { weight 3 }; connect unix:/b { backup yes }; balance hash header X-User-Id; check /ping 1s { fall 4; rise 2 }; slow-start none }\n"
+                               "pool b { connect unix:/a; balance hash cookie sid; eject no; retry connect; check /ping }\n"
+                               "pool c { connect unix:/a; balance hash uri }\n";
+    struct weir_config *c = NULL;
+    struct weir_config_report r;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    const struct weir_conf_pool *a = &c->pools[0], *b = &c->pools[1];
+    assert_true(a->endpoints[0].weight == 3 && !a->endpoints[0].backup && a->endpoints[1].weight == 1 && a->endpoints[1].backup);
+    assert_true(a->balance == WEIR_BALANCE_PARAM && weir_str_eq(a->balance_key, WEIR_STR("HTTP_X_USER_ID")));
+    assert_true(a->check_fall == 4 && a->check_rise == 2 && a->check_ms == 1000 && a->slow_start_ms == 0);
+    assert_true(a->eject_ms == 2000 && a->eject_max_ms == 60000);
+    assert_true(b->balance == WEIR_BALANCE_COOKIE && weir_str_eq(b->balance_key, WEIR_STR("sid")));
+    assert_true(b->eject_ms == 0 && b->slow_start_ms == 10000 && b->check_fall == 2 && b->check_rise == 1);
+    assert_true(weir_str_eq(c->pools[2].balance_key, WEIR_STR("REQUEST_URI")));
+    const struct weir_conf_site *s = &c->sites[0];
+    assert_int_equal(s->routes[0].retry, WEIR_RETRY_NO);      /* its own */
+    assert_int_equal(s->routes[1].retry, WEIR_RETRY_CONNECT); /* its pool's */
+    assert_int_equal(s->routes[2].retry, WEIR_RETRY_SAFE);    /* its pool's, of the defaults */
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
+static void guards_of_a_site_hold_in_its_routes_until_they_say_otherwise(void **state)
+{
+    static const char text[] = "weir { trust 10.0.0.0/8 forwarded }\nlistener l { address http://*:1; proxy-protocol 10.0.0.1 ::1 }\nlistener m { address http://*:2; trust none; proxy-protocol no }\n"
+                               "defaults site { deny 192.0.2.1 }\n"
+                               "site a { listen l m; root /r; allow 10.0.0.0/8\nroute /a { allow all }\nroute /b { allow + ::1; deny none }\nroute /c { deny }\nroute /d { deny + 192.0.2.2 } }\n";
+    struct weir_config_report r;
+    struct weir_config *c = NULL;
+    (void)state;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    assert_true(c->trust.forwarded && c->trust.nets.count == 1);
+    assert_true(c->listeners[0].proxies.count == 2 && !c->listeners[0].trust.nets.list);
+    assert_true(c->listeners[1].proxies.count == 0 && c->listeners[1].trust.nets.list && !c->listeners[1].trust.nets.count);
+    const struct weir_conf_route *t = c->sites[0].routes;
+    static const size_t want[][2] = {{0, 1}, {2, 0}, {1, 1}, {1, 2}, {1, 1}};
+    for (size_t i = 0; i < WEIR_COUNT(want); i++) {
+        assert_int_equal(t[i].guards.allow.count, want[i][0]);
+        assert_int_equal(t[i].guards.deny.count, want[i][1]);
+    }
+    assert_true(t[2].action == WEIR_ACTION_DENY && t[3].action == WEIR_ACTION_FILES);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
+static void limits_headers_and_rates_are_read_and_inherited(void **state)
+{
+    static const char text[] = "listener l { address http://*:1; limit connections 20 }\n"
+                               "defaults site { limit requests 10/s; header X-One 1; header Server; header x-two 2 }\n"
+                               "site a { listen l; root /r; header x-ONE one\nroute /a { limit requests 100/m burst 5; min-rate 2K 5s; header X-Three 3 }\nroute /b { limit no; min-rate none } }\n"
+                               "site b { listen l; root /r }\n";
+    struct weir_config_report r;
+    struct weir_config *c = NULL;
+    (void)state;
+    weir_config_report_init(&r);
+    assert_int_equal(parse(text, sizeof text - 1, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, 0);
+    assert_int_equal(c->listeners[0].conns_max, 20);
+    const struct weir_conf_guards *own = &c->sites[0].routes[2].guards, *a = &c->sites[0].routes[0].guards, *b = &c->sites[0].routes[1].guards, *other = &c->sites[1].routes[0].guards;
+    assert_true(own->limit->interval_us == 100000 && own->limit->burst == 10);
+    assert_true(a->limit->interval_us == 600000 && a->limit->burst == 5 && !b->limit);
+    assert_true(own->limit->id != a->limit->id && own->limit->id != other->limit->id);
+    assert_true(own->min_rate == 500 && own->min_rate_ms == 20000 && a->min_rate == 2048 && a->min_rate_ms == 5000 && b->min_rate == 0);
+    assert_true(own->header_count == 3 && a->header_count == 4 && other->header_count == 3);
+    assert_string_equal(own->headers[0].value.ptr, "one");
+    assert_string_equal(own->headers[0].name.ptr, "x-ONE");
+    assert_null(own->headers[1].value.ptr);
+    assert_string_equal(other->headers[0].value.ptr, "1");
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
+static void users_whom_crypt_knows_are_taken_and_the_others_named(void **state)
+{
+    static const char *const expect[] = {
+        "/u:2:1: the user bob cannot log in: the hash is apr1 (MD5), which crypt does not know: make it anew: htpasswd -B FILE NAME, or mkpasswd -m yescrypt",
+        "/u:3:1: the user carl cannot log in: the hash is unsalted SHA-1, which is too weak: make it anew: htpasswd -B FILE NAME, or mkpasswd -m yescrypt",
+        "/u:4:1: the user dora cannot log in: the hash is DES, or no hash at all: make it anew: htpasswd -B FILE NAME, or mkpasswd -m yescrypt",
+        "/u:5:1: no user and hash: the line is passed over: write NAME:HASH, by htpasswd -B FILE NAME",
+        "/u:11:1: the user e\\x1bvil cannot log in: the hash is damaged: make it anew: htpasswd -B FILE NAME, or mkpasswd -m yescrypt",
+    };
+    static const char main_text[] = "site a { listen http://*:1; root /r; auth basic /u\nroute /x { auth basic /u \"My $name\" { forward yes } }\nroute /y { auth no } }\nsite b { listen http://*:1; root /r; auth basic /u }\n";
+    static const char users[] = "zoe:$2y$05$abc\nbob:$apr1$x$SECRET\ncarl:{SHA}SECRET\ndora:SECRET\nnobody\n\n# comment:$6$a$b\nanna:$6$a$b:comment\r\nanna:$6$second$b\nmax:$y$j9T$x$y\ne\x1bvil:$6$a b$SECRET\nlast:$5$a$b";
+    char main_name[] = "w.conf", dir[] = "/", name[] = WEIR_CONFIG_USERS "/u";
+    struct weir_config_source list[] = {{.name = main_name, .text = (char *)(uintptr_t)main_text, .len = sizeof main_text - 1, .dir = dir},
+                                        {.name = name, .text = (char *)(uintptr_t)users, .len = sizeof users - 1, .dir = dir}};
+    struct weir_config_sources src = {list, 2, NULL, 0, false};
+    struct weir_config_report r;
+    struct weir_config *c = NULL;
+    (void)state;
+    weir_config_report_init(&r);
+    assert_int_equal(weir_config_parse(&src, &c, &r), WEIR_OK);
+    assert_int_equal(r.count, WEIR_COUNT(expect));
+    for (size_t i = 0; i < r.count; i++) {
+        char got[600];
+        snprintf(got, sizeof got, "%s:%u:%u: %s: %s", r.list[i].file, r.list[i].line, r.list[i].column, r.list[i].text, r.list[i].advice);
+        assert_string_equal(got, expect[i]);
+        assert_int_equal(r.list[i].level, WEIR_CONFIG_WARNING);
+    }
+    const struct weir_conf_auth *a = c->sites[0].routes[2].guards.auth, *x = c->sites[0].routes[0].guards.auth;
+    static const char *const names[] = {"anna", "last", "max", "zoe"};
+    assert_int_equal(a->user_count, WEIR_COUNT(names));
+    for (size_t i = 0; i < WEIR_COUNT(names); i++) assert_string_equal(a->users[i].name, names[i]);
+    assert_string_equal(a->users[0].hash, "$6$a$b");
+    assert_string_equal(a->realm, "a");
+    assert_string_equal(x->realm, "My a");
+    assert_true(x->forward && !a->forward && x->users == a->users && c->sites[1].routes[0].guards.auth->users == a->users);
+    assert_null(c->sites[0].routes[1].guards.auth);
+    weir_config_drop(c);
+    weir_config_report_fini(&r);
+}
+
 /* What this version answers "not in this version" to: the list shrinks with each version. */
 static const struct {
     const char *file, *later;
 } examples[] = {
     {"01-wordpress-tls.conf", "limits memory"},
-    {"02-three-tenants.conf", "status proxy-protocol use limits memory env-file mail"},
+    {"02-three-tenants.conf", "status use limits memory env-file mail"},
     {"03-laravel-container.conf", "host"},
     {"04-c-app.conf", "limits memory files write network"},
     {"05-cgit.conf", "read"},
     {"06-existing-fpm.conf", ""},
     {"07-behind-nginx.conf", ""},
     {"08-farm-app.conf", "peer-tls ca certificate name root fastcgis"},
-    {"08-farm-gateway.conf", "zone zone weight peer-tls ca certificate name retry fastcgis fastcgis"},
+    {"08-farm-gateway.conf", "zone zone peer-tls ca certificate name fastcgis fastcgis"},
     {"09-development.conf", ""},
     {"ceiling.conf", "ceiling workers limits memory cpu tasks time allow"},
     {"tenants/alice.conf", "limits memory env-file"},
@@ -742,7 +908,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mistake_is_told_with_its_place_and_what_to_do), cmocka_unit_test(all_mistakes_of_a_file_are_told_at_once),
-        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build), cmocka_unit_test(what_routes_match_and_where_they_lead_is_read),
+        cmocka_unit_test(what_a_pool_does_with_several_servers_is_read),
+        cmocka_unit_test(layers_lists_and_maps_follow_their_rules), cmocka_unit_test(how_it_is_driven_is_read), cmocka_unit_test(guards_of_a_site_hold_in_its_routes_until_they_say_otherwise), cmocka_unit_test(users_whom_crypt_knows_are_taken_and_the_others_named), cmocka_unit_test(limits_headers_and_rates_are_read_and_inherited), cmocka_unit_test(the_examples_have_no_mistake_but_what_later_versions_build), cmocka_unit_test(what_routes_match_and_where_they_lead_is_read),
         cmocka_unit_test(a_front_has_who_may_connect_and_the_pool_behind_it),
         cmocka_unit_test(variables_are_the_blocks_own_and_lists_can_be_appended_to), cmocka_unit_test(effective_settings_tell_their_places),
         cmocka_unit_test(a_tenants_file_is_his_alone),

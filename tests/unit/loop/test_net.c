@@ -56,9 +56,31 @@ static void both_families_of_a_connection_give_one_address(void **state)
     for (int i = 0; i < 16; i++) assert_int_equal(b[i], 0);
 }
 
+static void an_address_is_in_a_network_or_not(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *net, *address;
+        bool in;
+    } cases[] = {{"10.0.0.0/8", "10.255.0.1", true}, {"10.0.0.0/8", "11.0.0.0", false}, {"10.0.0.0/9", "10.127.9.9", true}, {"10.0.0.0/9", "10.128.0.0", false},
+                 {"0.0.0.0/0", "1.2.3.4", true}, {"0.0.0.0/0", "::1", false}, {"::/0", "1.2.3.4", true}, {"::/0", "2001:db8::1", true}, {"2001:db8::/33", "2001:db8:7fff::", true},
+                 {"2001:db8::/33", "2001:db8:8000::", false}, {"1.2.3.4", "1.2.3.4", true}, {"1.2.3.4", "1.2.3.5", false}};
+    for (size_t i = 0; i < WEIR_COUNT(cases); i++) {
+        struct weir_net n, a;
+        struct sockaddr_storage s;
+        uint8_t back[16];
+        assert_int_equal(weir_net_parse(weir_cstr(cases[i].net), &n), WEIR_OK);
+        assert_int_equal(weir_net_parse(weir_cstr(cases[i].address), &a), WEIR_OK);
+        assert_int_equal(weir_net_has(&n, a.address), cases[i].in);
+        weir_net_socket(a.address, 80, &s);
+        assert_true(weir_net_of((struct sockaddr *)&s, back));
+        assert_memory_equal(a.address, back, 16);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(networks_are_read_and_written_in_one_form), cmocka_unit_test(what_is_no_network_is_refused),
-                                       cmocka_unit_test(both_families_of_a_connection_give_one_address)};
+                                       cmocka_unit_test(both_families_of_a_connection_give_one_address), cmocka_unit_test(an_address_is_in_a_network_or_not)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

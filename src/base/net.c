@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#include "loop/loop.h"
+#include "base/base.h"
 
 static const uint8_t v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
@@ -63,4 +63,34 @@ bool weir_net_of(const struct sockaddr *a, uint8_t address[16])
     if (a->sa_family != AF_INET6) return false;
     memcpy(address, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
     return true;
+}
+
+bool weir_net_has(const struct weir_net *n, const uint8_t address[16])
+{
+    unsigned whole = n->bits / 8, rest = n->bits % 8;
+    if (memcmp(n->address, address, whole) != 0) return false;
+    return rest == 0 || ((n->address[whole] ^ address[whole]) >> (8 - rest)) == 0;
+}
+
+bool weir_nets_have(const struct weir_net *list, size_t count, const uint8_t address[16])
+{
+    for (size_t i = 0; i < count; i++)
+        if (weir_net_has(&list[i], address)) return true;
+    return false;
+}
+
+void weir_net_socket(const uint8_t address[16], uint16_t port, struct sockaddr_storage *out)
+{
+    memset(out, 0, sizeof *out);
+    if (is_v4(address)) {
+        struct sockaddr_in *v4 = (void *)out;
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        memcpy(&v4->sin_addr, address + 12, 4);
+    } else {
+        struct sockaddr_in6 *v6 = (void *)out;
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        memcpy(&v6->sin6_addr, address, 16);
+    }
 }
