@@ -196,5 +196,6 @@ bool config_route_setting(struct parser *p, struct weir_conf_route *r, const str
 void config_check_route(struct parser *p, const struct weir_conf_route *r, const struct node *block);
 void config_route_start(struct weir_conf_route *r);  /* what no layer says */
 void config_read_files(struct parser *p, struct weir_conf_route *r, const struct node *n);   /* files { } */
+void config_check_index(struct parser *p, const struct node *n);
 bool config_wildcard(struct weir_str s);             /* *.example.org or .example.org */
 #endif

@@ -315,6 +315,17 @@ bool config_route_setting(struct parser *p, struct weir_conf_route *r, const str
     return true;
 }
 
+/* A name in the folder, or below it: what leads out of it could have a guard that the folder lacks. */
+void config_check_index(struct parser *p, const struct node *n)
+{
+    for (size_t i = 1 + config_appends(n); i < n->count; i++) {
+        struct weir_str s = n->words[i].text;
+        char path[300];
+        int len = snprintf(path, sizeof path, "/%.*s", (int)s.len, s.ptr);
+        if (s.len == 0 || len >= (int)sizeof path || !is_path(weir_cstr(path))) config_bad(p, n, i, "is no name of an index", "write index.html");
+    }
+}
+
 /* What holds only together with the rest of the route. */
 void config_check_route(struct parser *p, const struct weir_conf_route *r, const struct node *block)
 {

@@ -95,6 +95,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         r->app_root = config_text(p, n, 1).ptr;
     } else if (node_is(n, "index")) {
         config_words(p, n, 1, &r->index, &r->index_count);
+        config_check_index(p, n);
     } else if (node_is(n, "php")) {
         if (config_claim(p, action, n)) read_php(p, r, n);
     } else if (node_is(n, "pool")) {

@@ -95,6 +95,7 @@ static const struct {
     {"site a { listen http://*:1; route /x/ { strip /x; rewrite /x /y } }", "1:51: \"strip\" and \"rewrite\" stand in one route: keep one of them"},
     {"site a { listen http://*:1; route /x/ { strip x } }", "1:47: \"x\" is no prefix of a path: write /prefix/"},
     {"site a { listen http://*:1; links / }", "1:35: \"/\" would be all there is: name a folder"},
+    {"site a { listen http://*:1; index ../x.html }", "1:35: \"../x.html\" is no name of an index: write index.html"},
     {"site a { listen http://*:1; files { cache 5 } }", "1:43: \"5\" is no time: write digits and a unit: 10m, 1d, 1y; or no"},
     {"site a { listen http://*:1; files { cache 200y } }", "1:43: \"200y\" is no time: write digits and a unit: 10m, 1d, 1y; or no"},
     {"site a { listen http://*:1; files { cache 1y forever } }", "1:46: \"forever\" has no meaning here: write cache 1y immutable"},
