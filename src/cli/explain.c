@@ -109,13 +109,21 @@ static void put_steps(const struct weir_explanation *e, enum weir_explain_kind k
     }
 }
 
+static const char *const balances[] = {"the least busy of two is asked", "by hash of the parameter ", "by hash of the cookie "};
+
 static void put_pool(const struct weir_conf_pool *p)
 {
     printf("%-10s%s: %s", "pool", p->name, kind_of(p));
     for (size_t i = 0; i < p->argc; i++) printf(" %s", p->argv[i]);
     put_place(&p->place);
     putchar('\n');
-    for (size_t i = 0; i < p->endpoint_count; i++) printf("%-10s%s\n", i ? "" : "endpoints", p->endpoints[i].address);
+    for (size_t i = 0; i < p->endpoint_count; i++) {
+        const struct weir_conf_endpoint *o = &p->endpoints[i];
+        printf("%-10s%s: workers %u", i ? "" : "endpoints", o->address, o->workers);
+        if (o->weight > 1) printf(", weight %u", o->weight);
+        puts(o->backup ? ", backup" : "");
+    }
+    if (p->endpoint_count > 1) printf("%-10s%s%.*s\n", "", balances[p->balance], (int)p->balance_key.len, p->balance_key.ptr ? p->balance_key.ptr : "");
     if (p->broken) printf("%-10s%s\n", "", p->broken);
 }
 
@@ -247,7 +255,15 @@ static json_t *json_asked(const struct weir_explain_asked *a)
     set_text(o, "pool", weir_cstr(a->pool->name));
     json_object_set_new(o, "kind", json_string(kind_of(a->pool)));
     set_place(o, &a->pool->place);
-    for (size_t i = 0; i < a->pool->endpoint_count; i++) json_array_append_new(endpoints, json_string(a->pool->endpoints[i].address));
+    for (size_t i = 0; i < a->pool->endpoint_count; i++) {
+        const struct weir_conf_endpoint *e = &a->pool->endpoints[i];
+        json_t *one = json_object();
+        set_text(one, "address", weir_cstr(e->address));
+        json_object_set_new(one, "workers", json_integer(e->workers));
+        json_object_set_new(one, "weight", json_integer(e->weight));
+        json_object_set_new(one, "backup", json_boolean(e->backup));
+        json_array_append_new(endpoints, one);
+    }
     json_object_set_new(o, "endpoints", endpoints);
     for (size_t i = 0; i < a->param_count; i++) {
         json_t *p = json_object();

@@ -30,6 +30,7 @@ static struct weir_explain_step *add_step(struct trace *t)
     return &e->steps[e->step_count++];
 }
 
+static void step(struct trace *t, enum weir_explain_kind kind, bool good, struct weir_str what, const struct weir_config_place *place, const char *fmt, va_list ap) WEIR_PRINTF(6, 0);
 static void step(struct trace *t, enum weir_explain_kind kind, bool good, struct weir_str what, const struct weir_config_place *place, const char *fmt, va_list ap)
 {
     char why[512];

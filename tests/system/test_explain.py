@@ -212,3 +212,20 @@ def test_a_request_by_tls(tmp_path):
         o = explain(w, f"http://s.test:{w.port}/x")
         assert o["answer"]["status"] == 301 and ("Location", f"https://s.test:{port}/x") in [(h["name"], h["value"]) for h in o["answer"]["headers"]]
         assert o["site"]["name"] == "s.test" and not o["asked"]
+
+
+def test_guards_are_told_in_their_order(weir):
+    weir.write("pw", "me:$5$salt$abc\n")
+    text = """site g { listen http://127.0.0.1:1234; root public; authorizer app; allow 10.0.0.0/8 192.0.2.1; deny 10.6.6.6
+                       auth basic DIR/pw; limit requests 5/s; pool app }
+              pool app { connect unix:/run/one.sock { weight 3 }; connect fastcgi://127.0.0.1:9000 { workers 9; backup yes }; balance hash cookie session }\n"""
+    path = weir.write("guards.conf", text.replace("DIR", weir.dir))
+    o = explain(weir, "http://g:1234/x", "--from", "10.1.2.3", config=path)
+    assert o["served"] and all(g["passes"] for g in o["guards"])
+    assert [g["guard"] for g in o["guards"]] == ["allow", "limit requests", "auth basic", "authorizer"]
+    assert ("REMOTE_ADDR", "10.1.2.3") in told(o["asked"][-1])[0]
+    assert o["asked"][-1]["endpoints"] == [{"address": "unix:/run/one.sock", "workers": 4, "weight": 3, "backup": False},
+                                           {"address": "fastcgi://127.0.0.1:9000", "workers": 9, "weight": 1, "backup": True}]
+    for address in ("10.6.6.6", "127.0.0.1"):
+        o = explain(weir, "http://g:1234/x", "--from", address, config=path)
+        assert not o["served"] and o["answer"]["status"] == 403 and not o["guards"][0]["passes"] and not o["asked"]
