@@ -297,19 +297,17 @@ struct weir_endpoint *balance_next_open(struct weir_pool *p)
     return NULL;
 }
 
-static void unpin_all(struct weir_endpoint *ep, bool elsewhere)
+static void unpin_all(struct weir_endpoint *ep)
 {
     for (struct weir_list *l = ep->pool->waiting.next; ep->pinned && l != &ep->pool->waiting; l = l->next) {
         struct weir_client_req *r = WEIR_CONTAINER(l, struct weir_client_req, wait_all);
-        if (r->want != ep) continue;
-        balance_unpin(r);
-        if (elsewhere) r->refused_by = ep->id;
+        if (r->want == ep) balance_unpin(r);
     }
 }
 
 void balance_forget(struct weir_endpoint *ep)
 {
-    unpin_all(ep, false);
+    unpin_all(ep);
     weir_list_remove(&ep->open_link);
 }
 
@@ -319,12 +317,18 @@ bool balance_wants(const struct weir_endpoint *ep)
     return p->balance.on ? ep->pinned > 0 || p->waiting_count > p->balance.pinned : p->waiting_count > 0;
 }
 
-void balance_slow(struct conn *k)
+void balance_slow(struct conn *k, bool keyed)
 {
     struct weir_pool *p = k->ep->pool;
+    bool any = false;
     pthread_mutex_lock(&p->lock);
-    bool any = p->balance.on && k->ep->pinned;
-    if (any) unpin_all(k->ep, true);
+    for (struct weir_list *l = p->waiting.next; k->ep->pinned && l != &p->waiting; l = l->next) {
+        struct weir_client_req *r = WEIR_CONTAINER(l, struct weir_client_req, wait_all);
+        if (r->want != k->ep || (r->o.key && !keyed) || r->tries) continue; /* tries: it comes from another one */
+        balance_unpin(r);
+        r->refused_by = k->ep->id;
+        any = true;
+    }
     pthread_mutex_unlock(&p->lock);
     if (any) pool_serve(p, k->client);
 }

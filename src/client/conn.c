@@ -9,6 +9,7 @@
 /* When to look whether a connection was accepted, after it was made. */
 static const uint32_t probe_us[] = {0, 200, 1000, 5000};
 #define PROBE_LAST_US  20000
+#define PROBES_LONG    9     /* 0.1 s: a key has no more reason to wait */
 #define BACKLOG_US     20000 /* the peer's backlog is full: try again */
 
 void conn_set(struct conn *k, enum conn_state s)
@@ -111,7 +112,7 @@ static void look_accepted(struct conn *k)
         proven(k);
         return;
     }
-    if (k->probes + 1 == WEIR_COUNT(probe_us)) balance_slow(k); /* so long it takes only behind others */
+    if (k->probes + 1 == WEIR_COUNT(probe_us) || k->probes == PROBES_LONG) balance_slow(k, k->probes == PROBES_LONG); /* it is behind others there */
     pthread_mutex_lock(&k->ep->pool->lock);
     bool wanted = balance_wants(k->ep) && !k->ep->drain;
     pthread_mutex_unlock(&k->ep->pool->lock);
@@ -287,11 +288,15 @@ void weir_client_ping(struct weir_client *c)
 void conn_clock(struct conn *k)
 {
     weir_list_remove(&k->due_link);
+    struct weir_client *c = k->client;
     switch (conn_state(k)) {
     case CONN_UNPROVEN: look_accepted(k); break;
     case CONN_CONNECTING:
         if (k->broken) back_off(k, !k->full, "cannot connect to the application");
-        else balance_slow(k);
+        else if (k->probes++ < PROBES_LONG) {
+            if (k->probes == 1 || k->probes == PROBES_LONG) balance_slow(k, k->probes > 1);
+            client_due(c, k, weir_loop_clock_us(c->loop) + PROBE_LAST_US);
+        }
         break;
     case CONN_BACKOFF: conn_close(k, WEIR_SYSTEM, "cannot connect to the application"); break;
     case CONN_ACTIVE:

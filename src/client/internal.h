@@ -255,7 +255,7 @@ WEIR_CHECK bool balance_connect_failed(struct weir_endpoint *ep, uint64_t now_us
 void balance_marked(struct weir_endpoint *ep, bool down);
 void balance_lost(struct conn *k, const char *reason);                /* takes the lock: requests on it got no answer */
 void balance_answered(struct weir_endpoint *ep, uint64_t now_us);     /* takes the lock; to be called where ep->ailing */
-void balance_slow(struct conn *k);                                    /* takes the lock: who waits for it may go elsewhere */
+void balance_slow(struct conn *k, bool keyed);                        /* takes the lock: who waits for it may go elsewhere; keyed: those with a key, too */
 bool endpoint_keeps(const struct weir_endpoint *ep); /* single connections, after a request */
 
 /* ---- requests ---- */
