@@ -209,13 +209,11 @@ static enum guard_state start_try(struct exchange *ex, struct auth_try *t)
 
 /* ---- the door ---- */
 
-/* The credentials: one field of them. */
+/* There is one such field at most: else it was no request. */
 static int read_credentials(struct exchange *ex, struct weir_str *user, struct weir_str *password)
 {
-    const struct weir_http_request *req = ex->req;
-    const struct weir_pair *f = weir_http_find(req->headers, req->header_count, "authorization");
-    if (!f || weir_http_find(f + 1, req->header_count - (size_t)(f - req->headers) - 1, "authorization")) return WEIR_INVALID;
-    return weir_http_basic(f->value, &ex->arena, user, password);
+    const struct weir_pair *f = weir_http_find(ex->req->headers, ex->req->header_count, "authorization");
+    return f ? weir_http_basic(f->value, &ex->arena, user, password) : WEIR_INVALID;
 }
 
 enum guard_state auth_enter(struct exchange *ex)

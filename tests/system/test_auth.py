@@ -66,10 +66,10 @@ def test_a_name_and_its_password_get_in_and_nothing_else(w):
         assert b"the file" not in r.text
 
 
-def test_two_fields_are_none(w):
+def test_two_fields_are_refused(w):
     field = "Authorization: " + basic("six", "sixth")["Authorization"] + "\r\n"
     assert b" 200 " in w.raw(f"GET /x HTTP/1.0\r\n{field}\r\n".encode()).split(b"\r\n")[0]
-    assert b" 401 " in w.raw(f"GET /x HTTP/1.0\r\n{field}{field}\r\n".encode()).split(b"\r\n")[0]
+    assert b" 400 " in w.raw(f"GET /x HTTP/1.0\r\n{field}{field}\r\n".encode()).split(b"\r\n")[0]
 
 
 def test_the_app_is_told_who_it_is_and_not_the_password(w):

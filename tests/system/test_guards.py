@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+import ssl
 import struct
 import subprocess
 
 import pytest
-from weirlib import USER, Weir, can_connect, free_port, program, read_all, status_of, wait_for
+from certs import self_signed
+from weirlib import USER, WEIR, Weir, can_connect, free_port, program, read_all, status_of, wait_for
 
 APP = f"pool app {{ run ./demo; {USER} }}\n"
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -185,6 +187,62 @@ def test_others_may_not_connect_and_elsewhere_it_is_no_request():
         wait_for(lambda: status_of(w.raw(ask())) == 200)
         assert status_of(w.raw(b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 8080\r\n" + ask())) == 400
         assert status_of(w.raw(v2(0, b"", 0x20) + ask())) == 400
+
+
+def test_with_tls_it_stands_before_the_handshake(tmp_path):
+    tls_port = free_port()
+    config = f"""
+listener l {{ address http://127.0.0.1:PORT https://127.0.0.1:{tls_port}; proxy-protocol 127.0.0.1 }}
+site a.test {{ listen l; pool app; tls DIR/cert.pem DIR/cert.key }}
+""" + APP
+
+    def prepare(w):
+        self_signed(f"{w.dir}/cert.pem", f"{w.dir}/cert.key", "a.test")
+        os.chmod(f"{w.dir}/cert.key", 0o644)
+    header = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n"
+    with Weir(config, prepare=prepare) as w:
+        context = ssl._create_unverified_context()
+        with socket.create_connection(("127.0.0.1", tls_port), timeout=20) as s:
+            s.sendall(header)
+            with context.wrap_socket(s, server_hostname="a.test") as t:
+                t.sendall(b"GET /env HTTP/1.0\r\nHost: a.test\r\n\r\n")
+                p = params(read_all(t))
+        assert p["REMOTE_ADDR"] == "203.0.113.7" and p["SERVER_ADDR"] == "192.0.2.1" and p["HTTPS"] == "on" and p["SSL_PROTOCOL"].startswith("TLSv1")
+        r = subprocess.run(["/usr/bin/curl", "-sk", "--http2", "--haproxy-protocol", "--resolve", f"a.test:{tls_port}:127.0.0.1", f"https://a.test:{tls_port}/env"], capture_output=True, timeout=60)
+        assert b"REMOTE_ADDR=127.0.0.1\n" in r.stdout and b"SERVER_PROTOCOL=HTTP/2.0\n" in r.stdout, r
+        for bytes_ in (b"", b"PROXY TCP4 x\r\n"):
+            with socket.create_connection(("127.0.0.1", tls_port), timeout=20) as s:
+                s.sendall(bytes_)
+                with pytest.raises((ssl.SSLError, OSError)):
+                    context.wrap_socket(s, server_hostname="a.test")
+
+
+def test_who_came_by_https_to_a_trusted_proxy_is_not_sent_there_again():
+    tls_port = free_port()
+    config = f"site a.test {{ listen http://127.0.0.1:PORT https://127.0.0.1:{tls_port}; pool app; tls DIR/cert.pem DIR/cert.key }}\n" + APP
+
+    def prepare(w):
+        self_signed(f"{w.dir}/cert.pem", f"{w.dir}/cert.key", "a.test")
+        os.chmod(f"{w.dir}/cert.key", 0o644)
+    with Weir(config, prepare=prepare, program="threads 1; trust 127.0.0.1") as w:
+        r = w.get("/env", host="x.test", headers={"X-Forwarded-Host": "a.test"})
+        assert r.status == 301 and r.getheader("Location") == f"https://a.test:{tls_port}/env"
+        p = params(w.get("/env", host="a.test", headers={"X-Forwarded-Proto": "https"}))
+        assert p["HTTPS"] == "on" and p["SERVER_PORT"] == "443" and "SSL_PROTOCOL" not in p
+
+
+def test_explain_tells_of_guards():
+    config = """
+site a.test { listen http://127.0.0.1:PORT; root public; allow 10.0.0.0/8; limit requests 10/s; auth basic users
+    route /open/ { files; allow all; auth no; limit no } }
+"""
+    with Weir(config, {"users": "a:$6$x$y\n", "public/open/x": "x", "public/x": "x"}) as w:
+        def guards(path, address):
+            r = subprocess.run([WEIR, "explain", "--json", "-c", w.config, "--from", address, f"http://a.test:{w.port}{path}"], capture_output=True, text=True, timeout=60)
+            return [(g["guard"], g["passes"]) for g in json.loads(r.stdout)["guards"]]
+        assert guards("/x", "10.0.0.1") == [("allow", True), ("limit requests", True), ("auth basic", True)]
+        assert guards("/x", "192.0.2.1") == [("allow", False)]
+        assert guards("/open/x", "192.0.2.1") == []
 
 
 @pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2"])
