@@ -60,6 +60,14 @@ def test_an_upload_arrives_whole_however_large_and_however_told(weir):
         assert c.answer(5)[0] == "200"
 
 
+def test_an_answer_that_comes_before_its_head_is_written_arrives_whole():
+    php = "<?php $n = (int)$_GET['n']; if (isset($_GET['told'])) header(\"Content-Length: $n\"); for ($i = 0; $i < $n; $i += 1000) echo str_repeat('x', 1000);"
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }} pool p {{ php; {USER} }}", {"public/x.php": php}) as w:
+        for size in (60_000, 65_000, 66_000, 70_000, 130_000, 256_000, 300_000, 1_000_000):
+            for told in ("", "&told=1"):
+                assert len(curl(w, f"/x.php?n={size}{told}", "-m", str(20 * SLOW))) == size
+
+
 def test_slow_answers_do_not_hold_up_others_on_the_connection(weir):
     with H2(weir.port) as c:
         c.send(*[c.head(i, "/slow/sleep/700") for i in (1, 3, 5)], c.head(7, "/f.txt"))
