@@ -359,18 +359,39 @@ static bool is_warm(const struct exchange *ex)
            preadv2(ex->lookup.fd, &v, 1, (off_t)(ex->file_at + step - 1), RWF_NOWAIT) == 1;
 }
 
-/* The next piece, as far as there is room for it. False: none, or it has to be fetched first. */
-static bool send_copy(struct exchange *ex)
+enum piece {
+    PIECE_SENT,
+    PIECE_COLD, /* the disk has to be asked for it */
+    PIECE_NONE  /* there is no memory, or the file became shorter */
+};
+
+/* Reads the next piece into v, if it is in memory or was fetched: bytes > 0, or *none tells. */
+static ssize_t read_piece(struct exchange *ex, struct iovec *v, enum piece *none)
+{
+    ssize_t n = preadv2(ex->lookup.fd, v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
+    *none = n < 0 && !ex->cold_checked ? PIECE_COLD : PIECE_NONE;
+    return n;
+}
+
+static enum piece piece_sent(struct exchange *ex, size_t n)
+{
+    ex->cold_checked = false;
+    ex->file_at += n;
+    ex->file_left -= n;
+    return PIECE_SENT;
+}
+
+/* The next piece, as far as there is room for it. */
+static enum piece send_copy(struct exchange *ex)
 {
     size_t room = reply_room(ex);
     struct iovec v = {NULL, ex->file_left < room ? ex->file_left : room};
-    if (v.iov_len == 0 || (v.iov_base = reply_reserve(ex, v.iov_len)) == NULL) return false;
-    ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
-    if (n <= 0) return false;
+    enum piece none;
+    if (v.iov_len == 0 || (v.iov_base = reply_reserve(ex, v.iov_len)) == NULL) return PIECE_NONE;
+    ssize_t n = read_piece(ex, &v, &none);
+    if (n <= 0) return none;
     reply_reserved(ex, (size_t)n);
-    ex->file_at += (uint64_t)n;
-    ex->file_left -= (uint64_t)n;
-    return true;
+    return piece_sent(ex, (size_t)n);
 }
 
 /* So many bytes from file_at on. */
@@ -392,16 +413,15 @@ static char *piece_of(struct worker *w)
 }
 
 /* Likewise, compressed. */
-static bool send_compressed(struct exchange *ex)
+static enum piece send_compressed(struct exchange *ex)
 {
     size_t room = reply_room(ex), step = ex->file_left < room ? (size_t)ex->file_left : room;
     struct iovec v = {piece_of(ex->worker), step < SCRATCH ? step : SCRATCH};
-    if (!v.iov_base) return false;
-    ssize_t n = preadv2(ex->lookup.fd, &v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
-    if (n <= 0 || compress_put(ex, v.iov_base, (size_t)n) < 0) return false;
-    ex->file_at += (uint64_t)n;
-    ex->file_left -= (uint64_t)n;
-    return true;
+    enum piece none;
+    if (!v.iov_base) return PIECE_NONE;
+    ssize_t n = read_piece(ex, &v, &none);
+    if (n <= 0) return none;
+    return compress_put(ex, v.iov_base, (size_t)n) < 0 ? PIECE_NONE : piece_sent(ex, (size_t)n);
 }
 
 /* A file that the client gets through our memory: framed, encrypted or compressed. */
@@ -409,15 +429,11 @@ static void pump_copies(struct exchange *ex)
 {
     uint64_t stop = ex->gzip && ex->file_left > GZIP_STEP ? ex->file_left - GZIP_STEP : 0;
     while (ex->file_left > stop && reply_room(ex) > 0) {
-        if (!ex->cold_checked && !is_warm(ex)) {
-            fetch(ex, ex->file_left, warmed);
-            return;
-        }
-        if (!(ex->gzip ? send_compressed(ex) : send_copy(ex))) { /* the file became shorter */
-            reply_abort(ex);
-            return;
-        }
-        ex->cold_checked = false;
+        enum piece p = ex->gzip ? send_compressed(ex) : send_copy(ex);
+        if (p == PIECE_SENT) continue;
+        if (p == PIECE_COLD) fetch(ex, ex->file_left, warmed);
+        else reply_abort(ex);
+        return;
     }
     if (ex->file_left == 0) exchange_file_over(ex);
     else if (ex->file_left <= stop) fetch(ex, 1, warmed); /* others have their turn first */
@@ -432,7 +448,7 @@ void exchange_file_pump(struct exchange *ex)
         pump_copies(ex);
         return;
     }
-    if (ex->file_left && ex->file_left <= INLINE_MAX && send_copy(ex) && ex->file_left == 0) {
+    if (ex->file_left && ex->file_left <= INLINE_MAX && send_copy(ex) == PIECE_SENT && ex->file_left == 0) {
         exchange_file_over(ex);
         return;
     }
