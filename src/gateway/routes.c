@@ -52,16 +52,17 @@ static bool lacks_slash(const struct exchange *ex)
 bool exchange_route(struct exchange *ex)
 {
     ex->route = site_route(ex->site, ex->path.path, exchange_method(ex));
+    if (ex->trace) trace_route(ex);
     if (!ex->route) {
         refuse_method(ex);
         return false;
     }
     if (ex->route->conf->internal && !ex->inside) {
+        if (ex->trace) trace_guard(ex->trace, false, "internal", "no client gets to this route");
         ex->route = site_own_route(ex->site);
         exchange_fail(ex, 404, "no such file");
         return false;
     }
-    if (ex->trace) trace_route(ex);
     if (lacks_slash(ex)) {
         exchange_redirect_to_folder(ex);
         return false;

@@ -117,12 +117,17 @@ static void note_root(struct trace *t, const struct route *r)
 void trace_route(const struct exchange *ex)
 {
     struct trace *t = ex->trace;
-    t->to->route = ex->route->conf;
-    for (const struct route *r = ex->site->routes; r < ex->route; r++)
+    const struct site *site = ex->site;
+    const struct route *own = &site->routes[site->conf->route_count - 1], *end = ex->route ? ex->route : own;
+    if (t->to->route) /* an error page, `try`, or a redirect of an app's */
+        trace_step(t, WEIR_EXPLAIN_ROUTE, true, ex->path.path, NULL, "the request goes there within the site");
+    for (const struct route *r = site->routes; r < end; r++)
         trace_step(t, WEIR_EXPLAIN_ROUTE, false, weir_cstr(patterns(t, r->conf)), &r->conf->place, "%s",
-                   route_matches(r, ex->path.path) ? "it takes the path, but not this request" : why_not(r->conf));
+                   route_matches(r, ex->path.path) ? "it takes the path, but not this method" : why_not(r->conf));
+    if (!ex->route) return;
+    t->to->route = ex->route->conf;
     trace_step(t, WEIR_EXPLAIN_ROUTE, true, weir_cstr(patterns(t, ex->route->conf)), &ex->route->conf->place, "%s",
-               ex->route->conf->pattern_count ? "it takes the path" : ex->site->conf->route_count > 1 ? "no route before it takes the path" : "the site has no routes");
+               ex->route != own ? "it takes the path" : site->conf->route_count > 1 ? "no route before it takes the path" : "the site has no routes");
     note_root(t, ex->route);
 }
 

@@ -229,3 +229,21 @@ def test_guards_are_told_in_their_order(weir):
     for address in ("10.6.6.6", "127.0.0.1"):
         o = explain(weir, "http://g:1234/x", "--from", address, config=path)
         assert not o["served"] and o["answer"]["status"] == 403 and not o["guards"][0]["passes"] and not o["asked"]
+
+
+def test_routes_by_method_internal_ones_and_error_pages(weir):
+    path = weir.write("routes.conf", """site r *.r.test { listen http://127.0.0.1:1234; root public; error 404 /a.css
+        route /m/ method POST { pool app }
+        route /int/ { internal; files }
+        route /none/ { files }
+    }
+    pool app { connect unix:/run/one.sock }\n""")
+    o = explain(weir, "http://x.r.test:1234/m/x", config=path)
+    assert o["answer"]["status"] == 405 and "wildcard" in o["site"]["why"]
+    assert [(r["route"], r["matches"], r["why"]) for r in o["routes"]][0] == ("/m/", False, "it takes the path, but not this method")
+    assert explain(weir, "http://r:1234/m/x", "-X", "POST", config=path)["served"]
+    o = explain(weir, "http://r:1234/int/x", config=path)
+    assert o["answer"]["status"] == 404 and [(g["guard"], g["passes"]) for g in o["guards"]] == [("internal", False)]
+    o = explain(weir, "http://r:1234/none/x", config=path)
+    assert o["answer"]["status"] == 404 and [f["path"] for f in o["files"]] == ["/none/x", "/a.css"]
+    assert ("/a.css", "the request goes there within the site") in [(r["route"], r["why"]) for r in o["routes"]]
