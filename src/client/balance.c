@@ -235,7 +235,7 @@ static struct weir_endpoint *choose_but(struct weir_pool *p, const struct weir_c
 {
     for (int backup = 0; backup < 2; backup++) {
         struct weir_endpoint *ep = r->o.key ? by_key(p, backup, r->o.key, but, now_us) : least_of_two(p, backup, but, now_us);
-        if (ep || any_up(p, backup, but, now_us)) return ep;
+        if (ep || any_up(p, backup, r->tries ? but : 0, now_us)) return ep; /* one that is only slow is up */
     }
     return NULL;
 }
