@@ -166,10 +166,14 @@ static struct weir_endpoint *pick(struct balance *b, const struct tier *t, const
 static struct weir_endpoint *scan(struct weir_pool *p, bool backup, uint64_t but, uint64_t now_us)
 {
     struct weir_endpoint *best = NULL;
+    uint64_t weight = 0;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
         if (ep->backup != backup || !fits(ep, but, now_us)) continue;
-        if (!best || (load(ep) + 1) * best->weight < (load(best) + 1) * ep->weight) best = ep;
+        uint64_t w = (uint64_t)ep->weight * warm(ep, now_us);
+        if (best && (load(ep) + 1) * weight >= (load(best) + 1) * w) continue;
+        best = ep;
+        weight = w;
     }
     return best;
 }
