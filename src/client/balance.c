@@ -166,10 +166,14 @@ static struct weir_endpoint *pick(struct balance *b, const struct tier *t, const
 static struct weir_endpoint *scan(struct weir_pool *p, bool backup, uint64_t but, uint64_t now_us)
 {
     struct weir_endpoint *best = NULL;
+    uint64_t weight = 0;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
         if (ep->backup != backup || !fits(ep, but, now_us)) continue;
-        if (!best || (load(ep) + 1) * best->weight < (load(best) + 1) * ep->weight) best = ep;
+        uint64_t w = (uint64_t)ep->weight * warm(ep, now_us);
+        if (best && (load(ep) + 1) * weight >= (load(best) + 1) * w) continue;
+        best = ep;
+        weight = w;
     }
     return best;
 }
@@ -235,7 +239,7 @@ static struct weir_endpoint *choose_but(struct weir_pool *p, const struct weir_c
 {
     for (int backup = 0; backup < 2; backup++) {
         struct weir_endpoint *ep = r->o.key ? by_key(p, backup, r->o.key, but, now_us) : least_of_two(p, backup, but, now_us);
-        if (ep || any_up(p, backup, but, now_us)) return ep;
+        if (ep || any_up(p, backup, r->tries ? but : 0, now_us)) return ep; /* one that is only slow is up */
     }
     return NULL;
 }

@@ -218,7 +218,7 @@ int sim_dial(struct sim *w, const char *name)
 {
     for (int i = 1; i < SIM_SOCKETS; i++) {
         struct sim_socket *s = &w->s[i];
-        if (!s->used || !s->listener || strcmp(s->name, name) != 0) continue;
+        if (!s->used || !s->listener || s->dead || strcmp(s->name, name) != 0) continue;
         if (s->backlog_count == (int)WEIR_COUNT(s->backlog)) {
             errno = EAGAIN;
             return -1;
@@ -227,6 +227,7 @@ int sim_dial(struct sim *w, const char *name)
         if (a < 0 || b < 0) abort();
         w->s[a].peer = b;
         w->s[b].peer = a;
+        w->s[b].of = i;
         w->s[a].tcp = w->s[b].tcp = s->tcp;
         s->backlog[s->backlog_count++] = b;
         if (w->tap) sim_tap_opened(w->tap, a, b);
@@ -350,6 +351,28 @@ bool sim_taken(const struct sim *w, int fd)
     return peer < 0 || (weir_buf_len(&w->s[peer].in) == 0 && weir_buf_len(&w->s[peer].wire) == 0);
 }
 
+static void break_it(struct sim *w, int i)
+{
+    struct sim_socket *s = &w->s[i];
+    if (w->tap) sim_tap_reset(w->tap, i);
+    weir_buf_reset(&s->wire, 0); /* what was under way is lost */
+    weir_buf_reset(&w->s[s->peer].wire, 0);
+    cut(w, i);
+    s->peer_closed = true;
+    s->edges |= WEIR_READY_READ | WEIR_READY_CLOSED;
+    w->events++;
+}
+
+void sim_die(struct sim *w, const char *name, bool dead)
+{
+    for (int i = 1; i < SIM_SOCKETS; i++) {
+        if (!w->s[i].used || !w->s[i].listener || strcmp(w->s[i].name, name) != 0) continue;
+        w->s[i].dead = dead;
+        for (int k = 1; dead && k < SIM_SOCKETS; k++)
+            if (w->s[k].used && w->s[k].of == i && w->s[k].peer >= 0) break_it(w, k);
+    }
+}
+
 void sim_reset(struct sim *w)
 {
     int start = (int)(weir_random_next(&w->random) % SIM_SOCKETS);
@@ -357,14 +380,7 @@ void sim_reset(struct sim *w)
         int i = (start + k) % SIM_SOCKETS;
         struct sim_socket *s = &w->s[i];
         if (!s->used || s->listener || s->peer < 0) continue;
-        int p = s->peer;
-        if (w->tap) sim_tap_reset(w->tap, i);
-        weir_buf_reset(&s->wire, 0); /* what was under way is lost */
-        weir_buf_reset(&w->s[p].wire, 0);
-        cut(w, i);
-        s->peer_closed = true;
-        s->edges |= WEIR_READY_READ | WEIR_READY_CLOSED;
-        w->events++;
+        break_it(w, i);
         return;
     }
 }

@@ -19,7 +19,8 @@ struct sim_socket {
     uint32_t edges;             /* ready bits not told yet */
     bool used, listener, registered, want_write, peer_closed, accepted;
     const char *name;           /* of a listener: the path of a unix socket, or something else for TCP */
-    bool tcp;
+    bool tcp, dead;             /* dead: a listener that refuses */
+    int of;                     /* of the end that accepts: its listener */
     int backlog[64];
     int backlog_count;
 };
@@ -40,6 +41,7 @@ int sim_dial(struct sim *w, const char *name);   /* a client's end; -1: refused 
 void sim_move(struct sim *w);                 /* some bytes arrive somewhere */
 bool sim_taken(const struct sim *w, int fd);   /* all that was written to fd was read at the other end */
 void sim_reset(struct sim *w);                /* some connection breaks */
+void sim_die(struct sim *w, const char *name, bool dead); /* a server: its connections break, new ones are refused; or it is back */
 uint64_t sim_below(struct sim *w, uint64_t usual, unsigned odds, uint64_t rare); /* a random number below usual; once in odds below rare */
 void sim_clock(struct sim *w, uint64_t us);
 bool sim_quiet(const struct sim *w);          /* nothing is on its way */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The whole way of a request over a simulated transport: browsers, the gateway with two threads, three application processes,
  * all as they are; for some seeds the gateway stands in front of itself, as another web server. Bytes are split and late by a seed; browsers pipeline, read slowly and leave; connections break; the clock
- * jumps; the configuration is read again. Every answer is the one that was asked for, whole, in order, and each request runs at
+ * jumps; a server of several is not there, or dies, and comes back; the configuration is read again. Every answer is the one that was asked for, whole, in order, and each request runs at
  * most once; nothing is left behind. A failing seed is printed; `test-sim-gateway SEED [COUNT]` repeats it. */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -45,6 +45,7 @@ struct world {
     bool disturbed, no_temp; /* bodies find no room for a file */
     bool slow;               /* the helper begins when the first body is all there, */
     bool fronted;            /* apps stand behind fronts of the gateway itself */
+    bool away;               /* the second app is not there */
     int listeners[3];        /* web, the fronts */
     bool late;               /* or after 8 s, and until then the second browser takes nothing of a long answer */
 };
@@ -301,6 +302,9 @@ static int new_loop(struct weir_loop **out, void *arg)
 /* fronted: the pools are published, and the site reaches them as a foreign web server would. */
 static size_t write_config(const struct world *w, char *text, size_t len)
 {
+    /* the plain pool has a second server, and whom requests are for is decided in several ways */
+    static const char *const ways[] = {"", "balance hash uri; ", "slow-start none; eject 20ms 40ms; ", "eject no; "};
+    const char *second = w->seed % 2 ? "connect unix:/app1 { workers 2; requests 8; weight 3 }; " : "", *way = ways[w->seed / 2 % 4];
     static const char times[] = "time { head 1h; body 1h; idle 100s; send 1h }";
     const char *keep = w->seed % 3 ? "yes" : "no", *mpx = w->seed % 5 ? "no" : "yes";
     char fronts[1024] = "";
@@ -313,10 +317,10 @@ static size_t write_config(const struct world *w, char *text, size_t len)
                      "weir { log off; threads 2; temp %s }\n%s"
                      "site a { listen http://127.0.0.1:1; root %s; route /app/ { pool %s }; route /plain/ { pool %s }\n"
                      "route /stream/ { pool %s; body { stream yes } } }\n"
-                     "pool app { connect unix:/app0 { flow-control yes; workers 4 }; connect unix:/app1 { flow-control yes; workers 4 }; queue 1000 1h; %s }\n"
-                     "pool plain { connect unix:/app2 { workers 3; requests 8 }; keep %s; multiplex %s; queue 1000 1h; %s }\n",
+                     "pool app { connect unix:/app0 { flow-control yes; workers 4 }; connect unix:/app1 { flow-control yes; workers 4 }; %squeue 1000 1h; %s }\n"
+                     "pool plain { connect unix:/app2 { workers 3; requests 8 }; %s%skeep %s; multiplex %s; queue 1000 1h; %s }\n",
                      w->no_temp ? "/nowhere" : "/tmp", fronts, folder, w->fronted ? "up" : "app", w->fronted ? "plainup" : "plain", w->fronted ? "up" : "app",
-                     w->fronted ? "publish f0" : "", keep, mpx, w->fronted ? "publish f2" : "");
+                     way, w->fronted ? "publish f0" : "", second, second[0] ? way : "slow-start 1s; ", keep, mpx, w->fronted ? "publish f2" : "");
     if (n < 0 || (size_t)n >= len) abort();
     return (size_t)n;
 }
@@ -388,6 +392,8 @@ static void start(struct world *w, uint64_t seed)
         sim_app_start(&w->apps[i], &w->net, names[i], 20);
     }
     for (size_t i = 0; i < BROWSERS; i++) w->b[i].fd = -1;
+    w->away = seed % 3 == 1;
+    sim_die(&w->net, "/app1", w->away);
     if (gateway_new(&w->gw, new_loop, &w->net) < 0) abort();
     w->listeners[0] = sim_listen(&w->net, "web");
     if (w->fronted) {
@@ -410,6 +416,10 @@ static void disturb(struct world *w)
         if (!b->done && b->fd >= 0) leave(w, b);
         break;
     case 3: b->done = true; break; /* it does nothing any more, and does not say so */
+    case 4:
+        w->away = !w->away;
+        sim_die(&w->net, "/app1", w->away);
+        break;
     default: break;
     }
 }
@@ -525,6 +535,10 @@ static uint64_t run(uint64_t seed)
         case 2: sim_clock(&w.net, weir_random_next(r) % 3000); break;
         case 3:
             if (weir_random_next(r) % 2000 == 0) configure(&w);
+            if (w.away && !w.disturbed && weir_random_next(r) % 3000 == 0) { /* nobody notices that it was away */
+                w.away = false;
+                sim_die(&w.net, "/app1", false);
+            }
             break;
         case 4:
         case 5: browser_turn(&w, &w.b[weir_random_next(r) % BROWSERS]); break;
