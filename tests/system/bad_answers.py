@@ -224,6 +224,8 @@ cut("a length of 2^63 - 1", answer(b"Content-Length: 9223372036854775807\r\n\r\n
 fine("more than its length", answer(b"Content-Length: 4\r\n\r\nfineHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"), why=LONG, fields={"content-length": b"4"})
 fine("more than its length, late", out(b"Content-Length: 4\r\n\r\nfi"), LATE, out(b"neHTTP/1.1 200 OK\r\n\r\n") + END, why=LONG, fields={"content-length": b"4"})
 fine("content behind a length of 0", answer(b"Content-Length: 0\r\n\r\nevil"), why=LONG, body=b"")
+fine("240 KB in one breath", out(HEAD) + out(b"x" * 60000) * 4 + record(STDOUT) + END, body=b"x" * 240000, kinds=("plain", "kept"))
+fine("240 KB and a length, in one breath", out(b"Content-Length: 240000\r\n\r\n") + out(b"x" * 60000) * 4 + END, body=b"x" * 240000, kinds=("plain", "kept"))
 fine("a length with zeros in front", answer(b"Content-Length: 0004\r\n\r\nfine"), fields={"content-length": b"4"})
 
 # ---- flow control ----
