@@ -332,19 +332,23 @@ static uint64_t missing(const struct exchange *ex)
 /* Content for the client: how much of it is taken now, or WEIR_NOMEM. */
 static int64_t content(struct exchange *ex, const char *p, size_t len)
 {
+    size_t done = 0;
     if (exchange_no_content(ex)) return (int64_t)len;
-    size_t take = len;
-    if (ex->head_written && take > missing(ex)) {
-        take = (size_t)missing(ex);
-        ex->surplus = true;
-        if (take == 0) return (int64_t)len; /* more than it said: cut */
+    while (done < len) {
+        size_t take = len - done;
+        if (ex->head_written && take > missing(ex)) {
+            take = (size_t)missing(ex);
+            ex->surplus = true;
+            if (take == 0) return (int64_t)len; /* more than it said: cut */
+        }
+        size_t room = content_room(ex); /* 0: it is told when there is some again, so it has to be asked */
+        if (take > room) take = room;
+        if (take == 0) break;
+        if ((ex->head_written ? compress_put(ex, p + done, take) : weir_buf_append(&ex->pend, p + done, take)) < 0) return WEIR_NOMEM;
+        done += take;
+        reply_dirty(ex);
     }
-    size_t room = content_room(ex);
-    if (take > room) take = room;
-    if (take == 0) return 0;
-    if ((ex->head_written ? compress_put(ex, p, take) : weir_buf_append(&ex->pend, p, take)) < 0) return WEIR_NOMEM;
-    reply_dirty(ex);
-    return (int64_t)take;
+    return (int64_t)done;
 }
 
 static int head_is_ready(struct exchange *ex)
@@ -439,6 +443,8 @@ static int move_pend(struct exchange *ex)
     return status;
 }
 
+static const char short_of_length[] = "the application sent less than its Content-Length";
+
 bool exchange_commit(struct exchange *ex)
 {
     if (ex->answer == ANSWER_APP && ex->head_written && compress_flush(ex) < 0) { /* the app pauses: what it said is not held back */
@@ -447,6 +453,10 @@ bool exchange_commit(struct exchange *ex)
     }
     if (!ex->head_done || ex->head_written || ex->redirecting || ex->answer != ANSWER_APP) return true;
     if (ex->app_done && ex->length < 0 && !exchange_no_content(ex)) ex->length = (int64_t)weir_buf_len(&ex->pend);
+    if (ex->app_done && ex->length >= 0 && !exchange_no_content(ex) && weir_buf_len(&ex->pend) < (uint64_t)ex->length) {
+        exchange_fail(ex, 502, short_of_length); /* nothing of it has left */
+        return false;
+    }
     compress_begin(ex);
     if (ex->app_done && compress_whole(ex) < 0) {
         exchange_fail(ex, 503, "out of memory");
@@ -457,15 +467,19 @@ bool exchange_commit(struct exchange *ex)
         exchange_fail(ex, 502, "the application's header cannot be sent");
         return false;
     }
-    if (move_pend(ex) == WEIR_OK) return true;
-    exchange_break_off(ex, "out of memory");
-    return false;
+    bool held = weir_buf_len(&ex->pend) >= OUT_HIGH; /* and perhaps more, elsewhere */
+    if (move_pend(ex) < 0) {
+        exchange_break_off(ex, "out of memory");
+        return false;
+    }
+    if (held && !ex->app_done && reply_room(ex) > 0) exchange_room(ex);
+    return true;
 }
 
 static void complete(struct exchange *ex)
 {
     if (!exchange_no_content(ex) && missing(ex) != UINT64_MAX && missing(ex) > 0) {
-        exchange_break_off(ex, "the application sent less than its Content-Length");
+        exchange_break_off(ex, short_of_length);
         return;
     }
     if (ex->surplus) log_error(ex->worker, "%s: the application sent more than its Content-Length: cut", weir_pool_name(ex->asked->in->pool));

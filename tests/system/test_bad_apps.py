@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from bad_answers import CASES, LATE, VALUES
+from h2client import DATA, END_STREAM, H2, HEADERS, RST, WINDOW, frame
 from recorder import pair, pairs, read_record
 from strict import Cut, answers
 from weirlib import SLOW, USER, WEIR, UnixServer, Weir, wait_for
@@ -116,7 +117,7 @@ class Player(UnixServer):
 
 @pytest.fixture(scope="module")
 def weir():
-    routes = "".join(f"    route /{k}/ {{ pool {k}; time {{ silent 400ms; slow 100s }} }}\n" for k in (*KINDS, "idle"))
+    routes = "".join(f"    route /{k}/quiet/ {{ pool {k}; time {{ silent 400ms; slow 100s }} }}\n    route /{k}/ {{ pool {k} }}\n" for k in (*KINDS, "idle"))
     config = (f"site a {{\n    listen http://127.0.0.1:PORT\n    root public\n    debug yes\n{routes}    route /down/ {{ pool down }}\n}}\n"
               "pool plain { connect unix:DIR/run/keep-plain.sock { workers 2 } }\npool kept { connect unix:DIR/run/keep-kept.sock { workers 2 }; keep yes }\n"
               "pool flow { connect unix:DIR/run/keep-flow.sock { flow-control yes } }\npool idle { connect unix:DIR/run/keep-idle.sock { flow-control yes } }\npool down { connect unix:DIR/run/keep-none.sock }\n")
@@ -127,6 +128,10 @@ def weir():
             a.socket.close()
 
 
+def path_of(kind, number):
+    return f"/{kind}/{'quiet/' if CASES[number].quiet else ''}{number}"
+
+
 def ask(weir, kind, number, method="GET", version="1.1", more=""):
     """A request of a case and a good one behind it; all answers, or what came of one that was cut."""
     app = weir.apps[kind]
@@ -134,7 +139,7 @@ def ask(weir, kind, number, method="GET", version="1.1", more=""):
     if version == "1.0" and CASES[number].interim:
         app.go.set()  # it sees nothing before the answer
     with weir.connect() as s:
-        s.sendall(f"{method} /{kind}/{number} HTTP/{version}\r\nHost: a\r\n{more}\r\n".encode())
+        s.sendall(f"{method} {path_of(kind, number)} HTTP/{version}\r\nHost: a\r\n{more}\r\n".encode())
         if version == "1.1":
             s.sendall(f"GET /{kind}/good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         data, reset = b"", False
@@ -194,6 +199,54 @@ def test_an_answer_is_whole_or_an_error_or_visibly_cut(weir, number, kind):
             check(case, client, got, cut)
         except AssertionError as e:
             raise AssertionError(client, got) from e
+
+
+def stream_of(h, number, app):
+    """All statuses, fields, content and the end of a stream."""
+    statuses, fields, content = [], {}, b""
+    while (f := h.read()) is not None:
+        kind, flags, sid, data = f
+        if kind == HEADERS:
+            got = {n.decode(): v for n, v in h.decoder.decode(data, raw=True)}
+            app.go.set()
+            if sid == number:
+                statuses.append(int(got[":status"]))
+                fields = got
+        if sid != number:
+            continue
+        if kind == RST:
+            return statuses, fields, content, "reset"
+        if kind == DATA and data:
+            content += data
+            h.send(frame(WINDOW, 0, 0, struct.pack("!I", len(data))), frame(WINDOW, 0, number, struct.pack("!I", len(data))))
+        if flags & END_STREAM and kind in (HEADERS, DATA):
+            return statuses, fields, content, "end"
+    return statuses, fields, content, "closed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[c.name for c in CASES])
+def test_a_client_of_http2_sees_the_same(weir, number, kind):
+    case = CASES[number]
+    if kind not in case.kinds:
+        return
+    app = weir.apps[kind]
+    app.go.clear()
+    with H2(weir.port) as h:
+        h.send(h.head(1, path_of(kind, number)))
+        statuses, fields, content, end = stream_of(h, 1, app)
+        app.go.set()
+        assert not NEVER & set(fields) and "connection" not in fields and "transfer-encoding" not in fields
+        assert statuses[:-1] == list(case.interim)
+        if case.cut and (not statuses or statuses[-1] == 200):
+            assert end == "reset"
+        else:
+            assert (statuses[-1], end) == (case.status, "end")
+            assert "content-length" not in fields or int(fields["content-length"]) == len(content) or case.status == 304
+            if not case.why or case.status < 400:
+                assert content == (b"" if case.status in (204, 205, 304) else case.body)
+        h.send(h.head(3, f"/{kind}/good"))
+        assert stream_of(h, 3, app)[2:] == (b"good", "end")
 
 
 def test_each_reason_is_in_the_log(weir):
@@ -258,14 +311,14 @@ def test_an_app_that_never_reads_a_large_body_is_timed_out(weir):
     number = [c.name for c in CASES].index("nothing, without reading")
     for kind in ("plain", "kept", "idle"):
         weir.apps[kind].go.clear()
-        assert weir.get(f"/{kind}/{number}", method="POST", body=bytes(5_000_000)).status == 504
+        assert weir.get(path_of(kind, number), method="POST", body=bytes(5_000_000)).status == 504
         weir.apps[kind].go.set()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_app_that_answers_before_it_reads_is_heard(weir, kind):
     number = [c.name for c in CASES].index("an answer before the body is read")
-    r = weir.get(f"/{kind}/{number}", method="POST", body=bytes(5_000_000))
+    r = weir.get(path_of(kind, number), method="POST", body=bytes(5_000_000))
     assert (r.status, r.text) == (200, b"fine")
     assert weir.get(f"/{kind}/good").text == b"good"
 
