@@ -269,7 +269,7 @@ static void commit(struct http_conn *h)
     while (!weir_list_empty(&now)) {
         struct stream *s = WEIR_CONTAINER(now.next, struct stream, dirty_link);
         weir_list_remove(&s->dirty_link);
-        if (s->ex && exchange_commit(s->ex) && s->ex && s->ex->answer == ANSWER_APP) exchange_room(s->ex); /* what found no room while the head waited */
+        if (s->ex) exchange_commit(s->ex);
     }
 }
 
