@@ -133,7 +133,7 @@ def test_the_same_over_http_2_and_1_0(weir):
 
 def test_an_answer_that_is_cut_off_does_not_look_whole(weir):
     for path in ("/short.php", "/short-stream.php", "/die.php"):
-        out = weir.raw(b"GET %s HTTP/1.1\r\nHost: a.test\r\nAccept-Encoding: gzip\r\n\r\n" % path.encode())
+        out = weir.raw(b"GET %s HTTP/1.1\r\nHost: a.test\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n" % path.encode())
         head, body = out.split(b"\r\n\r\n", 1)
         if status_of(out) != 502:  # else it ended before anything was sent
             assert b"Content-Encoding: gzip" in head and not body.endswith(b"0\r\n\r\n"), path
