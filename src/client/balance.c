@@ -359,7 +359,8 @@ static void eject(struct weir_endpoint *ep, uint64_t now_us, bool refused, const
     else if (ep->level < LEVELS) ep->level++;
     us += weir_random_next(&b->random) % (us / 4 + 1);
     ep->down_until_us = now_us + us;
-    ep->ejected = ep->ailing = true;
+    ep->ejected = true;
+    ep->ailing = true;
     ep->refused = refused;
     ep->lost = 0;
     ep->ejections++;
@@ -410,7 +411,8 @@ void balance_answered(struct weir_endpoint *ep, uint64_t now_us)
     struct weir_pool *p = ep->pool;
     pthread_mutex_lock(&p->lock);
     bool back = ep->ejected;
-    ep->ailing = ep->ejected = false;
+    ep->ejected = false;
+    ep->ailing = false;
     ep->lost = ep->failures = 0;
     ep->problem = NULL;
     if (back) {

@@ -151,7 +151,7 @@ struct weir_endpoint {
     /* of a pool that balances (balance.c); under pool->lock, too */
     uint32_t weight;
     bool backup;
-    bool ejected;        /* from its ejection until it has answered; down_until_us tells when it may be tried */
+    atomic_bool ejected; /* from its ejection until it has answered; down_until_us tells when it may be tried. Read without the lock, too */
     bool returning;      /* it came back, and nobody has looked at the clock yet */
     bool refused;        /* the ejection is for a connect */
     atomic_bool ailing;  /* something of what follows is not as in health; read without the lock, too */
@@ -181,7 +181,7 @@ struct tier {
     uint32_t count, total;
 };
 struct balance {
-    bool on;             /* not owned, and several endpoints */
+    atomic_bool on;      /* not owned, and several endpoints; read without the lock, too */
     struct weir_pool_balance o;
     struct weir_random random;
     struct tier tiers[2]; /* backups are the second one */
