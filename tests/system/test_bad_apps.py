@@ -186,6 +186,7 @@ def check(case, client, got, cut):
         assert len(last) == 2 and last[1][0] == 200 and last[1][2] == b"good", last
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[c.name for c in CASES])
 def test_an_answer_is_whole_or_an_error_or_visibly_cut(weir, number, kind):
@@ -224,6 +225,7 @@ def stream_of(h, number, app):
     return statuses, fields, content, "closed"
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[c.name for c in CASES])
 def test_a_client_of_http2_sees_the_same(weir, number, kind):

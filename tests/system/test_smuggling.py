@@ -83,6 +83,7 @@ def is_chunked(case):
     return re.search(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n", case.bytes.split(b"\r\n\r\n")[0] + b"\r\n", re.I) is not None
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("how", ["whole", "pieces", "streamed"])
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_the_app_sees_one_request_that_was_meant_or_none(weir, case, how):
@@ -162,6 +163,7 @@ def by_http2(weir, fields, body, trailers, meant):
             assert [dict(p)["REQUEST_URI"] for p, _ in weir.app.asked[1 if meant else 0:]] == ["/after"]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("case", [c for c in CASES if c.meaning and c.other is not None], ids=lambda c: c.name)
 def test_by_http2_it_means_the_same(weir, case):
     m = case.meaning
