@@ -9,7 +9,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "alone: needs the machine for itself, or ends all processes of a user")
     config.addinivalue_line("markers", "notsan: not run in the TSan build (nothing in it has threads)")
     config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, or loads the machine)")
-    config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in six, another one of each kind")
+    config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in 24")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("table"):
             number += 1
-        (dropped if item.get_closest_marker("table") and number % 6 else kept).append(item)
+        (dropped if item.get_closest_marker("table") and number % 24 else kept).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept

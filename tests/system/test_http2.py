@@ -68,6 +68,7 @@ def test_an_answer_that_comes_before_its_head_is_written_arrives_whole():
                 assert len(curl(w, f"/x.php?n={size}{told}", "-m", str(20 * SLOW))) == size
 
 
+@pytest.mark.nosan
 def test_slow_answers_do_not_hold_up_others_on_the_connection(weir):
     with H2(weir.port) as c:
         c.send(*[c.head(i, "/slow/sleep/700") for i in (1, 3, 5)], c.head(7, "/f.txt"))
@@ -233,6 +234,7 @@ def test_a_bomb_of_compressed_fields_costs_bounded_memory(weir):
     assert weir.get("/f.txt").status == 200
 
 
+@pytest.mark.nosan
 def test_many_streams_with_closed_windows_cost_bounded_memory(weir):
     before = resident(weir)
     clients = [H2(weir.port, struct.pack("!HI", 4, 0)) for _ in range(10)]
