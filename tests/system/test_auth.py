@@ -82,7 +82,7 @@ def test_the_app_is_told_who_it_is_and_not_the_password(w):
 
     def line():
         with open(os.path.join(w.run_dir, "keep-access")) as f:
-            return [e for e in map(json.loads, f) if e["target"] == "/app/env" and e["status"] == 200]
+            return [e for e in map(json.loads, f) if e.get("target") == "/app/env" and e["status"] == 200]
     assert wait_for(line)[0]["user"] == "six"
 
 

@@ -98,7 +98,7 @@ def test_the_host_chooses_the_site_and_the_address_the_guards_and_the_log(behind
 
     def line():
         with open(log) as f:
-            return [e for e in map(json.loads, f) if e["target"] == "/mine/env" and e["status"] == 200]
+            return [e for e in map(json.loads, f) if e.get("target") == "/mine/env" and e["status"] == 200]
     assert wait_for(line)[0]["address"] == "203.0.113.7"
     assert behind.command("deny", "203.0.113.9").returncode == 0
     wait_for(lambda: behind.get("/env", headers={"X-Forwarded-For": "203.0.113.9"}).status == 403)
