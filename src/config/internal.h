@@ -29,8 +29,8 @@ struct node *config_tree(const struct weir_config_source *s, struct weir_arena *
 
 void config_say(struct weir_config_report *r, enum weir_config_level level, const struct node *n, size_t word,
                 const char *advice, const char *fmt, ...) WEIR_PRINTF(6, 7);
-void config_say_at(struct weir_config_report *r, enum weir_config_level level, const char *file, unsigned line,
-                   unsigned column, const char *advice, const char *text);
+void config_say_at(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at,
+                   const char *advice, const char *fmt, ...) WEIR_PRINTF(5, 6);
 
 enum block {
     BLOCK_TOP = 1,

@@ -1,21 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What is no mistake, but hardly what was meant: pools that nobody uses, listeners on which nothing answers, PHP without a root. */
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "config/internal.h"
-
-static void warn(struct weir_config_report *r, const struct weir_config_place *at, const char *advice, const char *fmt, ...) WEIR_PRINTF(4, 5);
-
-static void warn(struct weir_config_report *r, const struct weir_config_place *at, const char *advice, const char *fmt, ...)
-{
-    char text[256];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    config_say_at(r, WEIR_CONFIG_WARNING, at->file, at->line, at->column, advice, text);
-}
 
 static void use(bool *used, int pool)
 {
@@ -43,7 +29,7 @@ static void unused_pools(const struct weir_config *c, struct weir_config_report 
     mark_pools(c, used);
     for (size_t i = 0; i < c->pool_count; i++)
         if (!used[i] && !c->pools[i].same)
-            warn(r, &c->pools[i].place, "name it in a site or route, publish it, or remove it", "nobody uses the pool %.64s: it runs, and gets no request", c->pools[i].name);
+            config_say_at(r, WEIR_CONFIG_WARNING, &c->pools[i].place, "name it in a site or route, publish it, or remove it", "nobody uses the pool %.64s: it runs, and gets no request", c->pools[i].name);
 }
 
 static bool answers(const struct weir_config *c, int listener)
@@ -59,7 +45,7 @@ static void silent_listeners(const struct weir_config *c, struct weir_config_rep
 {
     for (size_t i = 0; i < c->listener_count; i++)
         if (!answers(c, (int)i))
-            warn(r, &c->listeners[i].place, "write listen NAME in a site, or remove it", "nothing answers on %.100s: no site listens there", c->listeners[i].address.text);
+            config_say_at(r, WEIR_CONFIG_WARNING, &c->listeners[i].place, "write listen NAME in a site, or remove it", "nothing answers on %.100s: no site listens there", c->listeners[i].address.text);
 }
 
 /* Its scripts are looked for below the root, and there is none. */
@@ -69,7 +55,7 @@ static void php_without_root(const struct weir_config *c, struct weir_config_rep
         for (size_t k = 0; k < c->sites[i].route_count && !c->sites[i].same; k++) {
             const struct weir_conf_route *o = &c->sites[i].routes[k];
             if (o->action == WEIR_ACTION_PHP && !o->root)
-                warn(r, &o->place, "write root DIR here or in the site", "php has no root: every request is answered 404");
+                config_say_at(r, WEIR_CONFIG_WARNING, &o->place, "write root DIR here or in the site", "php has no root: every request is answered 404");
         }
 }
 

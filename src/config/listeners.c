@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Listeners: addresses of sites, and those of FastCGI fronts with who may connect there and which pool is behind them. */
 #include <arpa/inet.h>
-#include <stdio.h>
 
 #include "config/internal.h"
 
@@ -278,32 +277,25 @@ bool config_is_listener(const struct parser *p, struct weir_str name)
 
 /* ---- pools behind them ---- */
 
-static void say_at(struct parser *p, const struct weir_config_place *at, const char *advice, const char *text)
-{
-    config_say_at(p->report, WEIR_CONFIG_ERROR, at->file, at->line, at->column, advice, text);
-}
-
 static void publish(struct parser *p, int pool)
 {
     struct weir_config *c = p->c;
     const struct weir_conf_pool *o = &c->pools[pool];
-    char text[300];
     if (!config_is_listener(p, weir_cstr(o->publish))) {
-        snprintf(text, sizeof text, "no listener is named \"%.64s\"", o->publish);
-        say_at(p, &o->publish_place, "define it: listener NAME { address fastcgi+unix:/path }", text);
+        config_say_at(p->report, WEIR_CONFIG_ERROR, &o->publish_place, "define it: listener NAME { address fastcgi+unix:/path }", "no listener is named \"%.64s\"", o->publish);
         return;
     }
     for (size_t i = 0; i < c->listener_count; i++) {
         struct weir_conf_listener *l = &c->listeners[i];
         if (strcmp(l->name, o->publish) != 0 || strchr(o->publish, '/')) continue;
         if (l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS) {
-            snprintf(text, sizeof text, "the listener \"%.64s\" is for http", o->publish);
-            say_at(p, &o->publish_place, "pools are published on fastcgi+unix: or fastcgi:// addresses; http:// needs a site", text);
+            config_say_at(p->report, WEIR_CONFIG_ERROR, &o->publish_place, "pools are published on fastcgi+unix: or fastcgi:// addresses; http:// needs a site",
+                          "the listener \"%.64s\" is for http", o->publish);
             return;
         }
         if (l->pool >= 0) {
-            snprintf(text, sizeof text, "pool %.64s is published on \"%.64s\" already", c->pools[l->pool].name, o->publish);
-            say_at(p, &o->publish_place, "give each pool a listener of its own", text);
+            config_say_at(p->report, WEIR_CONFIG_ERROR, &o->publish_place, "give each pool a listener of its own",
+                          "pool %.64s is published on \"%.64s\" already", c->pools[l->pool].name, o->publish);
             return;
         }
         l->pool = pool;
@@ -325,19 +317,15 @@ static bool several_users(const struct weir_config *c)
 void config_publish(struct parser *p)
 {
     struct weir_config *c = p->c;
-    char text[200];
     for (size_t i = 0; i < c->pool_count; i++)
         if (c->pools[i].publish) publish(p, (int)i);
     bool many = several_users(c);
     for (size_t i = 0; i < c->listener_count; i++) {
         const struct weir_conf_listener *l = &c->listeners[i];
         if (l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS) continue;
-        if (l->pool < 0) {
-            snprintf(text, sizeof text, "nothing is behind the listener \"%.64s\"", l->name);
-            say_at(p, &l->place, "write publish NAME in a pool", text);
-        }
+        if (l->pool < 0) config_say_at(p->report, WEIR_CONFIG_ERROR, &l->place, "write publish NAME in a pool", "nothing is behind the listener \"%.64s\"", l->name);
         if (many && !is_unix(l) && on_loopback(l))
-            say_at(p, &l->place, "use fastcgi+unix:, whose group and mode tell who may",
+            config_say_at(p->report, WEIR_CONFIG_ERROR, &l->place, "use fastcgi+unix:, whose group and mode tell who may",
                    "Weir does not listen for FastCGI on loopback while pools have several users: each could call the others' apps");
     }
 }

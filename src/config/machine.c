@@ -4,7 +4,6 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -12,20 +11,6 @@
 #include <unistd.h>
 
 #include "config/internal.h"
-
-static void say(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice,
-                const char *fmt, ...) WEIR_PRINTF(5, 6);
-
-static void say(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice,
-                const char *fmt, ...)
-{
-    char text[512];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    config_say_at(r, level, at->file, at->line, at->column, advice, text);
-}
 
 /* Is the group one of the user's, by the machine's files? */
 static bool in_group(const struct passwd *pw, gid_t gid)
@@ -60,7 +45,7 @@ static void check_enter(struct weir_config_report *r, const struct weir_config_p
     char bar[PATH_MAX];
     if (!pw || pw->pw_uid == 0) return;
     if (!may_enter(path, pw, bar, sizeof bar))
-        say(r, WEIR_CONFIG_ERROR, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
+        config_say_at(r, WEIR_CONFIG_ERROR, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
 }
 
 static bool php_program(const char *pattern, const char *version, char *out, size_t len)
@@ -101,38 +86,38 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     char program[64], runner[PATH_MAX];
     if (o->kind == WEIR_POOL_CONNECT || (o->kind == WEIR_POOL_RUN && !o->argc)) return;
     struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
-    if (o->user && !pw) say(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
+    if (o->user && !pw) config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
     if (!o->user && as_root)
-        say(r, WEIR_CONFIG_ERROR, &o->place, "write user NAME in it", "pool %s runs programs as root", o->name);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "write user NAME in it", "pool %s runs programs as root", o->name);
     if (pw && pw->pw_uid == 0 && as_root)
-        say(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s runs programs as root", o->name);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "name a user with few rights", "pool %s runs programs as root", o->name);
     if (o->kind == WEIR_POOL_PHP) {
         if (weir_config_php(o->php, o->php_version, program, sizeof program) == WEIR_PHP_ANY) {
             const char *what = o->php == WEIR_PHP_CGI ? "php-cgi" : "php-fpm";
             char advice[64];
             snprintf(advice, sizeof advice, "apt-get install php%s%s", o->php_version ? o->php_version : "", what + 3);
-            say(r, WEIR_CONFIG_ERROR, &o->place, advice, "pool %s: %s%s is not installed", o->name, what, o->php_version ? o->php_version : "");
+            config_say_at(r, WEIR_CONFIG_ERROR, &o->place, advice, "pool %s: %s%s is not installed", o->name, what, o->php_version ? o->php_version : "");
         }
         return;
     }
     if (o->kind == WEIR_POOL_CGI && !weir_config_own_program("weir-cgi", runner, sizeof runner))
-        say(r, WEIR_CONFIG_ERROR, &o->place, "install it from the same build", "pool %s: weir-cgi does not lie beside weir", o->name);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "install it from the same build", "pool %s: weir-cgi does not lie beside weir", o->name);
     struct stat st;
     if (!o->argc) return; /* what requests name is seen when they come */
     if (stat(o->argv[0], &st) < 0)
-        say(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
     else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
-        say(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
     else if (as_root) check_enter(r, &o->place, o->argv[0], pw);
 }
 
 static void check_listener(const struct weir_conf_listener *l, struct weir_config_report *r)
 {
     if (l->group && !getgrnam(l->group))
-        say(r, WEIR_CONFIG_ERROR, &l->place, "create it with groupadd, or name another", "listener %s: there is no group %s", l->name, l->group);
+        config_say_at(r, WEIR_CONFIG_ERROR, &l->place, "create it with groupadd, or name another", "listener %s: there is no group %s", l->name, l->group);
     for (size_t i = 0; i < l->allow_count; i++)
         if (l->allow[i].user && !getpwnam(l->allow[i].user))
-            say(r, WEIR_CONFIG_ERROR, &l->place, "create it with useradd, or name another", "listener %s: there is no user %s", l->name, l->allow[i].user);
+            config_say_at(r, WEIR_CONFIG_ERROR, &l->place, "create it with useradd, or name another", "listener %s: there is no user %s", l->name, l->allow[i].user);
 }
 
 static bool loopback(const char *address)
@@ -146,7 +131,7 @@ static void check_role(const struct weir_conf_role *o, struct weir_config_report
     bool group = getgrnam(o->name) != NULL;
     if (o->who == WEIR_WHO_OWNER || (o->who == WEIR_WHO_GROUP ? group : getpwnam(o->name) != NULL)) return;
     snprintf(advice, sizeof advice, o->who == WEIR_WHO_USER && group ? "write %%%.40s for the group" : "check the name", o->name);
-    say(r, WEIR_CONFIG_WARNING, &o->place, advice, "there is no %s %.40s", o->who == WEIR_WHO_GROUP ? "group" : "user", o->name);
+    config_say_at(r, WEIR_CONFIG_WARNING, &o->place, advice, "there is no %s %.40s", o->who == WEIR_WHO_GROUP ? "group" : "user", o->name);
 }
 
 /* Folders that a route names. */
@@ -154,7 +139,7 @@ static void check_folders(const struct weir_config_place *at, const char *const 
 {
     struct stat st;
     for (size_t i = 0; i < count; i++)
-        if (stat(list[i], &st) < 0 || !S_ISDIR(st.st_mode)) say(r, WEIR_CONFIG_WARNING, at, "create it, or check the path", "%s: %s is no folder", what, list[i]);
+        if (stat(list[i], &st) < 0 || !S_ISDIR(st.st_mode)) config_say_at(r, WEIR_CONFIG_WARNING, at, "create it, or check the path", "%s: %s is no folder", what, list[i]);
 }
 
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
@@ -173,7 +158,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
         struct weir_config_place none = {"weir", 1, 1};
         const struct passwd *pw = getpwnam(own[i]);
         if (!pw || pw->pw_uid == 0)
-            say(report, WEIR_CONFIG_ERROR, &none, "create it with useradd --system, or name another in weir { user CONTROL GATEWAY }",
+            config_say_at(report, WEIR_CONFIG_ERROR, &none, "create it with useradd --system, or name another in weir { user CONTROL GATEWAY }",
                 pw ? "%s is root" : "there is no user %s for Weir itself", own[i]);
     }
     for (size_t i = 0; i < c->role_count; i++) check_role(&c->roles[i], report);
@@ -184,7 +169,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
         check_pool(o, as_root, report);
         for (size_t k = 0; k < o->endpoint_count; k++)
             if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
-                say(report, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, o->endpoints[k].address);
+                config_say_at(report, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, o->endpoints[k].address);
     }
     for (size_t i = 0; i < c->listener_count; i++) check_listener(&c->listeners[i], report);
     for (size_t i = 0; i < c->site_count; i++) {
@@ -194,19 +179,19 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             const struct weir_conf_pool *o = s->routes[k].pool >= 0 ? &c->pools[s->routes[k].pool] : NULL;
             struct stat st;
             if (o && o->kind == WEIR_POOL_CGI && !o->argc && !root)
-                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site, or name the program in the pool",
+                config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site, or name the program in the pool",
                     "pool %s runs what lies below the root, and there is none", o->name);
             if (s->routes[k].filter >= 0 && !root)
-                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site",
+                config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site",
                     "files go through pool %s, and there is no root with files", c->pools[s->routes[k].filter].name);
             if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", report);
             if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", report);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0)
-                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, errno == EACCES ? "open it with chmod o+x" : "create it, or check the path",
+                config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, errno == EACCES ? "open it with chmod o+x" : "create it, or check the path",
                     errno == EACCES ? "the root %s may not be looked into" : "the root %s is no folder", root);
             else if (!S_ISDIR(st.st_mode))
-                say(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);
+                config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);
             else if (as_root && gateway) {
                 struct passwd who = {.pw_uid = gateway, .pw_gid = gateway_gid, .pw_name = gateway_name};
                 check_enter(report, &s->routes[k].place, root, &who);
@@ -216,6 +201,6 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     config_lint(c, report);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY && c->connections + 256u > limit.rlim_max) {
         struct weir_config_place none = {"weir", 1, 1};
-        say(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %llu open files are allowed, fewer than the connections", (unsigned long long)limit.rlim_max);
+        config_say_at(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %llu open files are allowed, fewer than the connections", (unsigned long long)limit.rlim_max);
     }
 }

@@ -168,11 +168,8 @@ static void include(struct parser *p, const struct node *n, unsigned depth)
 static void add_source(struct parser *p, size_t index, unsigned depth, bool tenant)
 {
     const struct weir_config_source *s = &p->sources->list[index];
-    if (s->problem) {
-        char text[256];
-        snprintf(text, sizeof text, "cannot be read: %s", s->problem);
-        config_say_at(p->report, WEIR_CONFIG_ERROR, s->name, 1, 1, "check the path and its rights", text);
-    }
+    if (s->problem)
+        config_say_at(p->report, WEIR_CONFIG_ERROR, &(struct weir_config_place){s->name, 1, 1}, "check the path and its rights", "cannot be read: %s", s->problem);
     p->any_lost |= s->lost;
     struct node *tree = config_tree(s, &p->tree, p->report);
     config_check_names(tree, BLOCK_TOP, p->report);

@@ -29,13 +29,12 @@ static void remember_bad(struct weir_config_report *r, const char *file)
     if (name) r->bad[r->bad_count++] = name;
 }
 
-void config_say_at(struct weir_config_report *r, enum weir_config_level level, const char *file, unsigned line,
-                   unsigned column, const char *advice, const char *text)
+static void add_message(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice, const char *text)
 {
     if (level == WEIR_CONFIG_ERROR) r->errors++;
     if (level == WEIR_CONFIG_LATER) r->later++;
-    if (level != WEIR_CONFIG_WARNING) remember_bad(r, file);
-    r->of_file = r->count && strcmp(r->list[r->count - 1].file, file) == 0 ? r->of_file + 1 : 1;
+    if (level != WEIR_CONFIG_WARNING) remember_bad(r, at->file);
+    r->of_file = r->count && strcmp(r->list[r->count - 1].file, at->file) == 0 ? r->of_file + 1 : 1;
     if (r->count >= MAX_MESSAGES || r->of_file > MAX_OF_FILE) {
         r->dropped++;
         return;
@@ -47,8 +46,8 @@ void config_say_at(struct weir_config_report *r, enum weir_config_level level, c
         r->list = list;
     }
     struct weir_config_message *m = &r->list[r->count];
-    *m = (struct weir_config_message){.level = level, .line = line, .column = column};
-    m->file = weir_arena_str(&r->arena, weir_cstr(file)).ptr;
+    *m = (struct weir_config_message){.level = level, .line = at->line, .column = at->column};
+    m->file = weir_arena_str(&r->arena, weir_cstr(at->file)).ptr;
     m->text = weir_arena_str(&r->arena, weir_cstr(text)).ptr;
     m->advice = weir_arena_str(&r->arena, weir_cstr(advice ? advice : "")).ptr;
     if (m->file && m->text && m->advice) r->count++;
@@ -63,12 +62,22 @@ void config_say(struct weir_config_report *r, enum weir_config_level level, cons
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     const struct word *w = &n->words[word < n->count ? word : n->count - 1];
-    config_say_at(r, level, n->source->name, w->line, w->column, advice, text);
+    add_message(r, level, &(struct weir_config_place){n->source->name, w->line, w->column}, advice, text);
+}
+
+void config_say_at(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *advice, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    add_message(r, level, at, advice, text);
 }
 
 static void say(struct reader *r, const char *text, const char *advice)
 {
-    config_say_at(r->report, WEIR_CONFIG_ERROR, r->source->name, r->line, r->column, advice, text);
+    add_message(r->report, WEIR_CONFIG_ERROR, &(struct weir_config_place){r->source->name, r->line, r->column}, advice, text);
 }
 
 static void step(struct reader *r)
@@ -204,7 +213,7 @@ static struct node *read_statement(struct reader *r)
         if (r->p < r->end && *r->p == '}') {
             step(r);
         } else {
-            config_say_at(r->report, WEIR_CONFIG_ERROR, r->source->name, line, column, "close it with }",
+            config_say_at(r->report, WEIR_CONFIG_ERROR, &(struct weir_config_place){r->source->name, line, column}, "close it with }",
                           "a block without its end");
             fine = false;
         }

@@ -152,8 +152,7 @@ static void finish_route(struct parser *p, struct weir_conf_route *r)
     const struct weir_conf_pool *pool = asked >= 0 ? &p->c->pools[asked] : NULL;
     bool php = r->action == WEIR_ACTION_PHP || (pool && pool->kind == WEIR_POOL_PHP);
     if (php && r->stream_unknown)
-        config_say_at(p->report, WEIR_CONFIG_ERROR, r->place.file, r->place.line, r->place.column,
-                      "write stream yes: PHP reads no further than CONTENT_LENGTH", "a body of unknown length cannot stream to PHP");
+        config_say_at(p->report, WEIR_CONFIG_ERROR, &r->place, "write stream yes: PHP reads no further than CONTENT_LENGTH", "a body of unknown length cannot stream to PHP");
     if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
     if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
     if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;

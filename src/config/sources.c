@@ -92,9 +92,7 @@ static struct weir_config_source *add(struct weir_config_sources *s, const char 
 
 static int cannot(struct weir_config_report *r, const char *name, const char *why)
 {
-    char text[256];
-    snprintf(text, sizeof text, "cannot be read: %s", why);
-    config_say_at(r, WEIR_CONFIG_ERROR, name, 1, 1, "check the path and its rights", text);
+    config_say_at(r, WEIR_CONFIG_ERROR, &(struct weir_config_place){name, 1, 1}, "check the path and its rights", "cannot be read: %s", why);
     return WEIR_SYSTEM;
 }
 

@@ -81,7 +81,7 @@ void config_check_tenant(struct parser *p, struct node *first, const struct weir
 {
     char user[CONFIG_TENANT_MAX];
     if (!config_tenant_of(s->name, user, sizeof user)) {
-        config_say_at(p->report, WEIR_CONFIG_ERROR, s->name, 1, 1, "name it USER.conf", "the name of a tenant's file tells whose it is");
+        config_say_at(p->report, WEIR_CONFIG_ERROR, &(struct weir_config_place){s->name, 1, 1}, "name it USER.conf", "the name of a tenant's file tells whose it is");
         for (struct node *n = first; n; n = n->next) n->used = true;
         return;
     }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* auth basic FILE [REALM]: the users of an htpasswd file, NAME:HASH a line, as far as crypt(3) can compute their hashes and they are
  * worth it. The text of the file stands among the sources. Messages name users and kinds of hashes, never a hash. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "config/internal.h"
@@ -47,21 +46,17 @@ struct lines {
     unsigned line;
 };
 
-static void tell(struct lines *l, const char *text, const char *advice)
-{
-    config_say_at(l->p->report, WEIR_CONFIG_WARNING, l->path, l->line, 1, advice, text);
-}
-
 static void take_line(struct lines *l, struct weir_str s)
 {
-    char text[400], name[4 * 64 + 1];
+    char name[4 * 64 + 1];
     l->line++;
     if (s.len && s.ptr[s.len - 1] == '\r') s.len--;
     if (s.len == 0 || s.ptr[0] == '#') return;
+    struct weir_config_place at = {l->path, l->line, 1};
     const char *colon = memchr(s.ptr, ':', s.len);
     size_t len = colon ? (size_t)(colon - s.ptr) : 0;
     if (len == 0 || len > NAME_MAX_ || memchr(s.ptr, 0, s.len)) {
-        tell(l, "no user and hash: the line is passed over", "write NAME:HASH, by htpasswd -B FILE NAME");
+        config_say_at(l->p->report, WEIR_CONFIG_WARNING, &at, "write NAME:HASH, by htpasswd -B FILE NAME", "no user and hash: the line is passed over");
         return;
     }
     struct weir_str hash = weir_str(colon + 1, s.len - len - 1);
@@ -73,8 +68,7 @@ static void take_line(struct lines *l, struct weir_str s)
         return;
     }
     name[weir_text_escape(name, sizeof name - 1, s.ptr, len < 64 ? len : 64)] = 0;
-    snprintf(text, sizeof text, "the user %s cannot log in: the hash is %s", name, why);
-    tell(l, text, "make it anew: htpasswd -B FILE NAME, or mkpasswd -m yescrypt");
+    config_say_at(l->p->report, WEIR_CONFIG_WARNING, &at, "make it anew: htpasswd -B FILE NAME, or mkpasswd -m yescrypt", "the user %s cannot log in: the hash is %s", name, why);
 }
 
 static int compare(const void *a, const void *b)
