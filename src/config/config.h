@@ -389,6 +389,8 @@ WEIR_CHECK int weir_config_effective(const struct weir_config_sources *s, const 
                                      struct weir_config_report *report);
 /* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE; not again for what is `same`. Adds to the report. */
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report);
+/* Does the route take requests of this method? HEAD goes with GET. */
+bool weir_conf_route_takes(const struct weir_conf_route *r, struct weir_str method);
 struct weir_config *weir_config_hold(struct weir_config *c);
 void weir_config_drop(struct weir_config *c);
 void weir_config_report_init(struct weir_config_report *r);

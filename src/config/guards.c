@@ -4,11 +4,6 @@
 
 #include "config/internal.h"
 
-static bool is_word(const struct node *n, size_t word, const char *text)
-{
-    return weir_str_eq(n->words[word].text, weir_cstr(text)) && !n->words[word].quoted;
-}
-
 /* ---- addresses ---- */
 
 /* Words first .. last - 1 are networks, behind those of the list if it is appended to. */
@@ -27,15 +22,15 @@ static void read_nets(struct parser *p, struct weir_conf_nets *nets, const struc
 
 static void read_allow(struct parser *p, struct weir_conf_guards *g, const struct node *n)
 {
-    if (n->count == 2 && is_word(n, 1, "all")) g->allow = (struct weir_conf_nets){0};
-    else if (n->count == 2 && is_word(n, 1, "none")) config_bad(p, n, 1, "allows nobody", "write deny, without words: every request is answered 403");
+    if (n->count == 2 && config_word_is(n, 1, "all")) g->allow = (struct weir_conf_nets){0};
+    else if (n->count == 2 && config_word_is(n, 1, "none")) config_bad(p, n, 1, "allows nobody", "write deny, without words: every request is answered 403");
     else read_nets(p, &g->allow, n, 1, n->count);
 }
 
 static void read_deny(struct parser *p, struct weir_conf_guards *g, const struct node *n)
 {
-    if (n->count == 2 && is_word(n, 1, "none")) g->deny = (struct weir_conf_nets){0};
-    else if (n->count == 2 && is_word(n, 1, "all")) config_bad(p, n, 1, "denies everybody", "write deny, without words; or allow ADDRESS, which denies all others");
+    if (n->count == 2 && config_word_is(n, 1, "none")) g->deny = (struct weir_conf_nets){0};
+    else if (n->count == 2 && config_word_is(n, 1, "all")) config_bad(p, n, 1, "denies everybody", "write deny, without words; or allow ADDRESS, which denies all others");
     else read_nets(p, &g->deny, n, 1, n->count);
 }
 
@@ -69,9 +64,9 @@ static uint64_t limit_id(const struct parser *p, const struct node *n)
 static void read_limit(struct parser *p, struct weir_conf_guards *g, const struct node *n)
 {
     g->limit = NULL;
-    if (n->count == 2 && is_word(n, 1, "no")) return;
-    if (!is_word(n, 1, "requests")) {
-        config_bad(p, n, 1, "is nothing to limit here", is_word(n, 1, "connections") ? "write limit connections in a listener" : "write limit requests 10/s, or limit no");
+    if (n->count == 2 && config_word_is(n, 1, "no")) return;
+    if (!config_word_is(n, 1, "requests")) {
+        config_bad(p, n, 1, "is nothing to limit here", config_word_is(n, 1, "connections") ? "write limit connections in a listener" : "write limit requests 10/s, or limit no");
         return;
     }
     struct weir_conf_limit *l = config_alloc(p, sizeof *l);
@@ -81,7 +76,7 @@ static void read_limit(struct parser *p, struct weir_conf_guards *g, const struc
         config_bad(p, n, n->count < 3 ? 1 : 2, n->count < 3 ? "needs a rate" : "is no rate", "write COUNT/s, COUNT/m or COUNT/h: limit requests 10/s");
         return;
     }
-    if (n->count == 5 && is_word(n, 3, "burst")) config_count(p, n, 4, 1, 1000000, &l->burst);
+    if (n->count == 5 && config_word_is(n, 3, "burst")) config_count(p, n, 4, 1, 1000000, &l->burst);
     else if (n->count > 3) config_bad(p, n, 3, "is not known here", "write burst COUNT: so many at once");
     g->limit = l;
 }
@@ -123,7 +118,7 @@ static void read_header(struct parser *p, struct weir_conf_guards *g, const stru
 
 static void read_min_rate(struct parser *p, struct weir_conf_guards *g, const struct node *n)
 {
-    if (is_word(n, 1, "none")) {
+    if (config_word_is(n, 1, "none")) {
         g->min_rate = 0;
         if (n->count > 2) config_bad(p, n, 2, "has no meaning here", "write min-rate none");
         return;
@@ -159,9 +154,9 @@ static void check_believed(struct parser *p, const struct node *n, const struct 
 void config_read_trust(struct parser *p, struct weir_conf_trust *t, const struct node *n)
 {
     size_t last = n->count - 1;
-    bool forwarded = is_word(n, last, "forwarded"), told = forwarded || is_word(n, last, "x-forwarded-for");
+    bool forwarded = config_word_is(n, last, "forwarded"), told = forwarded || config_word_is(n, last, "x-forwarded-for");
     *t = (struct weir_conf_trust){.forwarded = forwarded};
-    if (last == 1 && is_word(n, 1, "none")) t->nets.list = config_alloc(p, sizeof *t->nets.list); /* although all the others trust somebody */
+    if (last == 1 && config_word_is(n, 1, "none")) t->nets.list = config_alloc(p, sizeof *t->nets.list); /* although all the others trust somebody */
     else if (told && last == 1) config_bad(p, n, 1, "is no address", "write whom to trust before it: trust 10.0.0.0/8 forwarded");
     else read_nets(p, &t->nets, n, 1, told ? last : n->count);
     check_believed(p, n, &t->nets);
@@ -172,7 +167,7 @@ void config_read_http_listener(struct parser *p, const struct node *block, struc
     for (const struct node *n = block->children; n; n = n->next) {
         if (n->used || node_is(n, "address")) continue;
         if (node_is(n, "proxy-protocol")) {
-            if (n->count == 2 && is_word(n, 1, "no")) continue;
+            if (n->count == 2 && config_word_is(n, 1, "no")) continue;
             read_nets(p, &l->proxies, n, 1, n->count);
             check_believed(p, n, &l->proxies);
         } else if (node_is(n, "certificates")) {
@@ -180,7 +175,7 @@ void config_read_http_listener(struct parser *p, const struct node *block, struc
         } else if (node_is(n, "trust")) {
             config_read_trust(p, &l->trust, n);
         } else if (node_is(n, "limit")) {
-            if (is_word(n, 1, "connections")) config_count(p, n, 2, 1, 1000000, &l->conns_max);
+            if (config_word_is(n, 1, "connections")) config_count(p, n, 2, 1, 1000000, &l->conns_max);
             else config_bad(p, n, 1, "is nothing to limit here", "write limit connections COUNT; limit requests belongs in a site or route");
         } else {
             config_say(p->report, WEIR_CONFIG_ERROR, n, 0, "remove it, or write a FastCGI address", "\"%s\" is for listeners of FastCGI", n->words[0].text.ptr);

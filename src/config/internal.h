@@ -131,6 +131,7 @@ void *config_alloc(struct parser *p, size_t n); /* zeroed, in the snapshot's are
 const char *config_keep(struct parser *p, struct weir_str s);
 struct weir_config_place config_place(struct parser *p, const struct node *n);
 bool node_is(const struct node *n, const char *name);
+bool config_word_is(const struct node *n, size_t word, const char *text); /* and it is not quoted */
 void config_bad(struct parser *p, const struct node *n, size_t word, const char *what, const char *advice);
 /* A word with its variables replaced, NUL behind it. */
 struct weir_str config_text(struct parser *p, const struct node *n, size_t word);
@@ -161,6 +162,8 @@ bool config_env_name(struct weir_str s);
 /* A word that names a file: /x, ./x, ../x, ~/x. Its page stands among the sources, as this name and the path. */
 bool config_names_file(const struct node *n, size_t word);
 #define PAGE_SOURCE "page "
+/* sources.c: the text that stands beside the others as this kind and path; NULL: it could not be read. */
+const struct weir_config_source *config_find_beside(const struct weir_config_sources *s, const char *kind, const char *path);
 /* guards.c: who may ask, and how often. True: the setting of a site or route was one of them. */
 bool config_read_guard(struct parser *p, struct weir_conf_guards *g, const struct node *n);
 /* users.c: auth basic FILE ... */
@@ -184,13 +187,13 @@ void config_read_listener(struct parser *p, const struct node *n);
 /* One address of a listener, or (name NULL) of a site's listen: its index, or -1. */
 int config_add_address(struct parser *p, const struct node *n, size_t word, const char *name);
 bool config_is_listener(const struct parser *p, struct weir_str name); /* defined, perhaps with addresses of a later version */
+bool config_is_http(const struct weir_conf_listener *l);                 /* http:// or https:// */
 void config_publish(struct parser *p);                                 /* pools onto their listeners, when all are known */
 void config_read_site(struct parser *p, const struct node *n);
 void config_lint(const struct weir_config *c, struct weir_config_report *r); /* warnings: what can hardly be meant */
 /* routes.c */
 size_t config_route_patterns(const struct node *n);  /* how many words of a route's head are patterns */
 void config_route_methods(struct parser *p, struct weir_conf_route *r, const struct node *n);
-bool config_route_takes(const struct weir_conf_route *r, struct weir_str method);
 void config_read_redirect(struct parser *p, struct weir_conf_route *r, const struct node *n);
 bool config_route_setting(struct parser *p, struct weir_conf_route *r, const struct node *n); /* false: not one of its */
 void config_check_route(struct parser *p, const struct weir_conf_route *r, const struct node *block);

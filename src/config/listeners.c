@@ -13,6 +13,11 @@ static int find_listener(const struct weir_config *c, const char *text)
     return -1;
 }
 
+bool config_is_http(const struct weir_conf_listener *l)
+{
+    return l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS;
+}
+
 /* ---- addresses ---- */
 
 static const struct scheme {
@@ -229,7 +234,7 @@ void config_read_listener(struct parser *p, const struct node *n)
         for (size_t i = 1; i < k->count; i++) {
             int at = config_add_address(p, k, i, name);
             if (at < 0) continue;
-            if (c->listeners[at].address.scheme == WEIR_SCHEME_HTTP || c->listeners[at].address.scheme == WEIR_SCHEME_HTTPS) http = true;
+            if (config_is_http(&c->listeners[at])) http = true;
             else fastcgi = true;
         }
     }
@@ -288,7 +293,7 @@ static void publish(struct parser *p, int pool)
     for (size_t i = 0; i < c->listener_count; i++) {
         struct weir_conf_listener *l = &c->listeners[i];
         if (strcmp(l->name, o->publish) != 0 || strchr(o->publish, '/')) continue;
-        if (l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS) {
+        if (config_is_http(l)) {
             config_say_at(p->report, WEIR_CONFIG_ERROR, &o->publish_place, "pools are published on fastcgi+unix: or fastcgi:// addresses; http:// needs a site",
                           "the listener \"%.64s\" is for http", o->publish);
             return;
@@ -322,7 +327,7 @@ void config_publish(struct parser *p)
     bool many = several_users(c);
     for (size_t i = 0; i < c->listener_count; i++) {
         const struct weir_conf_listener *l = &c->listeners[i];
-        if (l->address.scheme == WEIR_SCHEME_HTTP || l->address.scheme == WEIR_SCHEME_HTTPS) continue;
+        if (config_is_http(l)) continue;
         if (l->pool < 0) config_say_at(p->report, WEIR_CONFIG_ERROR, &l->place, "write publish NAME in a pool", "nothing is behind the listener \"%.64s\"", l->name);
         if (many && !is_unix(l) && on_loopback(l))
             config_say_at(p->report, WEIR_CONFIG_ERROR, &l->place, "use fastcgi+unix:, whose group and mode tell who may",

@@ -18,11 +18,6 @@ static bool is_path(struct weir_str s)
     return !weir_str_suffix(s, WEIR_STR("/.")) && !weir_str_suffix(s, WEIR_STR("/.."));
 }
 
-static bool word_is(const struct node *n, size_t word, const char *text)
-{
-    return weir_str_eq(n->words[word].text, weir_cstr(text)) && !n->words[word].quoted;
-}
-
 /* Where its one * stands; s.len: it has none. */
 static size_t star(struct parser *p, const struct node *n, size_t word, struct weir_str s)
 {
@@ -37,7 +32,7 @@ static size_t star(struct parser *p, const struct node *n, size_t word, struct w
 size_t config_route_patterns(const struct node *n)
 {
     size_t i = 1;
-    while (i < n->count && !word_is(n, i, "method")) i++;
+    while (i < n->count && !config_word_is(n, i, "method")) i++;
     return i - 1;
 }
 
@@ -60,7 +55,7 @@ void config_route_methods(struct parser *p, struct weir_conf_route *r, const str
     }
 }
 
-bool config_route_takes(const struct weir_conf_route *r, struct weir_str method)
+bool weir_conf_route_takes(const struct weir_conf_route *r, struct weir_str method)
 {
     for (size_t i = 0; i < r->method_count; i++) {
         if (weir_str_eq(method, weir_cstr(r->methods[i]))) return true;
@@ -192,7 +187,7 @@ static void set_error(struct parser *p, struct weir_conf_route *r, int status, c
 static void read_error(struct parser *p, struct weir_conf_route *r, const struct node *n)
 {
     size_t last = n->count - 1;
-    bool none = word_is(n, last, "no");
+    bool none = config_word_is(n, last, "no");
     struct weir_str to = config_text(p, n, last);
     if (!none && !is_path(to)) config_bad(p, n, last, "is no page", "write its path on this site: /404.html; or no");
     for (size_t i = 1; i < last; i++) {
@@ -243,10 +238,10 @@ static void read_cache(struct parser *p, struct weir_conf_route *r, const struct
     char text[64] = "";
     uint64_t seconds;
     bool immutable = n->count > 2;
-    if (word_is(n, 1, "no")) snprintf(text, sizeof text, "no-cache");
+    if (config_word_is(n, 1, "no")) snprintf(text, sizeof text, "no-cache");
     else if (age(n->words[1].text, &seconds)) snprintf(text, sizeof text, "max-age=%llu%s", (unsigned long long)seconds, immutable ? ", immutable" : "");
     else config_bad(p, n, 1, "is no time", "write digits and a unit: 10m, 1d, 1y; or no");
-    if (immutable && (!word_is(n, 2, "immutable") || word_is(n, 1, "no"))) config_bad(p, n, 2, "has no meaning here", "write cache 1y immutable");
+    if (immutable && (!config_word_is(n, 2, "immutable") || config_word_is(n, 1, "no"))) config_bad(p, n, 2, "has no meaning here", "write cache 1y immutable");
     r->cache = config_keep(p, weir_cstr(text));
 }
 

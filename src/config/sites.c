@@ -110,7 +110,7 @@ static void route_setting(struct parser *p, struct weir_conf_route *r, const str
         r->action = WEIR_ACTION_FILES;
         r->filter = role_pool(p, n);
     } else if (node_is(n, "authorizer")) {
-        bool none = weir_str_eq(n->words[1].text, WEIR_STR("no")) && !n->words[1].quoted;
+        bool none = config_word_is(n, 1, "no");
         r->authorizer = none ? -1 : role_pool(p, n);
         r->authorizer_script = n->count > 2 ? config_path(p, n, 2) : NULL;
     } else if (node_is(n, "deny")) {
@@ -190,7 +190,7 @@ static bool takes_all(const struct weir_conf_route *a, const struct weir_conf_ro
 {
     if (b->method_count == 0) return a->method_count == 0;
     for (size_t i = 0; i < b->method_count; i++)
-        if (!config_route_takes(a, weir_cstr(b->methods[i]))) return false;
+        if (!weir_conf_route_takes(a, weir_cstr(b->methods[i]))) return false;
     return true;
 }
 
@@ -246,7 +246,7 @@ static void site_listens(struct parser *p, struct weir_conf_site *s, const struc
         bool named = false;
         for (size_t k = 0; k < c->listener_count; k++) {
             if (!is_listener(&c->listeners[k], n->words[i].text)) continue;
-            if (c->listeners[k].address.scheme != WEIR_SCHEME_HTTP && c->listeners[k].address.scheme != WEIR_SCHEME_HTTPS && !named)
+            if (!config_is_http(&c->listeners[k]) && !named)
                 config_bad(p, n, i, "is a listener for FastCGI", "a pool takes it: publish NAME; a site needs http://");
             list[count++] = (int)k;
             named = true;
@@ -322,20 +322,18 @@ bool config_names_file(const struct node *n, size_t word)
 static void read_page(struct parser *p, struct weir_conf_site *s, const struct node *n)
 {
     const char *path = config_path(p, n, 1);
+    const struct weir_config_source *page = config_find_beside(p->sources, PAGE_SOURCE, path);
     s->suspended_page = true;
-    for (size_t i = 1; i < p->sources->count; i++) {
-        const struct weir_config_source *o = &p->sources->list[i];
-        if (strncmp(o->name, PAGE_SOURCE, strlen(PAGE_SOURCE)) != 0 || strcmp(o->name + strlen(PAGE_SOURCE), path) != 0) continue;
-        s->suspended = weir_arena_str(&p->c->arena, weir_str(o->text, o->len));
-        return;
-    }
-    config_say(p->report, WEIR_CONFIG_WARNING, n, 1, "the site is suspended all the same, with a page of Weir's own",
-               "the page \"%.200s\" cannot be read, or is larger than %d KiB", path, WEIR_CONFIG_PAGE_MAX / 1024);
+    if (page)
+        s->suspended = weir_arena_str(&p->c->arena, weir_str(page->text, page->len));
+    else
+        config_say(p->report, WEIR_CONFIG_WARNING, n, 1, "the site is suspended all the same, with a page of Weir's own",
+                   "the page \"%.200s\" cannot be read, or is larger than %d KiB", path, WEIR_CONFIG_PAGE_MAX / 1024);
 }
 
 static void read_suspended(struct parser *p, struct weir_conf_site *s, const struct node *n)
 {
-    bool no = weir_str_eq(n->words[1].text, WEIR_STR("no")) && !n->words[1].quoted;
+    bool no = config_word_is(n, 1, "no");
     s->is_suspended = !no; /* no: although the defaults say so */
     s->suspended_page = false;
     s->suspended = (struct weir_str){0};

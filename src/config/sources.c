@@ -380,6 +380,14 @@ static int read_homes(const struct weir_config_sources *old, struct weir_config_
 
 /* ---- pages of suspended sites, and files of users: texts beside the others, so that the gateway needs no right to read them ---- */
 
+const struct weir_config_source *config_find_beside(const struct weir_config_sources *s, const char *kind, const char *path)
+{
+    size_t n = strlen(kind);
+    for (size_t i = 1; i < s->count; i++) /* the first one is the main file */
+        if (strncmp(s->list[i].name, kind, n) == 0 && strcmp(s->list[i].name + n, path) == 0) return &s->list[i];
+    return NULL;
+}
+
 /* tenant: whose file it has to be; NULL: whoever may. */
 static int read_beside(struct weir_config_sources *s, const char *kind, const char *path, off_t most, const char *tenant)
 {
@@ -389,8 +397,7 @@ static int read_beside(struct weir_config_sources *s, const char *kind, const ch
     ssize_t len = -1;
     const struct passwd *owner = tenant ? getpwnam(tenant) : NULL;
     snprintf(name, sizeof name, "%s%s", kind, path);
-    for (size_t i = 0; i < s->count; i++)
-        if (strcmp(s->list[i].name, name) == 0) return WEIR_OK;
+    if (config_find_beside(s, kind, path)) return WEIR_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     bool usable = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= most && (!tenant || (owner && st.st_uid == owner->pw_uid));
     if (usable && (text = malloc((size_t)st.st_size + 1)))

@@ -90,16 +90,6 @@ static size_t sort(struct weir_conf_user *list, size_t count)
 
 /* ---- files ---- */
 
-static const struct weir_config_source *source_of(const struct parser *p, const char *path)
-{
-    size_t n = strlen(WEIR_CONFIG_USERS);
-    for (size_t i = 1; i < p->sources->count; i++) {
-        const struct weir_config_source *s = &p->sources->list[i];
-        if (strncmp(s->name, WEIR_CONFIG_USERS, n) == 0 && strcmp(s->name + n, path) == 0) return s;
-    }
-    return NULL;
-}
-
 static void read_lines(struct parser *p, struct users_file *f, const struct weir_config_source *s)
 {
     struct lines l = {.p = p, .path = f->path};
@@ -123,7 +113,7 @@ static struct users_file *file_of(struct parser *p, const char *path)
     for (struct users_file *f = p->users; f; f = f->next)
         if (strcmp(f->path, path) == 0) return f;
     struct users_file *f = weir_arena_alloc(&p->tree, sizeof *f);
-    const struct weir_config_source *s = source_of(p, path);
+    const struct weir_config_source *s = config_find_beside(p->sources, WEIR_CONFIG_USERS, path);
     if (!f) return NULL;
     *f = (struct users_file){.path = path, .next = p->users};
     p->users = f;
@@ -135,7 +125,7 @@ static struct users_file *file_of(struct parser *p, const char *path)
 void config_read_auth(struct parser *p, struct weir_conf_guards *g, const struct node *n)
 {
     g->auth = NULL;
-    if (n->count == 2 && weir_str_eq(n->words[1].text, WEIR_STR("no")) && !n->words[1].quoted) return;
+    if (n->count == 2 && config_word_is(n, 1, "no")) return;
     if (!config_names_users(n)) {
         config_bad(p, n, 1, "is no way to ask who it is", "write auth basic FILE, or auth no");
         return;

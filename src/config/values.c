@@ -31,6 +31,11 @@ bool node_is(const struct node *n, const char *name)
     return weir_str_eq(n->words[0].text, weir_cstr(name));
 }
 
+bool config_word_is(const struct node *n, size_t word, const char *text)
+{
+    return weir_str_eq(n->words[word].text, weir_cstr(text)) && !n->words[word].quoted;
+}
+
 void config_bad(struct parser *p, const struct node *n, size_t word, const char *what, const char *advice)
 {
     config_say(p->report, WEIR_CONFIG_ERROR, n, word, advice, "\"%.64s\" %s", n->words[word].text.ptr, what);
@@ -168,7 +173,7 @@ void config_set_pair(struct parser *p, struct weir_pair **list, size_t *count, s
 
 bool config_appends(const struct node *n)
 {
-    return n->count > 2 && weir_str_eq(n->words[1].text, WEIR_STR("+")) && !n->words[1].quoted;
+    return n->count > 2 && config_word_is(n, 1, "+");
 }
 
 void config_words(struct parser *p, const struct node *n, size_t first, const char ***list, size_t *count)

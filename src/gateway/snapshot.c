@@ -341,15 +341,6 @@ bool route_matches(const struct route *r, struct weir_str path)
     return r->conf->pattern_count == 0;
 }
 
-static bool takes_method(const struct weir_conf_route *r, struct weir_str method)
-{
-    for (size_t i = 0; i < r->method_count; i++) {
-        if (weir_str_eq(method, weir_cstr(r->methods[i]))) return true;
-        if (weir_str_eq(method, WEIR_STR("HEAD")) && strcmp(r->methods[i], "GET") == 0) return true;
-    }
-    return r->method_count == 0;
-}
-
 const struct route *site_own_route(const struct site *s)
 {
     return &s->routes[s->conf->route_count - 1];
@@ -361,7 +352,7 @@ const struct route *site_route(const struct site *s, struct weir_str path, struc
     for (size_t i = 0; i + 1 < s->conf->route_count; i++) {
         const struct weir_conf_route *r = &s->conf->routes[i];
         if (!route_matches(&s->routes[i], path)) continue;
-        if (takes_method(r, method)) return &s->routes[i];
+        if (weir_conf_route_takes(r, method)) return &s->routes[i];
         other = true;
     }
     return other ? NULL : site_own_route(s);
