@@ -36,6 +36,13 @@ static inline bool weir_str_eq(struct weir_str a, struct weir_str b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
+/* Of the first pair of this name; ptr NULL: there is none. */
+static inline struct weir_str weir_pair_value(const struct weir_pair *list, size_t count, struct weir_str name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (weir_str_eq(list[i].name, name)) return list[i].value;
+    return (struct weir_str){0};
+}
 bool weir_str_ieq_slow(struct weir_str a, struct weir_str b);
 /* ASCII case folded. */
 static inline bool weir_str_ieq(struct weir_str a, struct weir_str b)

@@ -515,6 +515,13 @@ static void grant(struct weir_pool *p, struct weir_client *c, struct weir_client
     else client_post(r->client, r);
 }
 
+static void grant_slot(struct weir_pool *p, struct weir_client *c, struct weir_client_req *r, struct weir_endpoint *ep, struct weir_list *mine)
+{
+    balance_unpin(r);
+    take_slot(p, r, ep);
+    grant(p, c, r, mine);
+}
+
 static void serve_balanced(struct weir_pool *p, struct weir_client *c, uint64_t now_us, struct weir_list *mine)
 {
     bool stop = false;
@@ -522,9 +529,7 @@ static void serve_balanced(struct weir_pool *p, struct weir_client *c, uint64_t 
         struct weir_client_req *r = next_waiter(p, c);
         struct weir_endpoint *ep = balance_queued(p, r, now_us, &stop);
         if (!ep) break;
-        balance_unpin(r);
-        take_slot(p, r, ep);
-        grant(p, c, r, mine);
+        grant_slot(p, c, r, ep, mine);
     }
     stop = stop && !p->balance.pinned;
     for (struct weir_list *l = p->waiting.next, *next; l != &p->waiting && !stop; l = next) {
@@ -532,9 +537,7 @@ static void serve_balanced(struct weir_pool *p, struct weir_client *c, uint64_t 
         struct weir_endpoint *ep = balance_queued(p, r, now_us, &stop);
         next = l->next;
         if (!ep) continue;
-        balance_unpin(r);
-        take_slot(p, r, ep);
-        grant(p, c, r, mine);
+        grant_slot(p, c, r, ep, mine);
     }
 }
 

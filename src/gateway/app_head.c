@@ -14,7 +14,6 @@ int exchange_interim(struct exchange *ex)
     exchange_drop_directives(ex);
     int status = reply_interim(ex, r->status, ex->fields, ex->field_count);
     ex->field_count = 0;
-    reply_dirty(ex);
     return status;
 }
 

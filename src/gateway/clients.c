@@ -49,9 +49,8 @@ static bool count_connection(struct http_conn *h, const struct listener *l)
     return false;
 }
 
-bool guards_accepted(struct http_conn *h)
+bool guards_accepted(struct http_conn *h, const struct listener *l)
 {
-    const struct listener *l = snapshot_listener(h->worker->snap, h->listener);
     const struct weir_conf_nets *proxies = l ? &l->conf->proxies : NULL;
     uint8_t address[16];
     if (h->worker->gw->trace) return true; /* its address is the one that is asked about */
@@ -88,7 +87,7 @@ size_t guards_proxy_input(struct http_conn *h, const char *p, size_t len)
     h->state = HTTP_IDLE;
     if (!parser->known) return used;
     set_peer(h, &parser->from);
-    bool denied = worker_denies(h->worker, (const struct sockaddr *)&h->peer);
+    bool denied = worker_denies(h->worker, parser->from.address);
     if (denied || !count_connection(h, snapshot_listener(h->worker->snap, h->listener))) http_close(h);
     return used;
 }
@@ -175,16 +174,6 @@ static struct weir_str port_of(struct weir_str host, bool https)
     return https ? WEIR_STR("443") : WEIR_STR("80");
 }
 
-static struct weir_str text_of(struct exchange *ex, const struct weir_proxy_address *a, struct weir_str *port)
-{
-    struct sockaddr_storage s;
-    char text[INET6_ADDRSTRLEN + 8], digits[20];
-    weir_net_socket(a->address, a->port, &s);
-    weir_address_text(&s, text, sizeof text);
-    *port = weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, a->port)));
-    return weir_arena_str(&ex->arena, weir_cstr(text));
-}
-
 void guards_describe(struct exchange *ex, struct weir_cgi_request *r)
 {
     const struct guard_client *c = &ex->client;
@@ -194,7 +183,11 @@ void guards_describe(struct exchange *ex, struct weir_cgi_request *r)
         r->auth_type = WEIR_STR("Basic");
         r->no_authorization = !ex->auth->forward;
     }
-    if (proxied && proxied->parser.known) r->server_addr = text_of(ex, &proxied->parser.to, &r->server_port);
+    if (proxied && proxied->parser.known) {
+        struct sockaddr_storage to;
+        weir_net_socket(proxied->parser.to.address, proxied->parser.to.port, &to);
+        r->server_addr = exchange_address_text(ex, &to, &r->server_port);
+    }
     if (c->host.len) {
         struct weir_str name = http_without_port(c->host);
         r->host = c->host;

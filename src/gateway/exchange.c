@@ -284,7 +284,6 @@ static void take_body(struct exchange *ex)
             reply_abort(ex);
             return;
         }
-        reply_dirty(ex);
     }
     if (stream || (ex->trace && !ex->req->chunked)) exchange_dispatch(ex); /* what it would be sent does not wait for the body */
 }
@@ -346,9 +345,7 @@ void exchange_begin(struct exchange *ex, const struct weir_http_request *req)
     snapshot_hold(ex->snap);
     ex->listener = snapshot_listener(ex->snap, h->listener);
     guards_client(ex);
-    struct sockaddr_storage client;
-    guards_socket(ex, &client);
-    if (worker_denies(ex->worker, (const struct sockaddr *)&client)) { /* accepted before the order, or behind a proxy */
+    if (ex->client.known && worker_denies(ex->worker, ex->client.address)) { /* accepted before the order, or behind a proxy */
         ex->keep_alive = false;
         exchange_fail(ex, 403, "this address is denied");
         return;

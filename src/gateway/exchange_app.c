@@ -51,12 +51,12 @@ struct weir_str exchange_join(struct weir_arena *a, const char *root, struct wei
     return weir_str(p, n + path.len);
 }
 
-static struct weir_str address_text(struct weir_arena *a, const struct sockaddr_storage *s, struct weir_str *port)
+struct weir_str exchange_address_text(struct exchange *ex, const struct sockaddr_storage *s, struct weir_str *port)
 {
     char text[INET6_ADDRSTRLEN + 8], digits[20];
     uint16_t n = weir_address_text(s, text, sizeof text);
-    *port = weir_arena_str(a, weir_str(digits, weir_u64_text(digits, n)));
-    return weir_arena_str(a, weir_cstr(text));
+    *port = weir_arena_str(&ex->arena, weir_str(digits, weir_u64_text(digits, n)));
+    return weir_arena_str(&ex->arena, weir_cstr(text));
 }
 
 static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
@@ -64,7 +64,7 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
     const struct http_conn *h = ex->http;
     struct sockaddr_storage peer;
     guards_socket(ex, &peer);
-    r->remote_addr = address_text(&ex->arena, &peer, &r->remote_port);
+    r->remote_addr = exchange_address_text(ex, &peer, &r->remote_port);
     const struct listener *l = ex->listener;
     r->server_addr = l->server_addr;
     r->server_port = l->server_port;
@@ -76,7 +76,7 @@ static void fill_addresses(struct exchange *ex, struct weir_cgi_request *r)
     struct sockaddr_storage local = {0};
     socklen_t len = sizeof local;
     if (getsockname(h->fd, (struct sockaddr *)&local, &len) == 0)
-        r->server_addr = address_text(&ex->arena, &local, &r->server_port);
+        r->server_addr = exchange_address_text(ex, &local, &r->server_port);
 }
 
 /* As Apache tells it: the status of the error whose page is wanted. */
@@ -95,7 +95,7 @@ static void describe(struct exchange *ex, struct weir_cgi_request *r)
     const char *root = conf->app_root ? conf->app_root : conf->root;
     struct weir_str host = http_without_port(req->host);
     *r = (struct weir_cgi_request){
-        .method = ex->method_override ? weir_cstr(ex->method_override) : req->method,
+        .method = exchange_method(ex),
         .protocol = http_protocol(req),
         .request_uri = req->path_query, .query = ex->path.query, .document_uri = ex->path.path,
         .document_root = root ? weir_cstr(root) : (struct weir_str){0},

@@ -58,15 +58,14 @@ static void add_text(struct fields *f, struct weir_str name, const char *value)
 }
 
 /* What an app said of the file that it handed over, but for what we know better. */
-static void add_handed(struct fields *f, struct weir_str *type)
+static void add_handed(struct fields *f)
 {
-    static const struct weir_str ours[] = {WEIR_CONST_STR("ETag"), WEIR_CONST_STR("Last-Modified"), WEIR_CONST_STR("Accept-Ranges"), WEIR_CONST_STR("Content-Range")};
+    static const struct weir_str ours[] = {WEIR_CONST_STR("Content-Type"), WEIR_CONST_STR("ETag"), WEIR_CONST_STR("Last-Modified"), WEIR_CONST_STR("Accept-Ranges"), WEIR_CONST_STR("Content-Range")};
     const struct exchange *ex = f->ex;
     for (size_t i = 0; i < ex->handed_count; i++) {
         bool is_ours = false;
         for (size_t k = 0; k < WEIR_COUNT(ours); k++) is_ours = is_ours || weir_str_ieq(ex->handed[i].name, ours[k]);
-        if (weir_str_ieq(ex->handed[i].name, WEIR_STR("Content-Type"))) *type = ex->handed[i].value;
-        else if (!is_ours) f->list[f->count++] = ex->handed[i];
+        if (!is_ours) f->list[f->count++] = ex->handed[i];
     }
 }
 
@@ -81,10 +80,9 @@ static bool describe(struct exchange *ex, const char *etag, struct weir_str type
     struct fields f = {ex, weir_arena_alloc(&ex->arena, (ex->handed_count + 8) * sizeof *f.list), 0};
     const struct weir_conf_route *conf = ex->route->conf;
     char date[30];
-    struct weir_str ignored;
     if (!f.list) return false;
     weir_http_date(date, ex->lookup.st.st_mtim.tv_sec);
-    add_handed(&f, &ignored);
+    add_handed(&f);
     if (!ex->error_status) {
         add_text(&f, WEIR_STR("Last-Modified"), date);
         add_text(&f, WEIR_STR("ETag"), etag);

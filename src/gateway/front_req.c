@@ -114,9 +114,7 @@ void front_req_timer(struct weir_timer *t)
 
 struct weir_str front_param(const struct front_req *r, const char *name)
 {
-    for (size_t i = 0; i < r->param_count; i++)
-        if (weir_str_eq(r->params[i].name, weir_cstr(name))) return r->params[i].value;
-    return (struct weir_str){0};
+    return weir_pair_value(r->params, r->param_count, weir_cstr(name));
 }
 
 /* ---- what is said to the web server ---- */

@@ -24,13 +24,11 @@ static bool trusted(const struct exchange *ex, int kind)
 
 bool exchange_takes_handover(struct exchange *ex)
 {
-    size_t n = 0;
     ex->handing = HAND_NONE;
     for (size_t i = 0; i < ex->field_count; i++) {
         int kind = kind_of(ex->fields[i].name);
-        if (kind == HAND_NONE) {
-            ex->fields[n++] = ex->fields[i];
-        } else if (!trusted(ex, kind)) {
+        if (kind == HAND_NONE) continue;
+        if (!trusted(ex, kind)) {
             log_error(ex->worker, "%s: %s is ignored: its route does not allow it (%s)", ex->asked ? weir_pool_name(ex->asked->in->pool) : "-",
                       kind == HAND_FILE ? "X-Sendfile" : "X-Accel-Redirect", kind == HAND_FILE ? "send-file" : "accel-redirect");
         } else if (ex->handing == HAND_NONE) {
@@ -38,7 +36,6 @@ bool exchange_takes_handover(struct exchange *ex)
             ex->go_to = ex->fields[i].value;
         }
     }
-    ex->field_count = n;
     return ex->handing != HAND_NONE;
 }
 

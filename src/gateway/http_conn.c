@@ -105,7 +105,7 @@ void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer
     else h->peer.family = peer->ss_family;
     const struct listener *l = snapshot_listener(w->snap, listener);
     bool tls = l && l->conf->address.scheme == WEIR_SCHEME_HTTPS && !w->gw->trace;
-    if (!guards_accepted(h) || weir_loop_add(w->loop, fd, ident(h), false) < 0 || (tls && weir_tls_new(&h->tls, w->gw->tls) < 0)) {
+    if (!guards_accepted(h, l) || weir_loop_add(w->loop, fd, ident(h), false) < 0 || (tls && weir_tls_new(&h->tls, w->gw->tls) < 0)) {
         http_close(h);
         return;
     }

@@ -87,9 +87,9 @@ bool http_tls_seal(struct http_conn *h)
     return true;
 }
 
-int http_tls_params(const struct exchange *ex, struct weir_pair **out, size_t *count)
+int http_tls_params(struct exchange *ex, struct weir_pair **out, size_t *count)
 {
-    struct weir_arena *a = (struct weir_arena *)(uintptr_t)&ex->arena;
+    struct weir_arena *a = &ex->arena;
     const struct weir_tls *t = ex->http->tls;
     struct weir_tls_client client;
     struct weir_pair *p = weir_arena_alloc(a, 8 * sizeof *p);

@@ -194,7 +194,7 @@ enum http_tls_input { HTTP_TLS_GOES_ON, HTTP_TLS_MORE, HTTP_TLS_ENDED, HTTP_TLS_
 void http_tls_feed(struct http_conn *h, const char *p, size_t len); /* of the socket; lent, as to weir_tls_feed */
 enum http_tls_input http_tls_input(struct http_conn *h);            /* one step with what was fed; MORE: it is used up */
 WEIR_CHECK bool http_tls_seal(struct http_conn *h);                 /* encrypts of its output as much as may wait; false: memory */
-WEIR_CHECK int http_tls_params(const struct exchange *ex, struct weir_pair **out, size_t *count);
+WEIR_CHECK int http_tls_params(struct exchange *ex, struct weir_pair **out, size_t *count);
 int http_tls_check(struct exchange *ex, const char **why); /* 0, or the status for a request that this connection may not make */
 
 /* ---- certificates (keys.c) ---- */
@@ -423,6 +423,7 @@ struct weir_str http_protocol(const struct weir_http_request *req); /* "HTTP/1.1
 struct exchange *exchange_new(struct worker *w);
 /* routes.c */
 struct weir_str exchange_method(const struct exchange *ex); /* as its route, files and apps see it */
+struct weir_str exchange_address_text(struct exchange *ex, const struct sockaddr_storage *s, struct weir_str *port); /* for parameters; lives as long as ex */
 bool exchange_route(struct exchange *ex);                   /* chooses it by path and method. False: there is none, and ex was answered */
 /* Does the route of `path` forbid that this exchange gives it out without having asked there? front: a front controller may be
  * denied to those who name it themselves. */
@@ -444,7 +445,7 @@ void exchange_intercept(struct exchange *ex);                    /* now: its req
 void exchange_drop_answer(struct exchange *ex);             /* all that was found or asked, but for the body */
 void exchange_drop_body(struct exchange *ex);
 /* handover.c */
-bool exchange_takes_handover(struct exchange *ex);          /* the app's header leaves the answer to us; its fields vanish in any case */
+bool exchange_takes_handover(struct exchange *ex);          /* the app's header leaves the answer to us; the fields that say so are still there */
 void exchange_hand_over(struct exchange *ex);               /* now: its request has ended */
 void exchange_handed_file(struct exchange *ex);             /* it was looked up */
 void exchange_lookup(struct exchange *ex);                  /* lookup.path, by the route or in lookup.folder */
@@ -505,7 +506,7 @@ WEIR_CHECK int worker_seed_ids(struct worker *w);
 struct weir_str exchange_id(struct exchange *ex);       /* lives as long as the exchange; never empty */
 bool exchange_tells_id(const struct exchange *ex);      /* its answer has X-Request-Id */
 /* guards.c. A connection was accepted: false: it is refused. It may be in HTTP_PROXY then. */
-WEIR_CHECK bool guards_accepted(struct http_conn *h);
+WEIR_CHECK bool guards_accepted(struct http_conn *h, const struct listener *l); /* l: its; NULL: not configured any more */
 /* Bytes in HTTP_PROXY: how many were used. The connection may be closed then. */
 size_t guards_proxy_input(struct http_conn *h, const char *p, size_t len);
 size_t guards_headers(const struct exchange *ex, struct weir_pair *fields, size_t count, size_t room); /* what the route says of them: how many there are then */
@@ -558,7 +559,7 @@ struct orders;
 void gateway_orders(struct gateway *gw, int fd);  /* a memfd of control; not taken over */
 void worker_take_orders(struct worker *w);        /* the current ones, if they changed */
 void orders_drop(struct orders *o);
-bool worker_denies(const struct worker *w, const struct sockaddr *peer);
+bool worker_denies(const struct worker *w, const uint8_t address[16]);
 /* By an order or the configuration: true; text lives as long as this turn. */
 bool worker_suspends(const struct worker *w, const struct weir_conf_site *site, struct weir_str *text, bool *page);
 

@@ -100,8 +100,7 @@ void gateway_orders(struct gateway *gw, int fd)
     gw->orders = o;
     pthread_mutex_unlock(&gw->lock);
     orders_drop(old);
-    for (unsigned i = 0; i < gw->thread_count; i++)
-        if (gw->workers[i].loop) weir_loop_wake(gw->workers[i].loop);
+    worker_wake_all(gw);
 }
 
 void worker_take_orders(struct worker *w)
@@ -118,14 +117,14 @@ void worker_take_orders(struct worker *w)
     orders_drop(old);
 }
 
-bool worker_denies(const struct worker *w, const struct sockaddr *peer)
+bool worker_denies(const struct worker *w, const uint8_t address[16])
 {
     const struct orders *o = w->orders;
-    uint8_t address[16], masked[16];
-    if (!o || !o->length_count || !weir_net_of(peer, address)) return false;
+    uint8_t masked[16];
+    if (!o) return false;
     for (size_t i = 0; i < o->length_count; i++) {
         uint8_t bits = o->lengths[i];
-        memcpy(masked, address, sizeof masked);
+        memcpy(masked, address, 16);
         weir_net_mask(masked, bits);
         for (size_t at = slot_of(o, masked, bits); o->slots[at]; at = (at + 1) & o->mask) {
             const struct weir_link_denied *d = o->slots[at];

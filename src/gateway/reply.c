@@ -17,6 +17,7 @@ int reply_head(struct exchange *ex, const struct weir_http_response *r)
 
 int reply_interim(struct exchange *ex, int status, const struct weir_pair *fields, size_t count)
 {
+    reply_dirty(ex);
     if (ex->stream) return weir_http2_write_interim(ex->stream->wire, status, fields, count);
     worker_take_spare(ex->worker, &ex->http->out);
     return weir_http1_write_interim(&ex->http->out, status, fields, count);

@@ -12,13 +12,6 @@ struct server_seen {
 
 /* ---- of a request ---- */
 
-static struct weir_str param(const struct weir_pair *params, size_t count, struct weir_str name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (weir_str_eq(params[i].name, name)) return params[i].value;
-    return (struct weir_str){0};
-}
-
 /* NAME=VALUE; NAME=VALUE: the first one of that name. */
 static struct weir_str cookie(struct weir_str all, struct weir_str name)
 {
@@ -38,8 +31,8 @@ uint64_t server_key(const struct weir_conf_pool *conf, const struct weir_pair *p
 {
     struct weir_str value;
     if (conf->balance == WEIR_BALANCE_LEAST) return 0;
-    if (conf->balance == WEIR_BALANCE_COOKIE) value = cookie(param(params, count, WEIR_STR("HTTP_COOKIE")), conf->balance_key);
-    else value = param(params, count, conf->balance_key);
+    if (conf->balance == WEIR_BALANCE_COOKIE) value = cookie(weir_pair_value(params, count, WEIR_STR("HTTP_COOKIE")), conf->balance_key);
+    else value = weir_pair_value(params, count, conf->balance_key);
     return value.len ? weir_hash(value) | 1 : 0;
 }
 

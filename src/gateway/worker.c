@@ -205,7 +205,8 @@ static bool accept_one(struct worker *w, const struct listener *l)
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(w);
         return false;
     }
-    if (worker_denies(w, (struct sockaddr *)&a.peer)) {
+    uint8_t address[16];
+    if (weir_net_of((struct sockaddr *)&a.peer, address) && worker_denies(w, address)) {
         weir_loop_close(w->loop, a.fd);
         return true;
     }
