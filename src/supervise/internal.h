@@ -147,6 +147,8 @@ struct spec {
     uint32_t files, flags;
 };
 int spec_read(int memfd, struct spec *out); /* 0, or an errno */
+/* Bytes of a memfd that nobody can change any more; -1: it is none, or shorter or longer than that. */
+off_t sealed_size(int memfd, off_t least, off_t most);
 void spec_free(struct spec *s);
 
 /* ---- keys.c ---- */

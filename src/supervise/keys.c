@@ -81,13 +81,10 @@ static int pack(const struct file *files)
 /* The names of an order: how many; all of them end. */
 static size_t read_names(int memfd, char *room, char **names)
 {
-    struct stat st;
-    const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-    int seals = memfd >= 0 ? fcntl(memfd, F_GET_SEALS) : -1;
+    off_t size = sealed_size(memfd, 1, NAMES_MAX);
     size_t n = 0;
-    if (seals < 0 || (seals & need) != need || fstat(memfd, &st) < 0 || st.st_size < 1 || st.st_size > NAMES_MAX) return 0;
-    if (pread(memfd, room, (size_t)st.st_size, 0) != st.st_size || room[st.st_size - 1]) return 0;
-    for (char *p = room; p < room + st.st_size && n < ROOT_OPEN_SETS * ROOT_OPEN_FILES; p += strlen(p) + 1) names[n++] = p;
+    if (size < 0 || pread(memfd, room, (size_t)size, 0) != size || room[size - 1]) return 0;
+    for (char *p = room; p < room + size && n < ROOT_OPEN_SETS * ROOT_OPEN_FILES; p += strlen(p) + 1) names[n++] = p;
     return n;
 }
 

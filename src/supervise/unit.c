@@ -207,24 +207,30 @@ static char *next_string(char **p, char *end)
     return s;
 }
 
-int spec_read(int memfd, struct spec *out)
+off_t sealed_size(int memfd, off_t least, off_t most)
 {
     struct stat st;
-    struct root_spec head;
     const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
     int seals = fcntl(memfd, F_GET_SEALS);
+    if (seals < 0 || (seals & need) != need || fstat(memfd, &st) < 0) return -1;
+    return st.st_size < least || st.st_size > most ? -1 : st.st_size;
+}
+
+int spec_read(int memfd, struct spec *out)
+{
+    struct root_spec head;
+    off_t size = sealed_size(memfd, sizeof head, ROOT_SPEC_MAX);
     memset(out, 0, sizeof *out);
-    if (seals < 0 || (seals & need) != need || fstat(memfd, &st) < 0) return EINVAL;
-    if (st.st_size < (off_t)sizeof head || st.st_size > (off_t)ROOT_SPEC_MAX) return EINVAL;
-    out->bytes = malloc((size_t)st.st_size);
+    if (size < 0) return EINVAL;
+    out->bytes = malloc((size_t)size);
     if (!out->bytes) return ENOMEM;
-    if (pread(memfd, out->bytes, (size_t)st.st_size, 0) != st.st_size) return EIO;
+    if (pread(memfd, out->bytes, (size_t)size, 0) != size) return EIO;
     memcpy(&head, out->bytes, sizeof head);
     if (head.version != ROOT_PROTO_VERSION || head.argc < 1 || head.argc > 1024 || head.envc > 4096) return EINVAL;
     out->argv = calloc(head.argc + 1, sizeof(char *));
     out->envp = calloc(head.envc + 1, sizeof(char *));
     if (!out->argv || !out->envp) return ENOMEM;
-    char *p = out->bytes + sizeof head, *end = out->bytes + st.st_size;
+    char *p = out->bytes + sizeof head, *end = out->bytes + size;
     out->dir = next_string(&p, end);
     if (!out->dir) return EINVAL;
     for (uint32_t i = 0; i < head.argc; i++)
