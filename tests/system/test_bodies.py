@@ -183,6 +183,7 @@ def test_a_client_that_goes_away_within_a_body_that_streams_is_no_whole_request(
 
 def test_an_expectation_is_met_before_there_is_a_slot(one):
     first, release = busy(one, "slot")
+    wait_for(lambda: one.pool("one")["queued"] == 0)  # that it waited is told at once, that it does no more a little later
     s = send(one, f"POST /x?started={one.run_dir}/keep-expects HTTP/1.1\nHost: a\nContent-Length: 5\nExpect: 100-continue\nConnection: close\n")
     assert more(s, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert one.pool("one")["queued"] == 0  # it does not even wait before its body is there
