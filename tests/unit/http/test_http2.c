@@ -33,20 +33,21 @@ static ssize_t on_send(nghttp2_session *s, const uint8_t *p, size_t len, int fla
     return (ssize_t)len;
 }
 
-static void say(struct peer *c, const char *fmt, ...) WEIR_PRINTF(2, 3);
-static void say(struct peer *c, const char *fmt, ...)
+static void note(char got[static TEXT], const char *fmt, ...) WEIR_PRINTF(2, 3);
+static void note(char got[static TEXT], const char *fmt, ...)
 {
-    size_t n = strlen(c->got);
+    size_t n = strlen(got);
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(c->got + n, sizeof c->got - n, fmt, ap);
+    vsnprintf(got + n, TEXT - n, fmt, ap);
     va_end(ap);
 }
 
 static int on_header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
 {
+    struct peer *c = arg;
     (void)s, (void)flags;
-    say(arg, " %d:%.*s=%.*s", f->hd.stream_id, (int)name_len, (const char *)name, (int)value_len, (const char *)value);
+    note(c->got, " %d:%.*s=%.*s", f->hd.stream_id, (int)name_len, (const char *)name, (int)value_len, (const char *)value);
     return 0;
 }
 
@@ -60,15 +61,17 @@ static int on_chunk(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t
 
 static int on_close(nghttp2_session *s, int32_t id, uint32_t code, void *arg)
 {
+    struct peer *c = arg;
     (void)s;
-    say(arg, " %d:closed(%u)", id, code);
+    note(c->got, " %d:closed(%u)", id, code);
     return 0;
 }
 
 static int on_frame(nghttp2_session *s, const nghttp2_frame *f, void *arg)
 {
+    struct peer *c = arg;
     (void)s;
-    if (f->hd.type == NGHTTP2_GOAWAY) say(arg, " goaway(%u,%d)", f->goaway.error_code, f->goaway.last_stream_id);
+    if (f->hd.type == NGHTTP2_GOAWAY) note(c->got, " goaway(%u,%d)", f->goaway.error_code, f->goaway.last_stream_id);
     return 0;
 }
 
@@ -145,16 +148,6 @@ struct server {
     size_t body, heads;
 };
 
-static void note(struct server *s, const char *fmt, ...) WEIR_PRINTF(2, 3);
-static void note(struct server *s, const char *fmt, ...)
-{
-    size_t n = strlen(s->got);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(s->got + n, sizeof s->got - n, fmt, ap);
-    va_end(ap);
-}
-
 static void server_new(struct server *s, const struct weir_http2_limits *l)
 {
     memset(s, 0, sizeof *s);
@@ -176,12 +169,12 @@ static void on_head(struct server *s, struct weir_http2_stream *st)
     s->heads++;
     weir_http2_set_user(st, s);
     if (weir_http2_request(st, &s->a, &r, &status, &why) < 0) {
-        note(s, " %d:%s", status, why);
+        note(s->got, " %d:%s", status, why);
     } else {
-        note(s, " %.*s %.*s host=%.*s length=%lld%s", (int)r->method.len, r->method.ptr, (int)r->target.len, r->target.ptr, (int)r->host.len, r->host.ptr,
+        note(s->got, " %.*s %.*s host=%.*s length=%lld%s", (int)r->method.len, r->method.ptr, (int)r->target.len, r->target.ptr, (int)r->host.len, r->host.ptr,
              (long long)r->content_length, r->has_body ? " body" : "");
         for (size_t i = 0; i < r->header_count; i++)
-            note(s, " [%.*s=%.*s]", (int)r->headers[i].name.len, r->headers[i].name.ptr, (int)r->headers[i].value.len, r->headers[i].value.ptr);
+            note(s->got, " [%.*s=%.*s]", (int)r->headers[i].name.len, r->headers[i].name.ptr, (int)r->headers[i].value.len, r->headers[i].value.ptr);
     }
     if (!s->answer) return;
     struct weir_http_response a = {.status = 200, .content_length = -1};
@@ -198,8 +191,8 @@ static int take_events(struct server *s)
         else assert_ptr_equal(weir_http2_user(ev.stream), s);
         if (ev.type == WEIR_HTTP2_EV_BODY) s->body += ev.bytes.len;
         if (ev.type == WEIR_HTTP2_EV_BODY && !s->keep_credit) weir_http2_credit(ev.stream, ev.bytes.len);
-        if (ev.type == WEIR_HTTP2_EV_END) note(s, " end");
-        if (ev.type == WEIR_HTTP2_EV_CLOSED) note(s, " closed");
+        if (ev.type == WEIR_HTTP2_EV_END) note(s->got, " end");
+        if (ev.type == WEIR_HTTP2_EV_CLOSED) note(s->got, " closed");
     }
     return status;
 }
