@@ -114,6 +114,13 @@ void gateway_event(struct control *c, struct gateway *g)
     weir_arena_fini(&a);
 }
 
+/* What it tells is about pools and units: those of a control that was started anew are there by its first turn. */
+static void hear(struct control *c, struct gateway *g)
+{
+    if (watch_add(c, &g->link, WATCH_LINK, g->link.fd) < 0) g->relink_due_ms = now_ms() + 100;
+    else g->heard = true;
+}
+
 /* ---- what the root part tells ---- */
 
 void gateway_up(struct control *c, const struct root_msg *m, int fd)
@@ -133,7 +140,8 @@ void gateway_up(struct control *c, const struct root_msg *m, int fd)
     g->config_sent = g->endpoints_sent = g->orders_sent = g->keys_sent = 0;
     g->ready = false;
     if (m->flags & 1 && g != c->serving && !g->leaves) g->unknown = true;
-    if (fd >= 0 && watch_add(c, &g->link, WATCH_LINK, fd) < 0) g->link.fd = -1;
+    g->link.fd = fd;
+    g->heard = false;
     if (fd < 0) g->relink_due_ms = now_ms() + 100;
 }
 
@@ -222,6 +230,7 @@ void gateways_turn(struct control *c)
     for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
         struct gateway *g = &c->gateways[i];
         if (!g->pid) continue;
+        if (g->link.fd >= 0 && !g->heard) hear(c, g);
         if (g->end_due_ms && now >= g->end_due_ms) {
             g->end_due_ms = 0;
             root_send(c, &(struct root_msg){.kind = ROOT_GATEWAY_END, .pid = g->pid, .flags = 1}, NULL, 0);

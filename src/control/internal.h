@@ -187,6 +187,7 @@ struct gateway {
     bool reopen;            /* it has to be told to open its logs anew */
     bool ready, leaves, told; /* leaves: it only finishes what it has; told: and knows it */
     bool unknown;           /* it ran before this control: it will say whether it leaves */
+    bool heard;             /* its link is read */
 };
 
 struct control {

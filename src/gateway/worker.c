@@ -50,6 +50,7 @@ static void free_exchanges(struct worker *w)
 
 void worker_fini(struct worker *w)
 {
+    if (!w->gw) return; /* it never began */
     for (uint32_t i = 0; i < w->conn_top; i++) http_close(w->conns[i]);
     for (uint32_t i = 0; i < w->front_top; i++) front_close(w->fronts[i]);
     log_flush(w);

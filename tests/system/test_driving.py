@@ -54,6 +54,16 @@ def test_how_pools_are_driven_outlives_a_killed_control_and_ends_with_a_reload(w
     assert len(weir.pids("demo")) == 1 and weir.pids("more") and "stopped" not in weir.pool("more")
 
 
+def test_a_control_that_begins_reads_no_gateway_before_it_has_its_configuration():
+    many = "".join(f"pool far{i} {{ connect fastcgi://127.0.0.1:9 }}\n" for i in range(400))  # it takes its time
+    with Weir(CONFIG + many, {"public/index.html": "<p>here</p>"}) as w:
+        assert w.command("stop", "more").returncode == 0
+        wait_for(lambda: not w.pool("more")["processes"])
+        for _ in range(3):
+            kill_control(w)
+        assert w.log().count("control ended (signal") == 3 and w.pool("more")["stopped"]
+
+
 def test_a_restart_undoes_a_drain_also_for_the_next_control(weir):
     pid = weir.pids("more")[0]
     assert weir.command("drain", "more").returncode == 0

@@ -2,6 +2,7 @@
 """Pools in trouble, and a control that is hindered: the trouble stays with whom it belongs to, and ends when its cause does."""
 import os
 import shutil
+import socket
 import subprocess
 import threading
 
@@ -119,6 +120,16 @@ def test_one_that_drains_for_long_does_not_keep_an_idle_one_from_making_room():
             assert w.get("/c/env").status == 200
             assert [u["state"] for u in w.pool("a")["processes"]] == ["draining"]
             w.command("stop", "a")
+
+
+def test_a_gateway_that_cannot_begin_says_why_and_ends_with_1(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = tmp_path / "weir.conf"
+        config.write_text(f"site a {{ listen http://127.0.0.1:{taken.getsockname()[1]}; root {tmp_path} }}\n")
+        r = subprocess.run([WEIR, "gateway", "-c", config], capture_output=True, text=True, timeout=30)
+    assert r.returncode == 1 and "in use" in r.stderr
 
 
 def test_a_reload_to_no_sites_is_applied():
