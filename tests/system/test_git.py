@@ -84,7 +84,7 @@ def test_git_clones_pushes_and_fetches_fifty_megabytes(version, stream, tmp_path
         git, work, again = Git(w, port, version, tmp_path), str(tmp_path / "work"), str(tmp_path / "again")
         shared = w.dir + "/git/shared.git"
         git("init", "-q", "-b", "main", work)
-        git("fast-import", "--quiet", cwd=work, data=history(400, 50))
+        git("fast-import", "--quiet", "--depth=0", cwd=work, data=history(400, 50))
         git("push", "--quiet", git.url, "main", "--tags", cwd=work)
         trace = git.trace()
         assert ("using HTTP/2" in trace or "HTTP/2 200" in trace) == (version == "HTTP/2")

@@ -19,11 +19,11 @@ APPS = os.path.join(ROOT, ".cache/apps")
 PICTURES = os.environ.get("WEIR_PLOTS", os.path.join(ROOT, "build-tests", "plots"))
 PASSWORD = "correct horse 7"
 VERSIONS = ["--http1.1", "--http2"]
-pytestmark = [pytest.mark.nosan, pytest.mark.notsan, pytest.mark.xdist_group("wikis")]
+pytestmark = [pytest.mark.nosan, pytest.mark.notsan]
 
 DOKUWIKI = """site wiki.test {
     listen https://127.0.0.1:TLSPORT http://127.0.0.1:PORT; tls DIR/tls
-    root   DIR/app/usr/share/dokuwiki
+    root   DIR/app/usr/share/dokuwiki; links DIR/app/var/lib/dokuwiki
     php    wiki
     route /bin/ /inc/ /vendor/ { deny }
 }
@@ -153,9 +153,9 @@ def install_dokuwiki(w):
     """The package's tree below the test's folder, where its own programs name /etc, /usr/share and /var/lib."""
     app = os.path.join(w.dir, "app")
     shutil.copytree(f"{APPS}/dokuwiki", app, symlinks=True)
-    for link in ("tpl", "plugins"):
+    for link in ("tpl", "plugins"):  # the package's own links, which lead out of the root
         os.unlink(f"{app}/usr/share/dokuwiki/lib/{link}")
-        os.rename(f"{app}/var/lib/dokuwiki/lib/{link}", f"{app}/usr/share/dokuwiki/lib/{link}")
+        os.symlink(f"{app}/var/lib/dokuwiki/lib/{link}", f"{app}/usr/share/dokuwiki/lib/{link}")
     for name in ("inc/preload.php", "inc/load.php", "lib/exe/js.php", "lib/exe/jquery.php", "vendor/composer/autoload_static.php"):
         path = f"{app}/usr/share/dokuwiki/{name}"
         with open(path) as f:
@@ -172,7 +172,8 @@ def install_dokuwiki(w):
             os.unlink(conf + name)
         with open(conf + name, "w") as f:
             f.write(text)
-    own(app + "/var/lib/dokuwiki")
+    for name in ("acl", "data"):
+        own(f"{app}/var/lib/dokuwiki/{name}")
     own(conf)
     certificate(w)
 
@@ -183,6 +184,7 @@ def dokuwiki():
         yield w
 
 
+@pytest.mark.xdist_group("dokuwiki")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_dokuwiki_is_used_as_people_do(dokuwiki, version, tmp_path):
     b, page = Browser(dokuwiki, version), "weirs" + version[6:].replace(".", "")
@@ -232,6 +234,7 @@ def mediawiki():
         yield w
 
 
+@pytest.mark.xdist_group("mediawiki")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_mediawiki_is_used_as_people_do(mediawiki, version, tmp_path):
     b, page = Browser(mediawiki, version), "Weirs" + version[6:].replace(".", "")
