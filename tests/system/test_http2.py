@@ -72,7 +72,9 @@ def test_an_answer_that_comes_before_its_head_is_written_arrives_whole():
 def test_slow_answers_do_not_hold_up_others_on_the_connection(weir):
     with H2(weir.port) as c:
         c.send(*[c.head(i, "/slow/sleep/700") for i in (1, 3, 5)], c.head(7, "/f.txt"))
-        order = [f[2] for f in c.until(lambda f: f[2] == 5 and f[1] & END_STREAM) if f[0] == HEADERS]
+        order = []
+        while len(order) < 4:
+            order += [f[2] for f in c.until(lambda f: f[0] == HEADERS) if f[0] == HEADERS]
         assert order[0] == 7 and sorted(order) == [1, 3, 5, 7]
 
 
@@ -139,9 +141,8 @@ def test_a_restart_of_the_gateway_loses_no_stream(weir):
         wait_for(lambda: weir.pool("slow")["processes"][0]["busy"] == 1)
         assert weir.command("restart", "gateway").returncode == 0
         wait_for(lambda: weir.gateway() not in (None, before))
-        got = c.until(lambda f: f[2] == 1 and f[1] & END_STREAM)
+        got = c.until(lambda f: False)  # it closes
         assert any(f[0] == DATA and f[3] == b"short\n" for f in got) and any(f[0] == GOAWAY for f in got)
-        assert c.read() is None or c.until(lambda f: False) is not None  # and it closes
     with H2(weir.port) as c:
         c.send(c.head(1, "/f.txt"))
         assert c.answer(1)[0] == "200"
