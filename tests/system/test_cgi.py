@@ -467,7 +467,7 @@ def test_programs_end_with_whom_they_answer_and_with_their_runner(weir, whom):
         victim = weir.gateway() if whom == "gateway" else weir.pids("tool")[0]
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: not [p for p in pids if alive(p)])
-    wait_for(lambda: weir.gateway() not in (0, victim) and weir.pids("tool") not in ([], [victim]))
+    wait_for(lambda: weir.gateway() not in (None, victim) and weir.pids("tool") not in ([], [victim]))
 
     def answers():
         with contextlib.suppress(OSError):

@@ -45,7 +45,7 @@ def test_an_idle_client_may_ask_once_more_and_a_stream_goes_on():
             text += stream.recv(65536)
         old = w.gateway()
         assert w.command("restart", "gateway").returncode == 0
-        wait_for(lambda: w.gateway() not in (0, old))
+        wait_for(lambda: w.gateway() not in (None, old))
         assert w.get("/app/x").status == 200
         assert [g["pid"] for g in w.status()["gateway"]["others"]] == [old]
         idle.sendall(b"GET /app/x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -64,7 +64,7 @@ def test_the_number_of_threads_changes_by_reload():
         w.program = "threads 3"
         w.configure(CONFIG)
         assert w.command("reload").returncode == 0
-        wait_for(lambda: w.gateway() not in (0, old) and len(w.status()["gateway"]["threads"]) == 3)
+        wait_for(lambda: w.gateway() not in (None, old) and len(w.status()["gateway"]["threads"]) == 3)
         wait_for(lambda: not alive(old))
 
 
@@ -105,7 +105,7 @@ def test_a_new_version_that_cannot_take_over_changes_nothing(own_build, broken):
         r = w.command("upgrade")
         assert r.returncode == 0, r.stderr
         wait_for(lambda: (w.status() or before)["control_pid"] != before["control_pid"])
-        wait_for(lambda: w.gateway() not in (0, before["gateway"]["pid"]))
+        wait_for(lambda: w.gateway() not in (None, before["gateway"]["pid"]))
         assert w.status()["root_pid"] == before["root_pid"]
         assert w.get("/app/x").status == 200
 
@@ -123,7 +123,7 @@ def test_a_new_version_that_fails_behind_the_check_gives_back_to_the_old_one(own
         os.rename(program + ".old", program)
         assert w.command("upgrade").returncode == 0
         wait_for(lambda: (w.status() or before)["control_pid"] != before["control_pid"])
-        wait_for(lambda: w.gateway() not in (0, before["gateway"]["pid"]))
+        wait_for(lambda: w.gateway() not in (None, before["gateway"]["pid"]))
         assert w.pids("app") == pids
         assert w.get("/app/x").status == 200
 

@@ -62,14 +62,14 @@ def test_a_killed_gateway_is_back_within_a_second_and_the_apps_keep_their_pids(w
             return False
     wait_for(answers)
     assert time.monotonic() - begin < 1.0 * SLOW
-    wait_for(lambda: weir.gateway() not in (0, gateway))
+    wait_for(lambda: weir.gateway() not in (None, gateway))
     assert weir.pids("demo") + weir.pids("php") == apps
 
 
 def test_restart_gateway_serves_again_and_the_apps_keep_their_pids(weir):
     apps, gateway = weir.pids("demo") + weir.pids("php"), weir.gateway()
     assert weir.command("restart", "gateway").returncode == 0
-    wait_for(lambda: weir.gateway() not in (0, gateway))
+    wait_for(lambda: weir.gateway() not in (None, gateway))
     assert weir.get("/app/hello").status == 200
     assert weir.pids("demo") + weir.pids("php") == apps
 

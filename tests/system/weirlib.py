@@ -35,7 +35,7 @@ def wait_for(what, timeout=20, every=0.01):
         if value:
             return value
         assert time.monotonic() < end, "waited in vain for " + getattr(what, "__name__", "an event")
-        time.sleep(every)
+        time.sleep(every * SLOW)
 
 
 def free_port():
@@ -194,8 +194,17 @@ class Weir:
         return subprocess.run([WEIR, args[0], "--socket", self.socket, *args[1:]], capture_output=True, text=True, timeout=60)
 
     def status(self):
-        r = self.command("status", "--json")
-        return json.loads(r.stdout) if r.returncode == 0 else None
+        """What `weir status --json` prints, without a process for each look; None: nobody answers."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(60)
+            try:
+                s.connect(self.socket)
+                s.sendall(b'{"command":"status"}\n')
+                s.shutdown(socket.SHUT_WR)
+                answer = json.loads(read_all(s))
+            except (OSError, ValueError):
+                return None
+        return answer if "error" not in answer else None
 
     def pool(self, name):
         s = self.status()
@@ -207,7 +216,7 @@ class Weir:
 
     def gateway(self):
         s = self.status()
-        return s["gateway"]["pid"] if s and s["gateway"]["ready"] else 0
+        return s["gateway"]["pid"] if s and s["gateway"]["ready"] else None
 
     def get(self, path, method="GET", body=None, headers=None, timeout=30, host=None):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)

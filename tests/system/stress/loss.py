@@ -218,14 +218,14 @@ def operations(weir, times, wait_for, user):
         before = weir.gateway()
         wait_for(lambda: len(weir.status()["gateway"]["others"]) < 3, 60)
         command("restart", "gateway")
-        wait_for(lambda: weir.gateway() not in (0, before))
+        wait_for(lambda: weir.gateway() not in (None, before))
 
     def root_upgrade(i):
         before, old = weir.gateway(), weir.status()["control_pid"]
         wait_for(lambda: len(weir.status()["gateway"]["others"]) < 3, 60)
         command("upgrade")
         wait_for(lambda: (weir.status() or {"control_pid": old})["control_pid"] != old)
-        wait_for(lambda: weir.gateway() not in (0, before))
+        wait_for(lambda: weir.gateway() not in (None, before))
 
     return [("pool reload", times, pool_reload), ("rolling restart", times, rolling), ("scale", times, scale), ("gateway reload", times, gateway_reload),
             ("gateway upgrade", times, gateway_upgrade), ("supervisor upgrade", times, root_upgrade)]
