@@ -65,7 +65,7 @@ sim:
 stress:
 	tools/setup test
 	tools/users
-	meson setup build-stress -Dtests=false >/dev/null 2>&1 || true
+	meson setup build-stress >/dev/null 2>&1 || true
 	ninja -C build-stress
 	tests/system/stress/once.py --build build-stress --rounds 1000
 	tests/system/stress/exact.py --build build-stress
@@ -73,6 +73,7 @@ stress:
 	tests/system/stress/loss.py --build build-stress --peer
 	tests/system/stress/pools.py --build build-stress
 	tests/system/stress/large.py --build build-stress
+	LONG=1 WEIR_BUILD=$(CURDIR)/build-stress /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/system/test_kills.py tests/system/test_front.py -k "killed or under_load"
 
 clean:
 	rm -rf build build-*

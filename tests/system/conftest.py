@@ -7,7 +7,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: needs the machine for itself, or ends all processes of a user")
-    config.addinivalue_line("markers", "notsan: not run in the TSan build (nothing in it has threads)")
+    config.addinivalue_line("markers", "threads: run in the TSan build too: several threads of the gateway or of an app touch the same things")
     config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, or loads the machine)")
     config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in 24")
 

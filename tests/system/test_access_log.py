@@ -110,6 +110,7 @@ def test_no_client_can_forge_a_line(words):
                 assert re.fullmatch(COMBINED + more, line), line
 
 
+@pytest.mark.threads
 def test_a_rotation_under_load_loses_no_line():
     with started(" combined+id") as w:
         path, n = w.run_dir + "/keep-access", 6

@@ -11,7 +11,7 @@ from certs import self_signed
 from test_tls import Tls
 from weirlib import SLOW, can_connect, free_port, program, wait_for
 
-pytestmark = [pytest.mark.nosan, pytest.mark.notsan]
+pytestmark = pytest.mark.nosan
 
 # As in docs/tls.md.
 SITE = "site wiki.test www.wiki.test { listen http://127.0.0.1:PORT https://127.0.0.1:TLSPORT; root public; tls DIR/acme/live/wiki.test }\n"

@@ -133,6 +133,7 @@ def test_no_hash_is_printed(w):
         assert "$2y$" not in out and "$6$" not in out and "Q8O3y" not in out
 
 
+@pytest.mark.threads
 def test_a_file_that_changes_is_read_again():
     with Weir("site a { listen http://127.0.0.1:PORT; root public; auth basic users }\n", {"users": htpasswd("a", "first"), "public/x": "x"}) as w:
         assert w.get("/x", headers=basic("a", "first")).status == 200
@@ -194,6 +195,7 @@ def test_who_guesses_holds_up_nobody_else():
         wait_for(lambda: w.get("/x", headers=basic("b", "bee")).status == 200)
 
 
+@pytest.mark.threads
 def test_a_client_that_leaves_meanwhile_leaves_nothing_behind():
     with Weir("site a { listen http://127.0.0.1:PORT; root public; auth basic users }\n", {"users": htpasswd("a", "first", 10), "public/x": "x"}, program="threads 1") as w:
         for i in range(20):

@@ -14,8 +14,6 @@ from recorder import pair, pairs, read_record
 from strict import Cut, answers
 from weirlib import SLOW, USER, WEIR, UnixServer, Weir, wait_for
 
-pytestmark = pytest.mark.notsan
-
 
 def record(kind, content=b"", rid=1, version=1, padding=0):
     return struct.pack(">BBHHBB", version, kind, rid, len(content), padding, 0) + content + b"\0" * padding

@@ -312,6 +312,7 @@ def test_each_event_arrives_while_the_answer_is_open(w, kind, version):
     assert got[0][2] == b"".join(b"data: %d\n\n" % i for i in range(5))
 
 
+@pytest.mark.threads
 def test_events_of_php_arrive_while_its_script_runs():
     script = ("<?php header('Content-Type: text/event-stream'); header('X-Accel-Buffering: no'); while (ob_get_level()) ob_end_flush();\n"
               "for ($i = 0; $i < 3; $i++) { echo \"data: $i\\n\\n\"; flush(); while (!file_exists(__DIR__ . \"/go$i\")) { usleep(1000); clearstatcache(); } }")
@@ -376,6 +377,7 @@ def test_an_upload_above_its_limit_is_413_and_leaves_nothing(w, length):
     assert names(w) == before
 
 
+@pytest.mark.threads
 def test_an_upload_that_is_given_up_leaves_nothing(w):
     before = names(w)
     clients = [send(w, f"POST /plain/{i} HTTP/1.1\nHost: a\nContent-Length: 3000000\n", b"x" * 2_000_000) for i in range(5)]

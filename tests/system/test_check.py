@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+import pytest
 from weirlib import EXAMPLES, SLOW, Weir, can_connect, program, wait_for
 
 CONFIG = """
@@ -42,6 +43,7 @@ while ($r->Accept() >= 0) {
 """
 
 
+@pytest.mark.threads
 def test_an_error_is_no_answer_and_a_reload_may_end_the_check():
     text = CONFIG.replace("/hello 200ms", "/ping 200ms").replace("; connect unix:DIR/run/keep-two.sock { workers 4 }", "")
     with Weir(text) as w:
@@ -82,6 +84,7 @@ def test_the_ping_path_of_php_fpm(tmp_path):
             fpm.wait()
 
 
+@pytest.mark.threads
 def test_a_server_that_is_added_while_all_are_down_is_asked():
     with Weir(CONFIG) as w:
         wait_for(lambda: w.log().count("fails its check /hello") == 2)

@@ -6,9 +6,7 @@ import pwd
 import subprocess
 
 import pytest
-from weirlib import IS_ROOT, USER, WEIR, Weir
-
-pytestmark = pytest.mark.notsan
+from weirlib import IS_ROOT, USER, WEIR, Weir, wait_for
 
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
@@ -35,6 +33,15 @@ def address(weir, pool):
 
 def call(weir, pool, *args, body=b""):
     return subprocess.run([WEIR, "call", address(weir, pool), *args], input=body, capture_output=True, timeout=60)
+
+
+def test_orders_answer_and_leak_nothing(weir):
+    for order in ("status", "status --json", "reload", "restart demo", "restart gateway", "scale demo 2", "drain demo", "restart demo", "stop demo", "restart demo",
+                  "suspend a.test", "resume a.test", "deny 127.0.0.9 --for 1h", "deny --list", "allow 127.0.0.9", "reopen"):
+        name, *args = order.split()
+        r = subprocess.run([WEIR, name, "--socket", weir.socket, *args], capture_output=True, text=True, timeout=60)
+        assert r.returncode == 0 and r.stdout and not r.stderr, order
+    wait_for(lambda: len(weir.pids("demo")) == 1 and weir.gateway())
 
 
 def test_call_speaks_to_php_and_prints_head_body_errors_and_status(weir):
@@ -69,6 +76,7 @@ def test_effective_settings_with_their_places(weir):
     assert r.returncode == 1 and 'no pool and no site "nobody"' in r.stderr
 
 
+@pytest.mark.nosan
 @pytest.mark.skipif(not IS_ROOT, reason="changes users")
 def test_control_and_gateway_run_as_the_configuration_says():
     def users(w):

@@ -12,8 +12,6 @@ import zlib
 import pytest
 from weirlib import USER, UnixServer, Weir, status_of
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 
+import pytest
 from test_bad_apps import END, HEAD, record
 from weirlib import SLOW, USER, WEIR, Weir, free_port, status_of, wait_for
 
@@ -68,6 +69,7 @@ def external(*lines, more="", threads=1):
                 f"pool p {{ connect unix:DIR/run/keep-app.sock {{ workers 1 {more} }} }}\n", program=f"threads {threads}")
 
 
+@pytest.mark.threads
 def test_two_threads_that_ask_an_app_without_flow_control_at_once():
     with external(more="; flow-control yes", threads=2) as w:
         app = TalkingApp(f"{w.run_dir}/keep-app.sock", answers(b"hello"))

@@ -13,8 +13,6 @@ import tempfile
 import pytest
 from weirlib import EXAMPLES, IS_ROOT, SLOW, USER, WEIR, Weir, alive, free_port, wait_for
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
 site b.test www.b.test {{ listen http://127.0.0.1:PORT; route /app/ {{ pool demo }}; route / {{ pool more }} }}
@@ -54,6 +52,7 @@ def test_how_pools_are_driven_outlives_a_killed_control_and_ends_with_a_reload(w
     assert len(weir.pids("demo")) == 1 and weir.pids("more") and "stopped" not in weir.pool("more")
 
 
+@pytest.mark.nosan
 def test_a_control_that_begins_reads_no_gateway_before_it_has_its_configuration():
     many = "".join(f"pool far{i} {{ connect fastcgi://127.0.0.1:9 }}\n" for i in range(400))  # it takes its time
     with Weir(CONFIG + many, {"public/index.html": "<p>here</p>"}) as w:
@@ -64,6 +63,7 @@ def test_a_control_that_begins_reads_no_gateway_before_it_has_its_configuration(
         assert w.log().count("control ended (signal") == 3 and w.pool("more")["stopped"]
 
 
+@pytest.mark.nosan
 def test_a_restart_undoes_a_drain_also_for_the_next_control(weir):
     pid = weir.pids("more")[0]
     assert weir.command("drain", "more").returncode == 0
@@ -83,6 +83,7 @@ def restart_all(weir):
     wait_for(lambda: "ready. Ctrl-C" in weir.log() or weir.process.poll() is not None)
 
 
+@pytest.mark.nosan
 def test_a_suspended_site_answers_503_until_it_is_resumed_over_restarts_of_everything(weir):
     pids = weir.pids("demo")
     assert weir.get("/").text == b"<p>here</p>"
@@ -262,6 +263,7 @@ def settled(weir, pool):
     return [(u["state"], u["generation"]) for u in p["processes"]] == [("ready", p["generation"])]
 
 
+@pytest.mark.nosan
 def test_a_pool_restarts_once_when_what_it_watches_changes(weir):
     weir.write("src/one.txt", "1")
     weir.write(".env", "A=1")
@@ -378,6 +380,7 @@ def set_roles(weir, text):
     return weir.command("reload")
 
 
+@pytest.mark.nosan
 @pytest.mark.skipif(not IS_ROOT, reason="becomes other users")
 def test_roles_tell_who_may_see_and_order_what(weir):
     assert os.stat(weir.socket).st_mode & 0o777 == 0o600
@@ -417,6 +420,7 @@ def test_roles_tell_who_may_see_and_order_what(weir):
     assert weir.command("reload").returncode == 0 and os.stat(weir.socket).st_mode & 0o777 == 0o600
 
 
+@pytest.mark.nosan
 @pytest.mark.skipif(not IS_ROOT, reason="becomes other users")
 def test_people_who_only_connect_do_not_keep_an_admin_away(weir):
     assert set_roles(weir, ROLES).returncode == 0

@@ -94,6 +94,7 @@ def count(w, n, path="/x", headers=None):
     return seen
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("keep", ["no", "yes"])
 def test_weights_are_kept_one_request_at_a_time(keep):
     with farm(f"connect unix:DIR/run/keep-one.sock {{ weight 3 }}; {connect('two')}; keep {keep}", "one", "two") as (w, _):
@@ -119,6 +120,7 @@ def test_least_outstanding_passes_a_server_that_hangs():
             t.join()
 
 
+@pytest.mark.threads
 def test_one_of_three_dies_under_load_and_returns():
     """Who was not in flight there notices nothing; nothing runs twice."""
     with farm(connect("one", "two", "three") + "; eject 200ms 1s", "one", "two", "three") as (w, s):
@@ -173,6 +175,7 @@ def test_a_refused_server_costs_nobody_anything():
         assert "cannot connect" in states(w)["two"]["problem"]
 
 
+@pytest.mark.threads
 def test_all_down_is_503_with_the_reason_and_ends_soon():
     with farm(connect("one", "two"), "one", "two", start=False) as (w, s):
         r = w.get("/x")
@@ -246,6 +249,7 @@ def test_a_backup_serves_only_when_no_other_one_is_up():
         wait_for(lambda: set(count(w, 10)) == {"one"})
 
 
+@pytest.mark.threads
 def test_a_server_that_ends_requests_without_an_answer_is_ejected():
     """It accepts, and its workers die: three in a row are its own fault, one is not."""
     with farm(connect("one", "two") + "; eject 5s 6s", "one") as (w, s):
@@ -291,6 +295,7 @@ def test_a_request_that_was_sent_is_repeated_only_where_that_is_safe():
             assert answers.count(502) == len(got), (method, path)
 
 
+@pytest.mark.threads
 def test_thresholds_of_the_check_and_its_word_ends_an_ejection():
     with farm(connect("one", "two") + "; check /x 100ms { fall 3; rise 2 }; eject 30s 60s", "one") as (w, s):
         wait_for(lambda: "keep-two.sock fails its check /x" in w.log())
@@ -305,6 +310,7 @@ def test_thresholds_of_the_check_and_its_word_ends_an_ejection():
         wait_for(lambda: w.get("/x").text == b"two")  # long before 30 s
 
 
+@pytest.mark.threads
 def test_three_kinds_of_servers_in_one_pool(tmp_path):
     """A libweir app with flow control, a script by libfcgi, php-fpm."""
     conf = tmp_path / "fpm.conf"
@@ -319,6 +325,7 @@ def test_three_kinds_of_servers_in_one_pool(tmp_path):
             assert not load.bad, load
 
 
+@pytest.mark.threads
 def test_a_reload_changes_weights_and_servers_without_losing_requests():
     text = connect("one", "two")
     with farm(text + "; keep yes", "one", "two", "three") as (w, _):
@@ -341,6 +348,7 @@ def test_what_is_wrong_is_told(tmp_path):
     assert code == 1 and 'weight' not in text and '"0" is no count from 1 to 256' in text and "needs a key" in text
 
 
+@pytest.mark.threads
 def test_many_connections_to_a_server_behind_a_full_backlog_do_not_hold_others_up():
     """A server that accepts nothing: who waits for it goes to another one."""
     with farm(connect("one", "two"), "one") as (w, s):

@@ -7,8 +7,6 @@ import pytest
 from clients import Clients
 from weirlib import ROOT, USER, Weir, wait_for
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 defaults site {{ listen http://127.0.0.1:PORT; root public }}
 site plain.test {{ ROUTES }}

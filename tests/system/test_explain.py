@@ -11,8 +11,6 @@ import subprocess
 import pytest
 from weirlib import IS_ROOT, ROOT, USER, WEIR, Weir, free_port
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

@@ -11,8 +11,6 @@ import subprocess
 import pytest
 from weirlib import USER, Weir, wait_for
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import recorder
 from recorder import ABORT, BEGIN, DATA, END, GET_VALUES, PARAMS, RESULT, STDERR, STDIN, STDOUT, pair, record
-from weirlib import HAPROXY, IS_ROOT, Load, SLOW, USER, WEIR, Weir, can_connect, free_port, program, wait_for
+from weirlib import HAPROXY, IS_ROOT, LONG, Load, SLOW, USER, WEIR, Weir, can_connect, free_port, program, wait_for
 
 RECORDER = {"recorder.py": open(recorder.__file__).read()}
 FRONT = "listener front { address fastcgi+unix:DIR/front.sock; mode 0666; MORE }\n"
@@ -171,6 +171,7 @@ def test_an_app_behind_nginx_gets_the_same_parameters_with_weir_between_them(kee
     assert names.count("TWICE") == 2 and names.count("HTTP_X_TWICE") == 2 and ("EMPTY", "") in without_ports(between[0])
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("keep", [False, True])
 def test_bodies_answers_and_stderr_pass_through_nginx_and_the_front(keep, tmp_path):
     body = os.urandom(10 << 20)
@@ -186,6 +187,7 @@ def test_bodies_answers_and_stderr_pass_through_nginx_and_the_front(keep, tmp_pa
         assert "the-app-says-this" not in w.log()
 
 
+@pytest.mark.threads
 def test_haproxy_multiplexes_over_the_front(tmp_path):
     """FC1-3.3-n"""
     port = free_port()
@@ -224,6 +226,7 @@ def test_roles_streams_and_statuses_are_the_apps(tmp_path):
         assert c.closed()  # without KEEP_CONN it is the app's end that closes
 
 
+@pytest.mark.threads
 def test_a_weir_in_front_of_a_front_speaks_flow_control_with_it():
     config = DEMO.replace("./demo", "./bench_app") + """
         site a { listen http://127.0.0.1:PORT; route / { pool up } }
@@ -236,6 +239,7 @@ def test_a_weir_in_front_of_a_front_speaks_flow_control_with_it():
             assert all(len(r.text) == 3000000 for r in pool.map(lambda _: w.get("/big/3000000"), range(6)))
 
 
+@pytest.mark.nosan
 @pytest.mark.parametrize("php", ["php fpm", "php cgi"])
 def test_php_behind_nginx_is_served_by_a_pool_of_weir(php, tmp_path):
     script = "<?php error_log('php says so'); echo $_SERVER['REQUEST_URI'], ' ', strlen(file_get_contents('php://input'));"
@@ -272,6 +276,7 @@ def test_a_weir_in_front_of_a_front_sees_refusals_and_broken_answers():
 
 # ---- queue, time, ends ----
 
+@pytest.mark.threads
 def test_a_full_queue_is_answered_503_and_emptied_when_clients_leave(tmp_path):
     """FC1-5.4-d, FC1-5.5-e, IOP-S13"""
     with Weir(conf(RECORD, pool="queue 1 20s").replace("processes 2", "processes 1"), RECORDER) as w, nginx(str(tmp_path), w.dir + "/front.sock") as port:
@@ -311,6 +316,7 @@ def test_an_app_that_is_silent_is_told_as_504_and_a_broken_answer_is_seen_as_bro
         assert status_of(out) == 504 and end == (0, 0)
 
 
+@pytest.mark.threads
 def test_slow_senders_take_no_slot_and_abort_ends_a_request():
     """FC1-5.4-a"""
     with Weir(conf(RECORD.replace("processes 2", "processes 1"), more="time { body 700ms }"), RECORDER) as w:
@@ -394,6 +400,7 @@ def test_too_many_requests_on_a_plain_connection_are_refused_and_too_many_parame
         assert heard(c.ask(2)[0])["role"] == 1
 
 
+@pytest.mark.threads
 def test_an_answer_that_the_web_server_does_not_take_waits_without_holding_the_app():
     with Weir(conf(RECORD.replace("processes 2", "processes 1"), more=f"time {{ send {3 * SLOW}s }}"), RECORDER) as w:
         slow = Fcgi(w.dir + "/front.sock")
@@ -451,7 +458,7 @@ def test_a_front_outlives_whatever_bytes_come():
 @pytest.mark.nosan
 @pytest.mark.parametrize("keep", [False, True])
 def test_restarts_of_a_pool_under_load_through_nginx_lose_nothing(keep, tmp_path):
-    times = 5 if SLOW > 1 else 50 if keep else 10
+    times = 50 if LONG else 10
     with Weir(conf(DEMO)) as w, nginx(str(tmp_path), w.dir + "/front.sock", keep) as port, Load(port, "/hello") as load:
         for _ in range(times):
             old = w.pids("demo")
@@ -472,6 +479,7 @@ def test_gateways_are_replaced_and_the_root_part_is_upgraded_under_load_through_
     assert not load.bad and load.ok > 10, load
 
 
+@pytest.mark.threads
 def test_a_gateway_that_ends_finishes_what_runs():
     with Weir(conf(RECORD), RECORDER) as w:
         started, go = (f"{w.run_dir}/keep-{n}" for n in ("started", "go"))
@@ -646,6 +654,7 @@ def test_only_users_and_addresses_of_the_allow_list_are_let_in():
         assert recorder.read_record(s)[0] == STDOUT
 
 
+@pytest.mark.threads
 def test_a_connection_that_has_not_asked_yet_is_served_while_the_gateway_is_replaced():
     with Weir(conf(RECORD), RECORDER) as w:
         fresh = Fcgi(w.dir + "/front.sock")

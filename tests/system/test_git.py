@@ -9,7 +9,7 @@ import pytest
 from certs import self_signed
 from weirlib import IS_ROOT, SLOW, USER, Weir, free_port
 
-pytestmark = [pytest.mark.nosan, pytest.mark.notsan]
+pytestmark = pytest.mark.nosan
 
 # The example of docs/recipes.md.
 SITE = """site git.test {

@@ -30,6 +30,7 @@ def body(s):
     return data
 
 
+@pytest.mark.threads
 def test_a_client_that_takes_nothing_of_an_answer_that_timed_out_harms_nobody():
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p; time {{ request 1s }} }}\npool p {{ run ./bench_app; {USER} }}") as w:
         gateway = w.gateway()
@@ -43,6 +44,7 @@ def test_a_client_that_takes_nothing_of_an_answer_that_timed_out_harms_nobody():
             s.close()
 
 
+@pytest.mark.threads
 def test_a_handler_that_does_not_hear_its_abort_takes_no_other_request_with_it():
     """FC1-5.4-c, IOP-S13"""
     program = os.path.join(TEST_APPS, "threads_app")
@@ -72,6 +74,7 @@ def test_an_app_that_floods_the_log_does_not_keep_other_requests_waiting():
         assert worst < 2 * SLOW, worst
 
 
+@pytest.mark.threads
 def test_a_kept_connection_stays_with_its_own_listener_over_a_reload():
     inner = free_port()
     site = "site {name} {{ listen http://127.0.0.1:{port}; root {name} }}\n"
@@ -103,6 +106,7 @@ def body_of(weir, port):
     return None
 
 
+@pytest.mark.threads
 def test_a_client_that_never_reads_is_closed_and_one_that_pauses_is_not():
     with Weir("site a { listen http://127.0.0.1:PORT; root public; time { send 1s; idle 30s } }\n", {"public/big": b"x" * 30_000_000}) as w:
         with w.connect() as s:
@@ -157,6 +161,7 @@ def test_an_app_that_accepts_and_closes_is_not_connected_to_without_a_pause():
             assert count[0] < 100, count
 
 
+@pytest.mark.threads
 def test_a_dead_endpoint_does_not_keep_requests_from_a_live_one():
     with Weir("site a { listen http://127.0.0.1:PORT; pool p }\n"
               "pool p { connect unix:DIR/run/keep-dead.sock; connect unix:DIR/run/keep-live.sock; queue 10 20s }\n") as w:
@@ -168,6 +173,7 @@ def test_a_dead_endpoint_does_not_keep_requests_from_a_live_one():
             assert time.monotonic() - begin < 5 * SLOW
 
 
+@pytest.mark.threads
 def test_no_queue_still_means_that_free_workers_serve():
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }}\npool p {{ php; workers 2; queue 0; {USER} }}",
               {"public/x.php": "<?php echo 1;"}) as w:

@@ -60,6 +60,7 @@ def test_an_upload_arrives_whole_however_large_and_however_told(weir):
         assert c.answer(5)[0] == "200"
 
 
+@pytest.mark.threads
 def test_an_answer_that_comes_before_its_head_is_written_arrives_whole():
     php = "<?php $n = (int)$_GET['n']; if (isset($_GET['told'])) header(\"Content-Length: $n\"); for ($i = 0; $i < $n; $i += 1000) echo str_repeat('x', 1000);"
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }} pool p {{ php; {USER} }}", {"public/x.php": php}) as w:
@@ -78,6 +79,7 @@ def test_slow_answers_do_not_hold_up_others_on_the_connection(weir):
         assert order[0] == 7 and sorted(order) == [1, 3, 5, 7]
 
 
+@pytest.mark.threads
 def test_a_stream_that_takes_nothing_leaves_the_others_alone_and_ends(weir):
     with Weir(CONFIG.replace("root public", "root public; time { send 1s }"), {"public/f.txt": "hello\n"}) as w:
         w.write("public/big", os.urandom(500_000))
@@ -91,6 +93,7 @@ def test_a_stream_that_takes_nothing_leaves_the_others_alone_and_ends(weir):
             assert any(f[3] == b"hello\n" for f in c.until(lambda f: f[2] == 5 and f[1] & END_STREAM))
 
 
+@pytest.mark.threads
 def test_a_client_that_resets_aborts_the_request_in_the_app(weir):
     with H2(weir.port) as c:
         c.send(c.head(1, "/slow/sleep/20000"))
@@ -101,6 +104,7 @@ def test_a_client_that_resets_aborts_the_request_in_the_app(weir):
         assert c.answer(3) == ("200", b"hello\n")
 
 
+@pytest.mark.threads
 def test_a_connection_that_closes_frees_all_its_requests(weir):
     with H2(weir.port) as c:
         c.send(*[c.head(i, "/slow/sleep/20000") for i in (1, 3, 5)], c.head(7, "/app/upload", "POST", end=False), frame(DATA, 0, 7, b"part"))
@@ -134,6 +138,7 @@ def test_the_limit_of_a_body_holds_where_no_length_was_told():
             assert c.answer(3)[0] == "200"
 
 
+@pytest.mark.threads
 def test_a_restart_of_the_gateway_loses_no_stream(weir):
     before = weir.gateway()
     with H2(weir.port) as c:
@@ -256,6 +261,7 @@ def test_trailers_are_no_parameters(weir):
         assert status == "200" and b"ADMIN" not in content
 
 
+@pytest.mark.threads
 def test_more_streams_than_allowed_are_refused_and_not_run(weir):
     with H2(weir.port) as c:
         begin = time.monotonic()
@@ -266,6 +272,7 @@ def test_more_streams_than_allowed_are_refused_and_not_run(weir):
     wait_for(lambda: weir.pool("slow")["processes"][0]["busy"] == 0 and weir.pool("slow")["queued"] == 0)
 
 
+@pytest.mark.threads
 def test_idle_connections_make_room_for_new_ones_and_are_told():
     with Weir("site a { listen http://127.0.0.1:PORT; root public; time { idle 300s } }\n", {"public/f.txt": "hello\n"}, program="threads 1; connections 16") as w:
         idle = [H2(w.port) for _ in range(8)]

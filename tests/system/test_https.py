@@ -54,6 +54,7 @@ def test_a_site_may_serve_http_as_well(weir):
     assert curl(weir, "/secret.txt", site="both.test") == b"secret"
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
 def test_files_parts_and_compressed_content_pass_tls(weir, version):
     assert curl(weir, "/large.txt", version) == LARGE

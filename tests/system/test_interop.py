@@ -9,8 +9,6 @@ import urllib.request
 import pytest
 from weirlib import EXAMPLES, HAPROXY, SLOW, Weir, can_connect, free_port, program, wait_for
 
-pytestmark = pytest.mark.notsan
-
 LIBFCGI_APP = r"""
 #include <fcgiapp.h>
 #include <stdlib.h>

@@ -12,11 +12,11 @@ import time
 
 import pytest
 from clients import Clients
-from weirlib import SLOW, USER, Weir, alive, children, descendants, wait_for
+from weirlib import LONG, SLOW, USER, Weir, alive, children, descendants, wait_for
 
 pytestmark = pytest.mark.nosan
 
-KILLS = 20 if SLOW == 1 else 5
+KILLS = 20 if LONG else 5
 PATHS = {"app": "/sleep/15", "fpm": "/fpm/s.php", "cgi": "/cgi/s.php"}
 CLIENTS = 3  # for each pool
 CONFIG = f"""

@@ -108,6 +108,7 @@ def is_refused(port):
         return True
 
 
+@pytest.mark.threads
 def test_a_client_has_so_many_connections():
     config = "listener l { address http://127.0.0.1:PORT; limit connections 3 }\nsite a { listen l; root public }\n"
     with Weir(config, {"public/x": "x"}, program="threads 2") as w:
@@ -138,6 +139,7 @@ def test_a_client_has_so_many_connections():
             assert is_refused(w.port)
 
 
+@pytest.mark.threads
 def test_behind_a_proxy_its_clients_are_counted_and_not_the_proxy():
     config = "listener l { address http://127.0.0.1:PORT; limit connections 2; proxy-protocol 127.0.0.1 }\nsite a { listen l; root public }\n"
     with Weir(config, {"public/x": "x"}) as w:
@@ -218,6 +220,7 @@ def test_a_body_that_trickles_is_given_up_and_one_at_the_rate_is_not():
         assert w.get("/hello").status == 200
 
 
+@pytest.mark.threads
 def test_while_an_app_does_not_read_or_write_no_client_is_slow():
     config = f"""
 site a {{ listen http://127.0.0.1:PORT; min-rate 50M 300ms; pool app
@@ -237,6 +240,7 @@ pool late {{ cgi DIR/late.sh; {USER} }}
         assert r.stdout.strip() == b"3000000", r
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_an_answer_that_is_taken_by_drops_is_given_up(version):
     config = "site a { listen http://127.0.0.1:PORT; root public; min-rate 20K 1s; time { send 100s; idle 1s } }\n"

@@ -8,8 +8,6 @@ import subprocess
 import pytest
 from weirlib import IS_ROOT, WEIR, check_says
 
-pytestmark = pytest.mark.notsan
-
 SITE = "site a {{ listen http://*:8080; root {root}; {more} }}\n"
 
 

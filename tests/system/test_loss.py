@@ -13,7 +13,7 @@ HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stress")
 
 
 @pytest.mark.parametrize("operation", [pytest.param(x, marks=pytest.mark.nosan) for x in ("pool reload", "rolling restart", "scale", "gateway reload")] +
-                         ["gateway upgrade", pytest.param("supervisor upgrade", marks=pytest.mark.notsan)])
+                         [pytest.param("gateway upgrade", marks=pytest.mark.threads), "supervisor upgrade"])
 def test_each_request_is_answered_once_and_runs_once(operation):
     r = subprocess.run(["/usr/bin/python3", os.path.join(HERE, "loss.py"), "--build", BUILD, "--times", "2" if SLOW > 1 else "5", "--clients",
                         "1" if SLOW > 1 else "2", "--only", operation], capture_output=True, text=True, timeout=230)
@@ -34,6 +34,7 @@ def start(**kw):
     return w
 
 
+@pytest.mark.threads
 def test_an_idle_client_may_ask_once_more_and_a_stream_goes_on():
     with start() as w:
         idle, stream = w.connect(), w.connect()
@@ -57,6 +58,7 @@ def test_an_idle_client_may_ask_once_more_and_a_stream_goes_on():
         assert w.status()["gateway"]["others"] == []
 
 
+@pytest.mark.threads
 def test_the_number_of_threads_changes_by_reload():
     with start() as w:
         old = w.gateway()
@@ -128,6 +130,7 @@ def test_a_new_version_that_fails_behind_the_check_gives_back_to_the_old_one(own
         assert w.get("/app/x").status == 200
 
 
+@pytest.mark.threads
 def test_restarts_of_an_app_on_another_host_lose_nothing():
     """The app's owner is somebody else; only the drain of flow control tells the gateway."""
     import socket

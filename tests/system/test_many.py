@@ -64,6 +64,7 @@ def test_a_thousand_requests_wait_for_four_php_workers_and_none_fails():
         assert 1 <= peak[0] <= 4
 
 
+@pytest.mark.threads
 def test_a_full_queue_answers_503_at_once_and_a_client_that_leaves_is_taken_out():
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; root public; php p }}\npool p {{ php; workers 1; queue 5 20s; {USER} }}",
               {"public/s.php": "<?php usleep((int)$_GET['ms'] * 1000); echo 1;"}) as w:

@@ -7,8 +7,6 @@ import signal
 import pytest
 from weirlib import USER, Weir, alive, wait_for
 
-pytestmark = pytest.mark.notsan
-
 PERL = """#!/usr/bin/perl
 use FCGI;
 my $r = FCGI::Request();

@@ -11,8 +11,6 @@ import time
 import pytest
 from weirlib import IS_ROOT, Load, SLOW, SUPERVISE, USER, WEIR, Weir, alive, can_connect, descendants, free_port, status_of, wait_for
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT
@@ -34,6 +32,7 @@ def weir():
         yield w
 
 
+@pytest.mark.nosan
 def test_a_killed_app_process_is_replaced(weir):
     before = weir.pids("demo")
     os.kill(before[0], signal.SIGKILL)
@@ -42,6 +41,7 @@ def test_a_killed_app_process_is_replaced(weir):
     assert weir.get("/app/hello").status == 200
 
 
+@pytest.mark.nosan
 def test_the_apps_outlive_a_killed_control(weir):
     before = weir.pids("demo") + weir.pids("php")
     os.kill(weir.status()["control_pid"], signal.SIGKILL)
@@ -50,6 +50,7 @@ def test_the_apps_outlive_a_killed_control(weir):
     assert weir.get("/pid.php").status == 200
 
 
+@pytest.mark.nosan
 def test_a_killed_gateway_is_back_within_a_second_and_the_apps_keep_their_pids(weir):
     apps, gateway = weir.pids("demo") + weir.pids("php"), weir.gateway()
     os.kill(gateway, signal.SIGKILL)
@@ -66,6 +67,7 @@ def test_a_killed_gateway_is_back_within_a_second_and_the_apps_keep_their_pids(w
     assert weir.pids("demo") + weir.pids("php") == apps
 
 
+@pytest.mark.nosan
 def test_restart_gateway_serves_again_and_the_apps_keep_their_pids(weir):
     apps, gateway = weir.pids("demo") + weir.pids("php"), weir.gateway()
     assert weir.command("restart", "gateway").returncode == 0
@@ -74,6 +76,7 @@ def test_restart_gateway_serves_again_and_the_apps_keep_their_pids(weir):
     assert weir.pids("demo") + weir.pids("php") == apps
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("pool,path", [("demo", "/app/hello"), ("php", "/pid.php")])
 def test_restart_of_a_pool_under_load_loses_nothing(weir, pool, path):
     gateway, before = weir.gateway(), weir.pids(pool)
@@ -306,6 +309,7 @@ def test_without_root_everything_runs_under_one_user():
             assert p.wait(10 * SLOW) == 0
 
 
+@pytest.mark.nosan
 @pytest.mark.parametrize("number,answered", [(signal.SIGTERM, True), (signal.SIGINT, False)])
 def test_what_runs_may_end_where_nobody_waits_at_a_terminal(number, answered):
     files = {**FILES, "public/late.php": "<?php touch('DIR/run/keep'); usleep(1500000); echo 'late';"}

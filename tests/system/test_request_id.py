@@ -7,8 +7,6 @@ import re
 import pytest
 from weirlib import ROOT, USER, Weir, check_says, wait_for
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

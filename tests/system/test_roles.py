@@ -87,6 +87,7 @@ def test_without_an_answer_nobody_passes(w, how, status):
     assert r.status == status and b"a file" not in r.text
 
 
+@pytest.mark.threads
 def test_an_authorizer_that_dies_lets_nobody_pass():
     with Weir(CONFIG, {"public/f.html": "a file"}, prepare=prepare) as w:
         r = w.get("/f.html?die")
@@ -141,6 +142,7 @@ def test_requests_one_behind_the_other_keep_their_order(w):
     assert at == sorted(at) and answer.endswith(b"a file")
 
 
+@pytest.mark.threads
 def test_a_client_that_leaves_is_forgotten():
     with Weir(CONFIG.replace("silent 700ms", "silent 60s"), {"public/f.html": "a file"}, prepare=prepare) as w:
         with w.connect() as s:
@@ -293,7 +295,6 @@ def test_a_program_without_socket_and_without_cgi_says_so():
     assert r.returncode == 1 and b"hello: " in r.stderr
 
 
-@pytest.mark.notsan
 def test_its_reader_may_leave():
     with open(os.devnull) as null:
         p = subprocess.Popen([os.path.join(TEST_APPS, "threads_app")], stdin=null, stdout=subprocess.PIPE, env={"GATEWAY_INTERFACE": "CGI/1.1", "PATH_INFO": "/big/30000000"})

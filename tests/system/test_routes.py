@@ -8,8 +8,6 @@ import subprocess
 import pytest
 from weirlib import USER, WEIR, Weir, read_all, status_of
 
-pytestmark = pytest.mark.notsan
-
 CONFIG = f"""
 site a.test {{
     listen http://127.0.0.1:PORT

@@ -13,8 +13,6 @@ from recorder import ABORT, BEGIN, DATA, END, GET_VALUES, PARAMS, STDIN, STDOUT,
 from test_front import Fcgi
 from weirlib import BUILD, IS_ROOT, ROOT, SLOW, USER, UnixServer, Weir, status_of, wait_for
 
-pytestmark = pytest.mark.notsan
-
 COMPLETE = struct.pack("!IB3x", 0, 0)
 HEAD = b"Content-Type: text/plain\r\n\r\n"
 

@@ -12,8 +12,6 @@ from smuggling import CASES, ONCE, STREAMS, Meaning, parameters
 from strict import answers
 from weirlib import SLOW, UnixServer, Weir, free_port
 
-pytestmark = pytest.mark.notsan
-
 AFTER = Meaning(target="/after", headers=[("Connection", "close")])
 AFTER_BYTES = b"GET /after HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 
+import pytest
 from weirlib import SLOW, TEST_APPS, USER, Weir, wait_for
 
 
@@ -26,6 +27,7 @@ def read_all(s):
         total += len(piece)
 
 
+@pytest.mark.threads
 def test_slow_readers_do_not_hold_the_threads_of_a_handler_that_waits():
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; route /app/ {{ pool p }} }}\npool p {{ run ./threads_app; {USER} }}", wait=False) as w:
         shutil.copy(os.path.join(TEST_APPS, "threads_app"), w.dir)
@@ -41,6 +43,7 @@ def test_slow_readers_do_not_hold_the_threads_of_a_handler_that_waits():
             s.close()
 
 
+@pytest.mark.threads
 def test_slow_readers_of_an_event_app_are_held_by_their_window_and_hold_nobody():
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./bench_app; {USER} }}") as w:
         n = 30_000_000

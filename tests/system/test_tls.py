@@ -71,6 +71,7 @@ def test_both_versions_of_http_are_served_and_told_to_apps():
         assert w.curl("a.test", "/f.txt", "--tls-max", "1.1").returncode == 35
 
 
+@pytest.mark.threads
 def test_the_name_chooses_the_certificate_and_only_its_site_is_behind_it():
     def prepare(w):
         pair(w, "a", "a.test", "www.a.test")
@@ -91,6 +92,7 @@ def test_the_name_chooses_the_certificate_and_only_its_site_is_behind_it():
         assert w.status("b.test", "/f") == ["200", "2"]
 
 
+@pytest.mark.threads
 def test_a_renewed_certificate_is_used_and_a_broken_one_is_not():
     with Tls(SITE.format(tls="a; time { head 120s }"), {"public/f": "x"}, lambda w: pair(w, "a", "first.test")) as w:
         assert w.subject("a.test") == "first.test"
@@ -145,6 +147,7 @@ def test_a_site_with_a_certificate_is_not_served_in_clear_text():
         assert answer.startswith(b"HTTP/1.1 400") and b"this port speaks TLS" in answer
 
 
+@pytest.mark.threads
 def test_sessions_are_taken_up_again_also_by_another_thread_and_after_a_reload():
     with Tls(SITE.format(tls="a"), {"public/f": "x"}, lambda w: pair(w, "a", "a.test")) as w:
         context = ssl._create_unverified_context()

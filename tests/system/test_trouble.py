@@ -9,8 +9,6 @@ import threading
 import pytest
 from weirlib import IS_ROOT, USER, WEIR, Weir, alive, children, wait_for
 
-pytestmark = pytest.mark.notsan
-
 BROKEN = "#!/bin/sh\nexit 3\n"
 
 
@@ -82,6 +80,7 @@ def test_admin_values_hold_below_a_root_that_a_reload_added():
         wait_for(lambda: w.get("/m.php", host="b.test").text == b"33M")
 
 
+@pytest.mark.nosan
 def test_every_worker_that_hangs_is_ended():
     count = 40
     with Weir("site a { listen http://127.0.0.1:PORT; root public; php p }\n"

@@ -19,7 +19,7 @@ APPS = os.path.join(ROOT, ".cache/apps")
 PICTURES = os.environ.get("WEIR_PLOTS", os.path.join(ROOT, "build-tests", "plots"))
 PASSWORD = "correct horse 7"
 VERSIONS = ["--http1.1", "--http2"]
-pytestmark = [pytest.mark.nosan, pytest.mark.notsan]
+pytestmark = pytest.mark.nosan
 
 DOKUWIKI = """site wiki.test {
     listen https://127.0.0.1:TLSPORT http://127.0.0.1:PORT; tls DIR/tls
