@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import collections
 import os
 import sys
 
@@ -8,18 +9,19 @@ sys.path.insert(0, os.path.dirname(__file__))
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: needs the machine for itself, or ends all processes of a user")
     config.addinivalue_line("markers", "threads: run in the TSan build too: several threads of the gateway or of an app touch the same things")
-    config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, or loads the machine)")
-    config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in 24")
+    config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, loads the machine, or runs what others run there)")
+    config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in 24; of other tests' cases, every second")
 
 
 def pytest_collection_modifyitems(config, items):
     if "san" not in os.path.basename(os.environ.get("WEIR_BUILD", "")):
         return
-    number, kept, dropped = 0, [], []
+    kept, dropped, seen = [], [], collections.Counter()
     for item in items:
-        if item.get_closest_marker("table"):
-            number += 1
-        (dropped if item.get_closest_marker("table") and number % 24 else kept).append(item)
+        table = item.get_closest_marker("table")
+        name = "table" if table else item.nodeid.split("[")[0]
+        (dropped if seen[name] % (24 if table else 2) else kept).append(item)
+        seen[name] += 1
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept

@@ -274,6 +274,7 @@ def test_control_bytes_of_an_app_do_not_reach_the_log(weir):
     assert b"\\x1b]0;title" in log and not any(line.startswith(b"forged") for line in log.splitlines())
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("name", list(VALUES))
 def test_an_app_that_answers_the_question_badly_is_asked_plainly(name):
     """FC1-4.1-f, FC1-4.2-b, IOP-S10"""

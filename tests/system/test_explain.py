@@ -70,6 +70,7 @@ def told(asked):
     return [(p["name"], text_of(p)) for p in asked["params"] if p["known"]], [p["name"] for p in asked["params"] if not p["known"]]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("method,body", [("GET", None), ("POST", b"12345"), ("POST", b"x" * 200000), ("HEAD", None)], ids=["get", "post", "large", "head"])
 @pytest.mark.parametrize("path", URLS)
 def test_the_parameters_are_those_that_the_app_gets(weir, path, method, body):

@@ -150,7 +150,7 @@ def lived(pid):
 def kill_one(weir, load, victim):
     """Kills it and waits until all is as before: when it was killed, when it was dead, how long its pools did not serve."""
     find, pools, _ = VICTIMS[victim]
-    pid = wait_for(lambda: find(weir))
+    pid = wait_for(lambda: (p := find(weir)) and alive(p) and p)  # control may not have heard of the last one's end
     if victim == "control":
         wait_for(lambda: lived(pid))  # the next control starts at once
     at = time.monotonic()

@@ -55,7 +55,7 @@ def test_an_idle_client_may_ask_once_more_and_a_stream_goes_on():
         text += read_all(stream)
         assert b"data: 99" in text and text.endswith(b"0\r\n\r\n"), text
         wait_for(lambda: not alive(old))
-        assert w.status()["gateway"]["others"] == []
+        wait_for(lambda: w.status()["gateway"]["others"] == [])
 
 
 @pytest.mark.threads

@@ -43,7 +43,7 @@ def test_php_runs_in_a_master_of_its_own_and_settings_that_scripts_cannot_raise(
     for sapi, name in (("fpm", "fpm-fcgi"), ("cgi", "cgi-fcgi")):
         with Weir(site(pool.format(sapi)), {"public/a.php": script}) as w:
             assert w.get("/a.php").text.decode() == f"{name} 77M 5M"
-            assert len(descendants(w.pids("p")[0])) == 2
+            wait_for(lambda: len(descendants(w.pids("p")[0])) == 2)
 
 
 def test_php_takes_fpm_and_without_it_cgi_is_named():
@@ -156,7 +156,7 @@ def test_a_pool_whose_processes_die_is_answered_503_at_once_and_mends_itself():
 def test_a_worker_that_hangs_is_ended_alone_and_the_log_says_what_it_did():
     with Weir(site("php; workers 2; time { request 4s; slow 1s }"), {"public/loop.php": "<?php while (1) {}", **SLEEP}) as w:
         master = w.pids("p")
-        workers = set(descendants(master[0]))
+        workers = set(wait_for(lambda: len(d := descendants(master[0])) == 2 and d))
         assert w.get("/loop.php").status == 504
         wait_for(lambda: len(workers & set(descendants(master[0]))) == 1 and len(descendants(master[0])) == 2)
         assert w.pids("p") == master and w.get("/sapi.php").status == 200
