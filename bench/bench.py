@@ -311,6 +311,45 @@ def slow(o, out, d, log):
         s.stop()
 
 
+SLOW_ATTACKS = {"slow heads": ["-H", "-i", "5", "-t", "GET", "-u", "/hello"], "slow bodies": ["-B", "-i", "5", "-s", "100000", "-t", "POST", "-u", "/hello"],
+                "slow reading": ["-X", "-w", "1", "-y", "50", "-z", "5", "-n", "1", "-k", "3", "-u", "/big.bin"], "ranges": ["-R", "-a", "1", "-b", "3000", "-t", "GET", "-u", "/big.bin"]}
+
+
+def attacked(o, out, d, log):
+    """slowhttptest with 1,000 connections in its four ways, and a client that asks as people do."""
+    if log:
+        return
+    with open(d + "/public/big.bin", "wb") as f:
+        f.write(bytes(3 << 20))
+    s = stacks.weir(o.build, d, "weir", stacks.bench_app(o.build, d, 1), site="route /big.bin { files }")
+    try:
+        s.ready("/hello")
+        out.tell("\n1,000 connections of slowhttptest and one more client, in ms\n\n| | p50 quiet | p50 | p99 quiet | p99 | most connections | errors |\n|---|---|---|---|---|---|---|")
+        ratios = {}
+        for name, args in SLOW_ATTACKS.items():
+            quiet, busy, most = [], [], 0
+            args = args[:-1] + [f"http://127.0.0.1:{s.port}{args[-1]}"]
+            for _ in range(o.rounds):
+                quiet.append(load(o.build, s, "/hello", o.seconds, connections=1, rate=500))
+                p = subprocess.Popen(["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "1000", "-l", str(o.seconds + 4), *args], stdout=subprocess.DEVNULL)
+                end = time.monotonic() + 3
+                while time.monotonic() < end and most < 1000:
+                    most = max(most, s.status()["gateway"]["connections"])
+                    time.sleep(0.1)
+                busy.append(load(o.build, s, "/hello", o.seconds, connections=1, rate=500))
+                p.terminate()
+                p.wait()
+                while s.status()["gateway"]["connections"]:
+                    time.sleep(0.1)
+            out.tell(f"| {name} | {median(quiet, 'p50'):.2f} | {median(busy, 'p50'):.2f} | {median(quiet, 'p99'):.2f} | {median(busy, 'p99'):.2f} | {most} | {sum(r['errors'] for r in busy)} |")
+            ratios[name] = median(busy, "p99") / median(quiet, "p99")
+        out.tell("")
+        for name, ratio in ratios.items():
+            out.goal(f"{name}: p99 of the other client, x quiet", ratio, 2.0)
+    finally:
+        s.stop()
+
+
 def peak_mb(pids):
     total = 0
     for p in pids:
@@ -463,7 +502,7 @@ def secure(o, out, d, log):
             s.stop()
 
 
-CASES = {f.__name__: f for f in (small, syscalls, idle, handler, two_threads, fair, slow, stalled, in_flight, library, secure)}
+CASES = {f.__name__: f for f in (small, syscalls, idle, handler, two_threads, fair, slow, attacked, stalled, in_flight, library, secure)}
 
 
 def main():

@@ -321,6 +321,7 @@ def test_an_app_that_answers_before_it_reads_is_heard(weir, kind):
     assert weir.get(f"/{kind}/good").text == b"good"
 
 
+@pytest.mark.nosan
 def test_call_tells_what_is_wrong(tmp_path):
     """FC1-5.5-e, IOP-S7"""
     apps = {}

@@ -67,6 +67,7 @@ def test_call_tells_json(weir):
     assert r.returncode == 0 and o["status"] == 200 and o["app_status"] == 0, o
 
 
+@pytest.mark.nosan
 def test_effective_settings_with_their_places(weir):
     r = subprocess.run([WEIR, "check", "-c", weir.config, "--effective", "php"], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr

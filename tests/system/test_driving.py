@@ -34,6 +34,7 @@ def kill_control(weir):
     wait_for(lambda: (weir.status() or {"control_pid": control})["control_pid"] != control and weir.gateway())
 
 
+@pytest.mark.nosan
 def test_how_pools_are_driven_outlives_a_killed_control_and_ends_with_a_reload(weir):
     assert weir.command("stop", "more").returncode == 0 and weir.command("scale", "demo", "2").returncode == 0
     wait_for(lambda: len(weir.pids("demo")) == 2 and not weir.pool("more")["processes"])
@@ -116,6 +117,7 @@ def test_a_suspended_site_answers_503_until_it_is_resumed_over_restarts_of_every
     assert weir.command("resume", "a.test").returncode == 1 and "there is no site" in weir.command("suspend", "c.test").stderr
 
 
+@pytest.mark.nosan
 def test_a_request_that_runs_when_its_site_is_suspended_goes_on(weir):
     with weir.connect() as s:
         s.sendall(b"POST /app/hello HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
@@ -128,6 +130,7 @@ def test_a_request_that_runs_when_its_site_is_suspended_goes_on(weir):
     assert weir.command("resume", "a.test").returncode == 0
 
 
+@pytest.mark.nosan
 def test_the_configuration_suspends_a_site_with_a_text_or_a_page(weir):
     weir.write("away.html", "<h1>Away</h1>")
     weir.configure(CONFIG.replace("root public;", 'root public; suspended "Please call us.";').replace("www.b.test {", "www.b.test { suspended ./away.html;"))
@@ -315,6 +318,7 @@ def test_a_pool_restarts_once_when_what_it_watches_changes(weir):
     assert weir.pool("demo")["stopped"] and not weir.pool("demo")["processes"]
 
 
+@pytest.mark.nosan
 def test_serve_with_watch_follows_programs_and_the_configuration():
     with Weir(CONFIG, {"public/index.html": "x"}, args=["--watch"]) as w:
         old = w.pids("demo")
@@ -329,6 +333,7 @@ def test_serve_with_watch_follows_programs_and_the_configuration():
         assert w.pids("more") == more
 
 
+@pytest.mark.nosan
 def test_a_served_folder_with_watch_takes_apps_that_come_and_go():
     with tempfile.TemporaryDirectory(prefix="weir-dir-", dir="/tmp") as d:
         os.chmod(d, 0o755)
@@ -560,6 +565,7 @@ def test_lines_of_apps_are_kept_as_they_are_with_time_pool_pid_and_stream():
         assert "to stderr" not in w.log()
 
 
+@pytest.mark.nosan
 def test_a_pool_that_floods_is_cut_and_the_others_are_heard():
     with with_logs(f"pool demo {{ run ./talk.py; {USER} }}\npool flood {{ run ./talk.py 300000; {USER} log-rate 500 }}\npool free {{ run ./talk.py 5000; {USER} log-rate 0 }}",
                    "log off; app-log DIR/logs/apps") as w:

@@ -204,6 +204,7 @@ def keys(w, n, header="X-User"):
     return found
 
 
+@pytest.mark.nosan
 def test_a_key_stays_at_its_server_when_another_one_leaves():
     with farm(connect("one", "two", "three") + "; balance hash header X-User; keep yes; slow-start none; eject 100ms 200ms", "one", "two", "three") as (w, s):
         before = keys(w, 60)
@@ -231,11 +232,13 @@ def test_keys(key, ask):
         assert len(set(first)) == (1 if key == "client" else 2)
 
 
+@pytest.mark.nosan
 def test_a_request_without_the_key_goes_to_anybody():
     with farm(connect("one", "two") + "; balance hash cookie sid", "one", "two") as (w, _):
         assert set(count(w, 60, headers={"Cookie": "xsid=1; sid"})) == {"one", "two"}
 
 
+@pytest.mark.nosan
 def test_a_backup_serves_only_when_no_other_one_is_up():
     with farm(f"{connect('one', 'two')}; {connect('spare', more='backup yes')}; eject 100ms 200ms", "one", "two", "spare") as (w, s):
         assert set(count(w, 40)) == {"one", "two"}

@@ -220,7 +220,6 @@ def test_a_body_that_trickles_is_given_up_and_one_at_the_rate_is_not():
         assert w.get("/hello").status == 200
 
 
-@pytest.mark.threads
 def test_while_an_app_does_not_read_or_write_no_client_is_slow():
     config = f"""
 site a {{ listen http://127.0.0.1:PORT; min-rate 50M 300ms; pool app

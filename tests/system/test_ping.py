@@ -33,6 +33,7 @@ def test_a_process_that_stops_while_it_is_idle_is_replaced(pool, path):
         assert w.get(path).status == 200
 
 
+@pytest.mark.nosan
 def test_a_php_worker_that_stops_is_ended_alone():
     with Weir(CONFIG, {"one.pl": PERL, "public/pid.php": "<?php echo getmypid();"}) as w:
         worker, master = int(w.get("/pid.php").text), w.pids("php")
@@ -47,6 +48,7 @@ def test_a_php_worker_that_stops_is_ended_alone():
         assert w.get("/pid.php").status == 200
 
 
+@pytest.mark.nosan
 def test_processes_that_answer_are_left_alone():
     with Weir(CONFIG, {"one.pl": PERL, "public/pid.php": "<?php echo getmypid();"}) as w:
         for path in ("/app/hello", "/perl/x", "/pid.php"):

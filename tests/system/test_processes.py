@@ -90,6 +90,7 @@ def test_restart_of_a_pool_under_load_loses_nothing(weir, pool, path):
     assert weir.gateway() == gateway and not [p for p in before if alive(p)]
 
 
+@pytest.mark.nosan
 def test_reload_keeps_processes_whose_settings_stay(weir):
     demo, php = weir.pids("demo"), weir.pids("php")
     weir.configure(CONFIG.replace("processes 2", "processes 3").replace("debug yes", "debug no"))
@@ -98,6 +99,7 @@ def test_reload_keeps_processes_whose_settings_stay(weir):
     assert set(demo) < set(weir.pids("demo")) and weir.pids("php") == php
 
 
+@pytest.mark.nosan
 def test_reload_with_a_mistake_keeps_the_old_configuration_and_says_why(weir):
     weir.configure(CONFIG.replace("listen", "lisen"))
     r = weir.command("reload")
@@ -105,6 +107,7 @@ def test_reload_with_a_mistake_keeps_the_old_configuration_and_says_why(weir):
     assert weir.get("/app/hello").status == 200
 
 
+@pytest.mark.nosan
 def test_a_pool_that_is_added_or_removed_by_reload_comes_and_goes(weir):
     weir.configure(CONFIG + f"pool more {{ run ./hello; {USER} }}\n")
     assert weir.command("reload").returncode == 0
@@ -149,6 +152,7 @@ def test_a_killed_keeper_takes_its_processes_with_it_and_the_pool_recovers(weir)
     assert weir.get("/pid.php").status == 200
 
 
+@pytest.mark.nosan
 def test_a_php_worker_that_hangs_is_answered_504_and_the_others_go_on(weir):
     weir.configure(CONFIG.replace("workers 3", "workers 3; time { request 1s }"))
     assert weir.command("reload").returncode == 0
@@ -223,6 +227,7 @@ def test_a_missing_program_and_an_unknown_user_stop_their_pool_alone():
         assert w.pool("bad")["problem"]
 
 
+@pytest.mark.nosan
 def test_a_reload_with_a_port_in_use_keeps_the_old_configuration(weir):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -190,6 +190,7 @@ def test_client_certificates_are_asked_for_judged_and_never_taken_from_another_s
             assert w.status("o.test", "/env.php", http, "-H", "Host: b.test")[0] == "403"  # the same authorities, but it showed none
 
 
+@pytest.mark.nosan
 def test_a_scanner_finds_no_old_version_and_no_weak_cipher():
     def prepare(w):
         self_signed(w.dir + "/a.pem", w.dir + "/a.key", "a.test", rsa=True)

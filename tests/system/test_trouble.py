@@ -51,6 +51,7 @@ def test_a_gateway_that_had_no_descriptor_for_a_new_configuration_gets_it_later(
         assert w.get("/env").status == 200 and w.gateway() == gateway
 
 
+@pytest.mark.nosan
 def test_nobody_reads_the_log():
     read, write = os.pipe()
     flood = "#!/bin/sh\nyes 'a line of log that nobody reads' >&2 &\nexec $(dirname $0)/demo\n"
@@ -97,6 +98,7 @@ def test_every_worker_that_hangs_is_ended():
         wait_for(lambda: not any(alive(p) for p in first))
 
 
+@pytest.mark.nosan
 def test_a_pool_that_never_becomes_ready_leaves_places_for_others():
     with Weir("site a { listen http://127.0.0.1:PORT; pool good; route /h/ { pool hog } }\n"
               f"pool hog {{ run ./hog.sh; processes 20; {USER} }}\npool good {{ run ./demo; processes 0..2; queue 10 4s; {USER} }}\n",
@@ -105,6 +107,7 @@ def test_a_pool_that_never_becomes_ready_leaves_places_for_others():
         assert w.get("/env").status == 200
 
 
+@pytest.mark.nosan
 def test_one_that_drains_for_long_does_not_keep_an_idle_one_from_making_room():
     config = ("site a { listen http://127.0.0.1:PORT; pool a; route /b/ { pool b }; route /c/ { pool c } }\n"
               f"pool a {{ run ./bench_app; processes 0..1; {USER} }}\npool b {{ run ./demo; processes 0..1; {USER} }}\n"
