@@ -18,8 +18,11 @@
 
 #include "loop/loop_internal.h"
 
-#define BATCH    512
+#define BATCH     512
 #define KIND_WAKE 255u
+/* The kernel holds no more that it could not send yet for a peer that reads slowly: on loopback it would take megabytes of each, and
+ * filling them costs the other peers of the thread their time. */
+#define UNSENT_BYTES (128 << 10)
 
 struct lane { /* a helper thread and what it has to do, in order */
     struct epoll_loop *loop;
@@ -313,8 +316,9 @@ static int ep_accept(struct weir_loop *l, int fd, struct sockaddr_storage *peer,
     if (conn < 0) return (int)failure();
     *peer_len = len;
     if (peer->ss_family != AF_UNIX) {
-        int one = 1;
+        int one = 1, unsent = UNSENT_BYTES;
         setsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        setsockopt(conn, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
     }
     return conn;
 }
