@@ -20,7 +20,7 @@ HTTP1 = {
     "a head of 100 KB": "txreq -url /f.txt -hdr {Host: a} -hdrlen Large 100000\nrxresp\nexpect resp.status == 431\nexpect_close",
 }
 
-START = "txpri\nstream 0 { txsettings\nrxsettings\nrxwinup\ntxsettings -ack\nrxsettings\nexpect settings.ack == true } -run\n"
+START = "txpri\nstream 0 { rxsettings\nrxwinup\ntxsettings\ntxsettings -ack\nrxsettings\nexpect settings.ack == true } -run\n"
 SERVED = "stream 1 { txreq -url /f.txt -hdr {:authority} {a}\nrxresp\nexpect resp.status == 200\nexpect resp.body == {hello} } -run\n"
 
 
