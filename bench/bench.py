@@ -311,8 +311,8 @@ def slow(o, out, d, log):
         s.stop()
 
 
-SLOW_ATTACKS = {"slow heads": ["-H", "-i", "5", "-t", "GET", "-u", "/hello"], "slow bodies": ["-B", "-i", "5", "-s", "100000", "-t", "POST", "-u", "/hello"],
-                "slow reading": ["-X", "-w", "1", "-y", "50", "-z", "5", "-n", "1", "-k", "3", "-u", "/big.bin"], "ranges": ["-R", "-a", "1", "-b", "3000", "-t", "GET", "-u", "/big.bin"]}
+ATTACKS = {"slow heads": ("/hello", ["-H", "-i", "5", "-t", "GET"]), "slow bodies": ("/hello", ["-B", "-i", "5", "-s", "100000", "-t", "POST"]),
+           "slow reading": ("/big.bin", ["-X", "-w", "1", "-y", "50", "-z", "5", "-n", "1", "-k", "3"]), "ranges": ("/big.bin", ["-R", "-a", "1", "-b", "3000", "-t", "GET"])}
 
 
 def attacked(o, out, d, log):
@@ -326,12 +326,11 @@ def attacked(o, out, d, log):
         s.ready("/hello")
         out.tell("\n1,000 connections of slowhttptest and one more client, in ms\n\n| | p50 quiet | p50 | p99 quiet | p99 | most connections | errors |\n|---|---|---|---|---|---|---|")
         ratios = {}
-        for name, args in SLOW_ATTACKS.items():
+        for name, (path, args) in ATTACKS.items():
             quiet, busy, most = [], [], 0
-            args = args[:-1] + [f"http://127.0.0.1:{s.port}{args[-1]}"]
             for _ in range(o.rounds):
                 quiet.append(load(o.build, s, "/hello", o.seconds, connections=1, rate=500))
-                p = subprocess.Popen(["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "1000", "-l", str(o.seconds + 4), *args], stdout=subprocess.DEVNULL)
+                p = subprocess.Popen(["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "1000", "-l", str(o.seconds + 4), *args, "-u", f"http://127.0.0.1:{s.port}{path}"], stdout=subprocess.DEVNULL)
                 end = time.monotonic() + 3
                 while time.monotonic() < end and most < 1000:
                     most = max(most, s.status()["gateway"]["connections"])

@@ -8,6 +8,7 @@
 #include "control/internal.h"
 
 #define AGAIN_MS  20   /* between tries to tell what did not fit into a link */
+#define LOST_MS   100  /* until one that has none asks for its link */
 #define RELINK_MS 1000 /* between tries to give a gateway a new link */
 #define LEFT_MS   5000 /* beyond its time an older one has this long */
 
@@ -65,7 +66,7 @@ static void lose_link(struct control *c, struct gateway *g)
     watch_end(c, &g->link, false);
     g->ready = false;
     g->config_sent = g->endpoints_sent = g->keys_sent = 0;
-    g->relink_due_ms = now_ms() + 100; /* it goes on with what it knows; where it has ended, DOWN tells that next */
+    g->relink_due_ms = now_ms() + LOST_MS; /* it goes on with what it knows; where it has ended, DOWN tells that next */
 }
 
 static void on_ready(struct control *c, struct gateway *g, const struct weir_link_message *m)
@@ -117,7 +118,7 @@ void gateway_event(struct control *c, struct gateway *g)
 /* What it tells is about pools and units: those of a control that was started anew are there by its first turn. */
 static void hear(struct control *c, struct gateway *g)
 {
-    if (watch_add(c, &g->link, WATCH_LINK, g->link.fd) < 0) g->relink_due_ms = now_ms() + 100;
+    if (watch_add(c, &g->link, WATCH_LINK, g->link.fd) < 0) g->relink_due_ms = now_ms() + LOST_MS;
     else g->heard = true;
 }
 
@@ -142,7 +143,7 @@ void gateway_up(struct control *c, const struct root_msg *m, int fd)
     if (m->flags & 1 && g != c->serving && !g->leaves) g->unknown = true;
     g->link.fd = fd;
     g->heard = false;
-    if (fd < 0) g->relink_due_ms = now_ms() + 100;
+    if (fd < 0) g->relink_due_ms = now_ms() + LOST_MS;
 }
 
 void gateway_down(struct control *c, const struct root_msg *m)

@@ -38,8 +38,7 @@ def call(weir, pool, *args, body=b""):
 def test_orders_answer_and_leak_nothing(weir):
     for order in ("status", "status --json", "reload", "restart demo", "restart gateway", "scale demo 2", "drain demo", "restart demo", "stop demo", "restart demo",
                   "suspend a.test", "resume a.test", "deny 127.0.0.9 --for 1h", "deny --list", "allow 127.0.0.9", "reopen"):
-        name, *args = order.split()
-        r = subprocess.run([WEIR, name, "--socket", weir.socket, *args], capture_output=True, text=True, timeout=60)
+        r = weir.command(*order.split(), env=None)
         assert r.returncode == 0 and r.stdout and not r.stderr, order
     wait_for(lambda: weir.pids("demo") and weir.gateway())
 

@@ -34,16 +34,20 @@ class Tls(Weir):
             return super().status()
         return self.curl(name, *args).stdout.decode(errors="replace").rsplit("\n", 1)[-1].split()
 
-    def subject(self, name):
-        """Whose certificate is shown to who asks for this name; None: the handshake fails."""
+    def shown(self, name, *what):
+        """What `openssl x509` says of the certificate that is shown to who asks for this name; None: the handshake fails."""
         context = ssl._create_unverified_context()
         try:
             with socket.create_connection(("127.0.0.1", self.tls_port), timeout=20 * SLOW) as s, context.wrap_socket(s, server_hostname=name) as t:
                 der = t.getpeercert(True)
         except ssl.SSLError:
             return None
-        text = subprocess.run(["openssl", "x509", "-inform", "der", "-noout", "-subject"], input=der, capture_output=True, check=True).stdout.decode()
-        return re.search(r"CN ?= ?(\S+)", text)[1]
+        return subprocess.run(["openssl", "x509", "-inform", "der", "-noout", *what], input=der, capture_output=True, check=True).stdout.decode()
+
+    def subject(self, name):
+        """Whose certificate is shown; None: the handshake fails."""
+        text = self.shown(name, "-subject")
+        return text and re.search(r"CN ?= ?(\S+)", text)[1]
 
 
 SITE = "site a.test www.a.test {{ listen http://127.0.0.1:PORT https://127.0.0.1:TLSPORT; root public; tls {tls} }}\n"

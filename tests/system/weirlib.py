@@ -192,9 +192,9 @@ class Weir:
         with open(self.log_path, errors="replace") as f:
             return f.read()
 
-    def command(self, *args):
+    def command(self, *args, env=NO_LEAKS):
         """An order; test_commands looks for leaks in what they all do."""
-        return subprocess.run([WEIR, args[0], "--socket", self.socket, *args[1:]], capture_output=True, text=True, timeout=60, env=NO_LEAKS)
+        return subprocess.run([WEIR, args[0], "--socket", self.socket, *args[1:]], capture_output=True, text=True, timeout=60, env=env)
 
     def status(self):
         """What `weir status --json` prints, without a process for each look; None: nobody answers."""
