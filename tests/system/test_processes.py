@@ -199,7 +199,7 @@ def test_an_app_gets_a_clean_start_and_its_daemons_die_with_it():
         pid = w.pids("p")[0]
         assert f"[p {pid}] mask" in log
         with open(w.run_dir + "/keep.pid") as f:
-            daemon = int(f.read())
+            daemon = int(wait_for(f.read))  # it may be there before the app has written it
         assert alive(daemon)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not alive(daemon))
