@@ -283,12 +283,12 @@ def test_a_full_queue_is_answered_503_and_emptied_when_clients_leave(tmp_path):
         started, go, aborted = (f"{w.run_dir}/keep-{n}" for n in ("started", "go", "aborted"))
         target = f"/?started={started}&until={go}&aborted={aborted}"
         clients = []
-        for _ in range(2):
+        for load in ((1, 0), (1, 1)):
             s = socket.create_connection(("127.0.0.1", port))
             s.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             clients.append(s)
-            wait_for(lambda: os.path.exists(started))
-        wait_for(lambda: w.pool("record")["queued"] == 1)
+            wait_for(lambda: w.load("record") == load)
+        wait_for(lambda: os.path.exists(started))
         r = get(port, "/")
         assert r.status == 503 and r.getheader("Retry-After") == "1" and "text/plain" in r.getheader("Content-Type")
         clients.pop().close()  # out of the queue
@@ -448,8 +448,8 @@ def test_a_front_outlives_whatever_bytes_come():
                 c.s.close()
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(one, [r.random() for _ in range(400)]))
-        wait_for(lambda: w.status()["gateway"]["connections"] == 0 and all(not p["busy"] for p in w.pool("record")["processes"]))
-        assert w.gateway() == gateway and w.pool("record")["queued"] == 0
+        wait_for(lambda: w.status()["gateway"]["connections"] == 0 and w.load("record") == (0, 0))
+        assert w.gateway() == gateway
         assert Fcgi(w.dir + "/front.sock").ask(1, [("PATH_INFO", "/hello")])[2] == (0, 0)
 
 

@@ -72,7 +72,7 @@ def test_a_full_queue_answers_503_at_once_and_a_client_that_leaves_is_taken_out(
         assert results.count(b"503") >= 20 and results.count(b"200") >= 1
         with w.connect() as busy, w.connect() as waiting:
             busy.sendall(b"GET /s.php?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n" % (1000 * SLOW))
-            wait_for(lambda: w.pool("p")["processes"][0]["busy"] == 1)
+            wait_for(lambda: w.load("p") == (1, 0))
             waiting.sendall(b"GET /s.php?ms=500 HTTP/1.1\r\nHost: a\r\n\r\n")
             wait_for(lambda: w.pool("p")["queued"] == 1)
             waiting.close()

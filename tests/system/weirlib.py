@@ -213,6 +213,11 @@ class Weir:
                 return None
         return answer if "error" not in answer else None
 
+    def load(self, name):
+        """How many requests the pool's processes work on, and how many wait, of one report."""
+        pool = self.pool(name)
+        return sum(p["busy"] for p in pool["processes"]), pool["queued"]
+
     def pool(self, name):
         s = self.status()
         return next((p for p in s["pools"] if p["name"] == name), None) if s else None
