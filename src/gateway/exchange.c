@@ -30,6 +30,7 @@ struct exchange *exchange_new(struct worker *w)
     ex->worker = w;
     ex->length = -1;
     ex->lookup.fd = -1;
+    ex->lookup.seen = NULL;
     ex->begun_us = w->loop->now_us;
     ex->trace = ex->lookup.trace = w->gw->trace;
     w->ex_count++;
@@ -42,7 +43,7 @@ static void recycle(struct exchange *ex)
     if (ex->app) weir_client_req_free(ex->app);
     weir_spill_free(ex->body);
     compress_end(ex);
-    if (ex->lookup.fd >= 0) weir_loop_close(w->loop, ex->lookup.fd);
+    lookup_close(&ex->lookup);
     if (ex->snap) snapshot_drop(ex->snap);
     weir_arena_reset(&ex->arena);
     weir_buf_reset(&ex->pend, 4096);
@@ -550,6 +551,7 @@ static void run_lookup(struct weir_job *job)
 {
     struct exchange *ex = WEIR_CONTAINER(job, struct exchange, job);
     ex->lookup.cached_only = false;
+    ex->lookup.files = NULL;
     if (lookup_run(&ex->lookup) != 0) ex->lookup.kind = LOOKUP_FAILED;
 }
 
@@ -558,6 +560,7 @@ void exchange_lookup(struct exchange *ex)
     ex->lookup.of = ex;
     ex->lookup.route = ex->route;
     ex->lookup.cached_only = !ex->trace; /* who explains may wait */
+    ex->lookup.files = ex->trace ? NULL : ex->worker->seen;
     ex->lookup.kind = LOOKUP_NONE;
     if (lookup_run(&ex->lookup) == 0) {
         looked_up(ex);

@@ -14,7 +14,7 @@ int http2_begin(struct http_conn *h)
 {
     struct http2 *h2 = calloc(1, sizeof *h2);
     if (!h2) return WEIR_NOMEM;
-    if (weir_http2_new(&h2->session, NULL) < 0) {
+    if (weir_http2_new(&h2->session, NULL, h->worker->http2_memory) < 0) {
         free(h2);
         return WEIR_NOMEM;
     }

@@ -18,6 +18,7 @@
 #include "cgi/cgi.h"
 #include "client/on_loop.h"
 #include "gateway/gateway.h"
+#include "gateway/seen.h"
 #include "gateway/trace.h"
 #include "http/http.h"
 #include "loop/loop.h"
@@ -275,8 +276,10 @@ struct lookup {                       /* a path in the file system; made on the 
     struct weir_str path;             /* decoded, NUL behind */
     struct trace *trace;              /* NULL: nobody asks how it was found */
     bool cached_only;
+    struct seen_files *files;         /* of this turn; NULL: it is not on the loop, or who asks wants to see each look */
     enum lookup_kind kind;
-    int fd;                           /* FILE: open for reading */
+    int fd;                           /* FILE: open for reading; lookup_close() */
+    struct seen *seen;                /* whose fd is; NULL: only ours */
     int error;
     struct stat st;
     bool is_front;                    /* script is the front controller */
@@ -290,6 +293,7 @@ struct lookup {                       /* a path in the file system; made on the 
 };
 enum { LOOKUP_AGAIN = 1 };
 const char *lookup_ending(unsigned coding);
+void lookup_close(struct lookup *l);
 int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and the answer is not in memory */
 
 /* ---- guards: what stands between a request and its answer ---- */
@@ -673,6 +677,7 @@ struct worker {
     struct snapshot *snap;            /* the current one, held */
     char *scratch;                    /* bytes that a socket just gave */
     char *plain;                      /* ... decrypted */
+    struct seen_files *seen;          /* of this turn */
     char *piece;                      /* of a file on its way to an app; NULL: none yet */
     struct http_conn **conns;         /* by index */
     uint32_t conn_cap, conn_top;
@@ -691,6 +696,7 @@ struct worker {
     struct weir_list dirty;
     struct exchange *free_ex;
     struct stream *free_streams;
+    struct weir_http2_memory *http2_memory;
     struct weir_gzip *free_gzip[4];
     unsigned free_gzip_count, gzip_count; /* gzip_count: in use */
     uint32_t ex_count;

@@ -18,8 +18,7 @@ void exchange_drop_answer(struct exchange *ex)
     ex->fields = NULL;
     ex->field_count = 0;
     ex->length = -1;
-    if (ex->lookup.fd >= 0) weir_loop_close(ex->worker->loop, ex->lookup.fd);
-    ex->lookup.fd = -1;
+    lookup_close(&ex->lookup);
     ex->lookup.script[0] = 0;
     ex->lookup.folder = NULL;
     ex->handing = 0;

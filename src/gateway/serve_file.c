@@ -11,7 +11,7 @@
 #include "gateway/internal.h"
 #include "gateway/static.h"
 
-#define INLINE_MAX (32u << 10) /* smaller files ride in the same write as their head */
+#define INLINE_MAX SEEN_CONTENT_MAX /* smaller files ride in the same write as their head */
 #define GZIP_STEP  (256u << 10) /* of a file that is compressed, in one turn */
 #define WARM_STEP  (1u << 20)  /* how much is looked at, or fetched, ahead of a sendfile */
 
@@ -31,26 +31,72 @@ static int open_path(struct lookup *l, struct weir_str path, int flags)
     return l->folder ? weir_open_linked(l->folder, 1, rel, flags) : weir_open_linked(l->route->areas, l->route->area_count, rel, flags);
 }
 
-/* 1: a regular file, l->st filled. 0: no. LOOKUP_AGAIN + 1: not known without the disk. */
-enum { KNOWN_NO, KNOWN_YES, UNKNOWN };
-static int look_at(struct lookup *l, struct weir_str path, bool *is_dir)
+/* What is at a path. */
+struct sight {
+    int error;         /* errno */
+    int fd;            /* if it was opened */
+    struct seen *seen; /* held with fd; NULL: fd is ours alone */
+    struct stat st;
+};
+
+static struct sight look(struct lookup *l, struct weir_str path, int flags)
 {
-    int fd = open_path(l, path, O_PATH);
-    *is_dir = false;
-    if (fd < 0) return errno == EAGAIN && l->cached_only ? UNKNOWN : KNOWN_NO;
-    int status = fstat(fd, &l->st);
-    close(fd);
-    if (status < 0) return KNOWN_NO;
-    *is_dir = S_ISDIR(l->st.st_mode);
-    return S_ISREG(l->st.st_mode) ? KNOWN_YES : KNOWN_NO;
+    struct sight s = {.fd = open_path(l, path, flags)};
+    if (s.fd < 0 || fstat(s.fd, &s.st) < 0) s.error = errno;
+    if (s.fd >= 0 && (s.error || flags & O_PATH)) {
+        close(s.fd);
+        s.fd = -1;
+    }
+    return s;
 }
 
+/* As somebody saw it in this turn, or by a look. */
+static struct sight see(struct lookup *l, struct weir_str path, bool opens)
+{
+    const struct weir_open_area *areas = l->folder ? l->folder : l->route->areas;
+    struct seen *seen = l->files ? seen_find(l->files, areas, path, opens) : NULL;
+    struct sight s;
+    if (seen) {
+        s = (struct sight){.error = seen->error, .fd = seen->fd, .st = seen->st};
+    } else {
+        s = look(l, path, opens ? O_RDONLY | O_NONBLOCK | O_NOCTTY : O_PATH);
+        if (l->files && s.error != EAGAIN) seen = seen_put(l->files, areas, path, opens, s.error, s.fd, &s.st);
+    }
+    if (!seen || s.fd < 0) return s;
+    s.seen = seen;
+    seen_hold(seen);
+    return s;
+}
+
+static void unsee(const struct sight *s)
+{
+    if (s->seen) seen_drop(s->seen);
+    else if (s->fd >= 0) close(s->fd);
+}
+
+void lookup_close(struct lookup *l)
+{
+    unsee(&(struct sight){.fd = l->fd, .seen = l->seen});
+    l->fd = -1;
+    l->seen = NULL;
+}
+
+static bool is_unknown(const struct lookup *l, const struct sight *s)
+{
+    return s->error == EAGAIN && l->cached_only;
+}
+
+/* YES: a regular file, l->st filled. UNKNOWN: not without the disk. */
+enum { KNOWN_NO, KNOWN_YES, UNKNOWN };
 static int stat_path(struct lookup *l, struct weir_str path, bool *is_dir)
 {
-    errno = 0;
-    int known = look_at(l, path, is_dir);
-    if (l->trace) trace_file(l->trace, path, known == KNOWN_YES, *is_dir, errno);
-    return known;
+    struct sight s = see(l, path, false);
+    bool is_file = !s.error && S_ISREG(s.st.st_mode);
+    *is_dir = !s.error && S_ISDIR(s.st.st_mode);
+    if (!s.error) l->st = s.st;
+    if (l->trace) trace_file(l->trace, path, is_file, *is_dir, s.error);
+    if (is_unknown(l, &s)) return UNKNOWN;
+    return is_file ? KNOWN_YES : KNOWN_NO;
 }
 
 static bool set_script(struct lookup *l, struct weir_str base, const char *name)
@@ -89,28 +135,31 @@ static int find_script(struct lookup *l)
     return 0;
 }
 
+static void take(struct lookup *l, const struct sight *s)
+{
+    l->fd = s->fd;
+    l->seen = s->seen;
+    l->st = s->st;
+}
+
 /* A file in a coding that the client takes lies beside the one that is open: that is sent instead, unless it is older. */
 static int prefer_coded(struct lookup *l, struct weir_str path)
 {
     char name[4096];
     for (unsigned i = 0; i < l->coding_count; i++) {
-        struct stat st;
         int n = snprintf(name, sizeof name, "%.*s%s", (int)path.len, path.ptr, lookup_ending(l->codings[i]));
         if (n >= (int)sizeof name || exchange_barred(l->of, weir_cstr(name), false)) continue;
-        int fd = open_path(l, weir_cstr(name), O_RDONLY | O_NONBLOCK | O_NOCTTY);
-        if (fd < 0 && errno == EAGAIN && l->cached_only) {
-            close(l->fd);
-            l->fd = -1;
+        struct sight s = see(l, weir_cstr(name), true);
+        if (is_unknown(l, &s)) {
+            lookup_close(l);
             return LOOKUP_AGAIN;
         }
-        bool fits = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_mtim.tv_sec >= l->st.st_mtim.tv_sec;
-        if (!fits) {
-            if (fd >= 0) close(fd);
+        if (s.error || !S_ISREG(s.st.st_mode) || s.st.st_mtim.tv_sec < l->st.st_mtim.tv_sec) {
+            unsee(&s);
             continue;
         }
-        close(l->fd);
-        l->fd = fd;
-        l->st = st;
+        lookup_close(l);
+        take(l, &s);
         l->coding = (uint8_t)(l->codings[i] + 1);
         break;
     }
@@ -119,19 +168,18 @@ static int prefer_coded(struct lookup *l, struct weir_str path)
 
 static int open_regular(struct lookup *l, struct weir_str path)
 {
-    int fd = open_path(l, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0) {
-        if (errno == EAGAIN && l->cached_only) return LOOKUP_AGAIN;
-        if (errno == EACCES || errno == EPERM || errno == EXDEV || errno == ELOOP) l->kind = LOOKUP_DENIED;
-        else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG) l->kind = LOOKUP_FAILED;
-        l->error = errno;
+    struct sight s = see(l, path, true);
+    if (is_unknown(l, &s)) return LOOKUP_AGAIN;
+    l->error = s.error;
+    if (s.error == EACCES || s.error == EPERM || s.error == EXDEV || s.error == ELOOP) l->kind = LOOKUP_DENIED;
+    else if (s.error && s.error != ENOENT && s.error != ENOTDIR && s.error != ENAMETOOLONG) l->kind = LOOKUP_FAILED;
+    if (s.error) return 0;
+    l->st = s.st;
+    if (!S_ISREG(s.st.st_mode)) {
+        unsee(&s);
         return 0;
     }
-    if (fstat(fd, &l->st) < 0 || !S_ISREG(l->st.st_mode)) {
-        close(fd);
-        return 0;
-    }
-    l->fd = fd;
+    take(l, &s);
     if (prefer_coded(l, path)) return LOOKUP_AGAIN;
     l->kind = LOOKUP_FILE;
     return 0;
@@ -368,6 +416,11 @@ enum piece {
 /* Reads the next piece into v, if it is in memory or was fetched: bytes > 0, or *none tells. */
 static ssize_t read_piece(struct exchange *ex, struct iovec *v, enum piece *none)
 {
+    struct weir_str all = ex->lookup.seen ? seen_content(ex->lookup.seen) : weir_str(NULL, 0);
+    if (all.ptr) { /* file_at + iov_len is in the file, as it was then */
+        memcpy(v->iov_base, all.ptr + ex->file_at, v->iov_len);
+        return (ssize_t)v->iov_len;
+    }
     ssize_t n = preadv2(ex->lookup.fd, v, 1, (off_t)ex->file_at, ex->cold_checked ? 0 : RWF_NOWAIT);
     *none = n < 0 && !ex->cold_checked ? PIECE_COLD : PIECE_NONE;
     return n;

@@ -2,8 +2,6 @@
 /* static: see static.h. */
 #include "gateway/static.h"
 
-#include <stdio.h>
-
 #include "http/http.h"
 
 #define CHARSET "; charset=utf-8"
@@ -50,33 +48,37 @@ static struct weir_str last_name(struct weir_str path)
     return weir_str(path.ptr + at, path.len - at);
 }
 
-struct weir_str weir_static_type(struct weir_str path)
+/* Behind its last dot; empty: there is none. */
+static struct weir_str ending_of(struct weir_str name)
 {
-    struct weir_str name = last_name(path);
     size_t dot = name.len;
     while (dot > 0 && name.ptr[dot - 1] != '.') dot--;
-    if (dot > 0) {
-        struct weir_str ending = weir_str(name.ptr + dot, name.len - dot);
-        for (size_t i = 0; i < WEIR_COUNT(types); i++)
-            if (weir_str_ieq(ending, weir_cstr(types[i].ending))) return weir_cstr(types[i].type);
-    }
-    return WEIR_STR("application/octet-stream");
+    return dot > 0 ? weir_str(name.ptr + dot, name.len - dot) : weir_str(NULL, 0);
 }
 
-static bool iends(struct weir_str s, const char *ending)
+/* known: in lower case. */
+static bool is_ending(struct weir_str ending, const char *known)
 {
-    size_t n = strlen(ending);
-    return s.len >= n && weir_str_ieq(weir_str(s.ptr + s.len - n, n), weir_str(ending, n));
+    return ending.len && (ending.ptr[0] | 0x20) == known[0] && weir_str_ieq(ending, weir_cstr(known));
+}
+
+struct weir_str weir_static_type(struct weir_str path)
+{
+    struct weir_str ending = ending_of(last_name(path));
+    for (size_t i = 0; i < WEIR_COUNT(types); i++)
+        if (is_ending(ending, types[i].ending)) return weir_cstr(types[i].type);
+    return WEIR_STR("application/octet-stream");
 }
 
 /* Programs under any spelling of their ending, also in the middle ("x.php.txt" is a text, "x.php" is not), and backups. */
 static bool forbidden_name(struct weir_str name)
 {
-    static const char *const endings[] = {".php", ".phtml", ".phar", ".phps", ".pht", ".php3", ".php4", ".php5", ".php6",
-                                          ".php7", ".php8", ".fcgi", ".cgi", "~", ".bak", ".old", ".orig", ".save",
-                                          ".swp", ".swo", ".tmp"};
-    for (size_t i = 0; i < WEIR_COUNT(endings); i++)
-        if (iends(name, endings[i])) return true;
+    static const char *const barred[] = {"php", "phtml", "phar", "phps", "pht", "php3", "php4", "php5", "php6", "php7", "php8", "fcgi",
+                                           "cgi", "bak", "old", "orig", "save", "swp", "swo", "tmp"};
+    struct weir_str ending = ending_of(name);
+    for (size_t i = 0; i < WEIR_COUNT(barred); i++)
+        if (is_ending(ending, barred[i])) return true;
+    if (weir_str_suffix(name, WEIR_STR("~"))) return true;
     return name.len > 1 && name.ptr[0] == '#' && name.ptr[name.len - 1] == '#';
 }
 
@@ -100,10 +102,24 @@ bool weir_static_forbidden(struct weir_str path)
     return weir_static_hidden(path) || forbidden_name(last_name(path));
 }
 
+static char *put_hex(char *to, uint64_t v, unsigned least)
+{
+    unsigned n = least;
+    while (n < 16 && v >> (4 * n)) n++;
+    while (n--) *to++ = "0123456789abcdef"[v >> (4 * n) & 15];
+    return to;
+}
+
 void weir_static_etag(const struct stat *st, char out[static WEIR_STATIC_ETAG_MAX])
 {
-    snprintf(out, WEIR_STATIC_ETAG_MAX, "\"%llx-%llx%08lx\"", (unsigned long long)st->st_size,
-             (unsigned long long)st->st_mtim.tv_sec, (unsigned long)st->st_mtim.tv_nsec);
+    char *p = out;
+    *p++ = '"';
+    p = put_hex(p, (uint64_t)st->st_size, 1);
+    *p++ = '-';
+    p = put_hex(p, (uint64_t)st->st_mtim.tv_sec, 1);
+    p = put_hex(p, (uint64_t)st->st_mtim.tv_nsec, 8);
+    *p++ = '"';
+    *p = 0;
 }
 
 /* Is etag in the list? weak: W/ is looked over [RFC 9110 8.8.3.2]. */

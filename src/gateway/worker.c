@@ -24,7 +24,9 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     if (worker_seed_ids(w) < 0) return WEIR_SYSTEM;
     w->scratch = malloc(SCRATCH);
     w->plain = malloc(PLAIN);
-    if (!w->scratch || !w->plain) return WEIR_NOMEM;
+    w->seen = seen_new();
+    w->http2_memory = weir_http2_memory_new();
+    if (!w->scratch || !w->plain || !w->seen || !w->http2_memory) return WEIR_NOMEM;
     int status = gw->loop_new(&w->loop, gw->loop_arg);
     if (status < 0) return status;
     const struct weir_client_options o = {.size = sizeof o, .index = index};
@@ -74,6 +76,8 @@ void worker_fini(struct worker *w)
     free(w->scratch);
     free(w->plain);
     free(w->piece);
+    seen_free(w->seen);
+    weir_http2_memory_free(w->http2_memory);
     compress_fini(w);
     pthread_mutex_destroy(&w->inbox_lock);
 }
@@ -271,6 +275,7 @@ static void take_snapshot(struct worker *w)
     if (!changed) return;
     if (w->snap) {
         set_accepting(w, false);
+        seen_turn_over(w->seen); /* it has areas of a snapshot */
         snapshot_drop(w->snap);
     }
     w->snap = s;
@@ -453,6 +458,7 @@ void worker_turn(struct worker *w)
         if (ev[i].ident.kind >= KIND_CLIENT) client_events(w);
     }
     end_turn(w);
+    seen_turn_over(w->seen);
     if (w->index == 0) gateway_main_turn(w->gw);
     /* connections to apps that this thread opened may be what another one's requests wait for: all end together */
     if (w->draining && atomic_load(&w->gw->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = close_inbox(w);

@@ -117,8 +117,13 @@ struct weir_http2_limits {   /* 0: the default in brackets */
     uint32_t window;         /* content of a stream that may come before credit is given [262144] */
     uint32_t conn_window;    /* ... of all streams [1048576] */
 };
+/* Memory that connections of one thread have in turn; it outlives them. NULL: no memory. */
+struct weir_http2_memory;
+struct weir_http2_memory *weir_http2_memory_new(void);
+void weir_http2_memory_free(struct weir_http2_memory *m);
 struct weir_http2;
-WEIR_CHECK int weir_http2_new(struct weir_http2 **out, const struct weir_http2_limits *l); /* l is copied; NULL: defaults */
+/* l is copied; NULL: defaults. m NULL: each piece is malloc's. */
+WEIR_CHECK int weir_http2_new(struct weir_http2 **out, const struct weir_http2_limits *l, struct weir_http2_memory *m);
 void weir_http2_free(struct weir_http2 *p); /* and all streams, without events */
 /* Lends bytes of the client; the connection preface is the first of them. next() gives events until WEIR_AGAIN: then all lent
  * bytes are used. WEIR_PROTOCOL: the connection has failed: what pull() still gives (GOAWAY) is sent, then it is closed.

@@ -4,7 +4,6 @@
  * Memory of a hostile client is bounded: input is taken in slices, a head has a limit, content beyond the window is a
  * mistake, output is pulled. Frames that cost time and bring nothing are paid from a budget; who spends it is told
  * ENHANCE_YOUR_CALM (CVE-2023-44487, CVE-2025-8671, CVE-2019-9512 to 9518). */
-#include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 
 #include "http/internal.h"
@@ -38,6 +37,7 @@ struct weir_http2_stream {
 };
 struct weir_http2 {
     nghttp2_session *session;
+    struct weir_http2_memory *memory;
     struct weir_http2_limits limits;
     struct weir_list streams;
     struct weir_http2_event *events;
@@ -58,10 +58,12 @@ struct weir_http2 {
 
 static struct weir_http2_stream *stream_new(struct weir_http2 *p, int32_t id)
 {
-    struct weir_http2_stream *s = calloc(1, sizeof *s);
+    struct weir_http2_stream *s = http2_memory_zeroed(p->memory, sizeof *s);
     if (!s) return NULL;
     s->conn = p;
     s->id = id;
+    s->fields = http2_memory_buf(p->memory);
+    s->content = http2_memory_buf(p->memory);
     weir_list_push_back(&p->streams, &s->link);
     p->stream_count++;
     return s;
@@ -71,9 +73,9 @@ static void stream_free(struct weir_http2_stream *s)
 {
     s->conn->content -= weir_buf_len(&s->content);
     weir_list_remove(&s->link);
-    weir_buf_fini(&s->fields);
-    weir_buf_fini(&s->content);
-    free(s);
+    http2_memory_give_buf(s->conn->memory, &s->fields);
+    http2_memory_give_buf(s->conn->memory, &s->content);
+    http2_memory_give(s->conn->memory, s);
 }
 
 static int event_add(struct weir_http2 *p, enum weir_http2_event_type type, struct weir_http2_stream *s, struct weir_str bytes)
@@ -266,7 +268,8 @@ static int session_new(struct weir_http2 *p)
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_settings(o, 32);
-    int status = nghttp2_session_server_new2(&p->session, cb, p, o);
+    nghttp2_mem memory = http2_memory_functions(p->memory);
+    int status = nghttp2_session_server_new3(&p->session, cb, p, o, p->memory ? &memory : NULL);
     nghttp2_option_del(o);
     nghttp2_session_callbacks_del(cb);
     if (status != 0) return WEIR_NOMEM;
@@ -280,11 +283,12 @@ static int session_new(struct weir_http2 *p)
     return WEIR_OK;
 }
 
-int weir_http2_new(struct weir_http2 **out, const struct weir_http2_limits *l)
+int weir_http2_new(struct weir_http2 **out, const struct weir_http2_limits *l, struct weir_http2_memory *m)
 {
     static const struct weir_http2_limits none;
     struct weir_http2 *p = calloc(1, sizeof *p);
     if (!p) return WEIR_NOMEM;
+    p->memory = m;
     p->limits = l ? *l : none;
     if (!p->limits.head) p->limits.head = 32768;
     if (!p->limits.headers) p->limits.headers = 100;
@@ -567,7 +571,7 @@ int weir_http2_request(struct weir_http2_stream *s, struct weir_arena *arena, st
         h.r->chunked = h.r->has_body && h.r->content_length < 0;
         if (!h.r->has_body) h.r->expect_continue = false;
     }
-    weir_buf_fini(&s->fields);
+    http2_memory_give_buf(s->conn->memory, &s->fields);
     *status = h.status;
     *reason = h.reason;
     return result;

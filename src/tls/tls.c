@@ -194,6 +194,12 @@ struct weir_buf *weir_tls_out(struct weir_tls *t)
     return &t->out;
 }
 
+/* SSL_get_error() looks at them. Clearing an empty queue costs more than a look. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error()) ERR_clear_error();
+}
+
 /* What SSL_do_handshake or SSL_read did not do. */
 static int64_t result(struct weir_tls *t, int returned, enum weir_tls_event *ev)
 {
@@ -217,7 +223,7 @@ int64_t weir_tls_read(struct weir_tls *t, void *buf, size_t len, enum weir_tls_e
 {
     size_t n = 0;
     if (t->failed) return WEIR_PROTOCOL;
-    ERR_clear_error();
+    forget_errors();
     if (!t->ready) {
         int status = SSL_do_handshake(t->ssl);
         if (status != 1) return result(t, status, ev);
@@ -227,6 +233,7 @@ int64_t weir_tls_read(struct weir_tls *t, void *buf, size_t len, enum weir_tls_e
         *ev = WEIR_TLS_READY;
         return 0;
     }
+    if (t->p == t->end && weir_buf_len(&t->held) == 0 && !SSL_has_pending(t->ssl)) return WEIR_AGAIN; /* it would say so, at some length */
     int status = SSL_read_ex(t->ssl, buf, len, &n);
     return status == 1 ? (int64_t)n : result(t, status, ev);
 }
@@ -234,7 +241,7 @@ int64_t weir_tls_read(struct weir_tls *t, void *buf, size_t len, enum weir_tls_e
 int64_t weir_tls_write(struct weir_tls *t, const void *p, size_t len)
 {
     size_t done = 0, n;
-    ERR_clear_error();
+    forget_errors();
     while (done < len && !t->failed && SSL_write_ex(t->ssl, (const char *)p + done, len - done, &n) == 1) done += n;
     if (done == len) return (int64_t)done;
     t->failed = true; /* of a record that was begun */

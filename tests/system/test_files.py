@@ -9,6 +9,7 @@ import re
 import subprocess
 
 import pytest
+from h2client import DATA, END_STREAM, H2, HEADERS
 from weirlib import USER, Weir, wait_for
 
 CONFIG = f"""
@@ -249,3 +250,37 @@ def test_an_app_that_is_not_trusted_is_not_heard_and_no_client_sees_what_it_said
 def test_a_local_redirect_of_an_app_does_not_enter_internal_routes(weir):
     assert weir.get("/local/a.txt").text == FILES["public/a.txt"].encode()
     assert weir.get("/local/inner/secret.txt").status == 404
+
+
+# ---- many at once ----
+
+@pytest.mark.threads
+def test_who_asks_for_the_same_file_in_the_same_turn_gets_his_own_part_of_it(weir):
+    a, c = FILES["public/a.txt"].encode(), FILES["public/c.css"].encode()
+    kinds = [("/a.txt", "GET", (), "200", a), ("/a.txt", "GET", (("range", "bytes=5-14"),), "206", a[5:15]), ("/a.txt", "HEAD", (), "200", b""),
+             ("/a.txt", "GET", (("range", "bytes=-3"),), "206", a[-3:]), ("/c.css", "GET", (("accept-encoding", "br"),), "200", b"brotli!"), ("/c.css", "GET", (), "200", c),
+             ("/large.bin", "GET", (("range", "bytes=40000-40007"),), "206", LARGE[40000:40008]), ("/empty.txt", "GET", (), "200", b""), ("/none.txt", "GET", (), "200", b"index.php GET "),
+             ("/inner/secret.txt", "GET", (), "404", None), ("/.dot", "GET", (), "200", b"index.php GET "), ("/dir/", "GET", (), "200", b"index")]
+    with H2(weir.port) as client:
+        for first in range(1, 400, 192):
+            asked = {first + 2 * i: kinds[i % len(kinds)] for i in range(96)}
+            client.send(*[client.head(i, path, method, authority="a.test", more=more) for i, (path, method, more, _, _) in asked.items()])
+            status, content, open_ = {}, dict.fromkeys(asked, b""), set(asked)
+            while open_:
+                kind, flags, stream, body = client.read()
+                if kind == HEADERS:
+                    status[stream] = dict(client.decoder.decode(body))[":status"]
+                if kind == DATA:
+                    content[stream] += body
+                if flags & END_STREAM and kind in (HEADERS, DATA):
+                    open_.remove(stream)
+            for i, (path, _, _, expected, text) in asked.items():
+                assert status[i] == expected and text in (None, content[i]), path
+
+
+def test_a_file_that_changes_is_served_as_it_is_now(weir):
+    for i in range(30):
+        weir.write("public/changes.txt", f"version {i}" * (i + 1))
+        assert weir.get("/changes.txt").text == (f"version {i}" * (i + 1)).encode()
+        os.remove(os.path.join(weir.public, "changes.txt"))
+        assert weir.get("/changes.txt").text == b"index.php GET "

@@ -130,12 +130,12 @@ def test_a_php_pool_recycles_its_workers_without_a_lost_request():
 
 
 def test_a_process_that_grows_is_replaced():
-    grow = "<?php $x = str_repeat('x', 150 << 20); usleep(200000); echo getmypid();"
+    grow = "<?php $x = str_repeat('x', 150 << 20); while (!file_exists($_GET['until'])) usleep(10000); echo getmypid();"
     with Weir(site("php cgi; workers 1; php-admin-value memory_limit 500M; recycle { memory 100M }"), {"public/g.php": grow, **SLEEP}) as w:
         before = w.pids("p")
-        w.get("/g.php")
-        with Load(w, "/g.php", 2) as load:
+        with Load(w, f"/g.php?until={w.run_dir}/keep-enough", 2) as load:
             wait_for(lambda: "has grown to" in w.log(), 40)
+            w.write("run/keep-enough", "")
             wait_for(lambda: w.pids("p") and not set(before) & set(w.pids("p")), 40)
         assert set(load.statuses) == {200}
 

@@ -64,7 +64,7 @@ static struct outcome run(const uint8_t *data, size_t len, uint64_t seed)
     struct weir_buf out = {0};
     struct weir_random r = {seed};
     weir_arena_init(&a, 0);
-    if (weir_http2_new(&p, NULL) < 0) abort();
+    if (weir_http2_new(&p, NULL, NULL) < 0) abort();
     weir_http2_feed(p, preface, sizeof preface, 1);
     take(&o, p, &a);
     for (size_t i = 0; i < len && o.status == WEIR_AGAIN;) {

@@ -142,6 +142,7 @@ static void flush(struct peer *c)
 
 struct server {
     struct weir_http2 *p;
+    struct weir_http2_memory *memory;
     struct weir_arena a;
     char got[TEXT];
     bool answer, keep_credit;
@@ -152,12 +153,15 @@ static void server_new(struct server *s, const struct weir_http2_limits *l)
 {
     memset(s, 0, sizeof *s);
     weir_arena_init(&s->a, 0);
-    assert_int_equal(weir_http2_new(&s->p, l), WEIR_OK);
+    s->memory = weir_http2_memory_new();
+    assert_non_null(s->memory);
+    assert_int_equal(weir_http2_new(&s->p, l, s->memory), WEIR_OK);
 }
 
 static void server_free(struct server *s)
 {
     weir_http2_free(s->p);
+    weir_http2_memory_free(s->memory);
     weir_arena_fini(&s->a);
 }
 
