@@ -91,6 +91,7 @@ void stream_over(struct stream *s)
 {
     s->ex = NULL;
     s->due_ms = 0;
+    if (!s->end_came) stream_arm(s, STOP_MS);
     weir_http2_credit_others(s->wire, weir_buf_len(&s->in));
     weir_buf_fini(&s->in);
     weir_http2_write_end(s->wire);
@@ -130,6 +131,8 @@ void stream_timer(struct weir_timer *t)
         s->due_ms = 0;
         if (s->ex && !s->ex->body_done && !s->ex->head_written) exchange_fail(s->ex, 408, "the request body did not arrive in time");
         else if (s->ex) stream_abort(s);
+        else weir_http2_stop(s->wire);
+        http_dirty(s->conn);
     }
     set_timer(s);
 }

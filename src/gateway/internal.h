@@ -36,6 +36,7 @@
 #define ACCEPT_BATCH   8
 #define DRAIN_MS       30000
 #define FIRST_MS       500   /* for the first request of who was accepted as we began to end */
+#define STOP_MS        1000 /* then who still sends a body is told that its answer is complete: curl 7.88 loses one that NO_ERROR comes with */
 #define LINGER_MS      30000 /* after the last answer input is dropped, lest a reset takes the answer from the client [RFC 9112 9.6] */
 #define LINGER_IDLE_MS 5000  /* ... but no longer than this without a byte */
 #define LINGER_STEP    (1u << 20) /* ... and so many bytes a millisecond, so that others have their turn */

@@ -160,6 +160,8 @@ size_t weir_http2_room(struct weir_http2_stream *s); /* 0: ROOM tells when there
 uint64_t weir_http2_taken(const struct weir_http2_stream *s); /* bytes of content that left so far */
 size_t weir_http2_waiting(const struct weir_http2_stream *s); /* ... that did not leave yet */
 void weir_http2_write_end(struct weir_http2_stream *s); /* no more content comes */
+/* No more of the request is wanted: its client is told so (NO_ERROR) behind the last frame of the answer. */
+void weir_http2_stop(struct weir_http2_stream *s);
 void weir_http2_reset(struct weir_http2_stream *s); /* breaks it off: INTERNAL_ERROR; CLOSED follows */
 
 /* host[:port] that is served: a name, an IPv4 or an [IPv6] address. */

@@ -31,6 +31,8 @@ struct weir_http2_stream {
     bool known;               /* HEAD is queued; */
     bool told;                /* and was given */
     bool remote_ended, ended, closed;
+    bool answered;            /* the last frame of the answer left */
+    bool stops;               /* ... and what the client has to say behind it is not wanted */
     bool deferred;            /* nghttp2 waits for content */
     bool wants_room;          /* somebody waits to write more */
     bool ours;                /* we break it off: not the client's doing */
@@ -213,14 +215,21 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     return 0;
 }
 
+/* The answer is whole, and the rest of the body not wanted [RFC 9113 8.1]. */
+static int stop(struct weir_http2_stream *s)
+{
+    if (s->closed || s->remote_ended) return 0;
+    return nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR) == 0 ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
 static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
     struct weir_http2_stream *s = stream_of(session, frame->hd.stream_id);
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR && !(s && s->ours)) pay(arg, COST_RESET);
     bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) && frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
-    if (s && ends && !s->remote_ended) /* the answer is whole, and the rest of the body not wanted [RFC 9113 8.1] */
-        return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR) == 0 ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-    return 0;
+    if (!s || !ends) return 0;
+    s->answered = true;
+    return s->stops ? stop(s) : 0;
 }
 
 static ssize_t read_content(nghttp2_session *session, int32_t id, uint8_t *to, size_t room, uint32_t *flags, nghttp2_data_source *source, void *arg)
@@ -700,6 +709,13 @@ void weir_http2_reset(struct weir_http2_stream *s)
     if (s->closed) return;
     s->ours = true;
     if (nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_INTERNAL_ERROR) != 0) s->conn->failed = true;
+}
+
+void weir_http2_stop(struct weir_http2_stream *s)
+{
+    if (s->stops) return;
+    s->stops = true;
+    if (s->answered && stop(s) != 0) s->conn->failed = true;
 }
 
 bool weir_http2_wants_write(const struct weir_http2 *p)

@@ -260,6 +260,28 @@ def test_trailers_are_no_parameters(weir):
         assert status == "200" and b"ADMIN" not in content
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_answer_that_comes_before_the_body_is_no_reset_at_first(weir, ends):
+    """Then, who still sends is told that nothing more is wanted [RFC 9113 8.1]."""
+    with H2(weir.port) as c:
+        c.send(c.head(1, "/none", "POST", end=False), frame(DATA, 0, 1, b"x"))
+        got = c.until(lambda f: f[2] == 1 and f[1] & END_STREAM)
+        assert not [f for f in got if f[0] == RST] and dict(c.decoder.decode(next(f for f in got if f[0] == HEADERS)[3]))[":status"] == "404"
+        if not ends:
+            got = c.until(lambda f: f[0] == RST)
+            assert got[-1][2] == 1 and struct.unpack("!I", got[-1][3])[0] == 0
+        c.send(frame(DATA, END_STREAM, 1, b"y"), c.head(3, "/f.txt"))
+        got = c.until(lambda f: f[2] == 3 and f[1] & END_STREAM)
+        assert not [f for f in got if f[0] in (RST, GOAWAY)]
+
+
+def test_curl_hears_an_early_answer(weir):
+    for _ in range(20):
+        r = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--http2-prior-knowledge", "-T", weir.public + "/big", f"http://127.0.0.1:{weir.port}/none"],
+                           capture_output=True, timeout=60 * SLOW)
+        assert (r.returncode, r.stdout) == (0, b"404")
+
+
 @pytest.mark.threads
 def test_more_streams_than_allowed_are_refused_and_not_run(weir):
     with H2(weir.port) as c:

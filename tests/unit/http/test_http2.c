@@ -146,6 +146,8 @@ struct server {
     struct weir_arena a;
     char got[TEXT];
     bool answer, keep_credit;
+    bool stops;                          /* ... and then */
+    struct weir_http2_stream *answered;  /* the last one */
     size_t body, heads;
 };
 
@@ -183,6 +185,8 @@ static void on_head(struct server *s, struct weir_http2_stream *st)
     if (!s->answer) return;
     struct weir_http_response a = {.status = 200, .content_length = -1};
     assert_int_equal(weir_http2_write_head(st, &a, true), WEIR_OK);
+    s->answered = st;
+    if (s->stops) weir_http2_stop(st);
 }
 
 /* WEIR_AGAIN, or how it failed. */
@@ -432,22 +436,30 @@ static void an_upload_stops_where_no_credit_is_given(void **state)
     peer_free(&c);
 }
 
-static void an_answer_before_the_body_ends_the_stream_without_an_error(void **state)
+static void an_answer_before_the_body_ends_the_stream_when_told_to_without_an_error(void **state)
 {
     static char big[400000];
-    struct peer c;
-    struct server s;
     (void)state;
-    peer_new(&c);
-    server_new(&s, NULL);
-    s.answer = s.keep_credit = true;
-    ask(&c, POST, big, sizeof big);
-    assert_int_equal(talk(&c, &s, 5000), WEIR_AGAIN);
-    assert_non_null(strstr(c.got, "1::status=200"));
-    assert_non_null(strstr(c.got, "1:closed(0)"));
-    assert_non_null(strstr(s.got, "closed"));
-    server_free(&s);
-    peer_free(&c);
+    for (int at_once = 0; at_once < 2; at_once++) {
+        struct peer c;
+        struct server s;
+        peer_new(&c);
+        server_new(&s, NULL);
+        s.answer = s.keep_credit = true;
+        s.stops = at_once;
+        ask(&c, POST, big, sizeof big);
+        assert_int_equal(talk(&c, &s, 5000), WEIR_AGAIN);
+        assert_non_null(strstr(c.got, "1::status=200"));
+        if (!at_once) {
+            assert_null(strstr(c.got, "closed"));
+            weir_http2_stop(s.answered);
+            assert_int_equal(talk(&c, &s, 5000), WEIR_AGAIN);
+        }
+        assert_non_null(strstr(c.got, "1:closed(0)"));
+        assert_non_null(strstr(s.got, "closed"));
+        server_free(&s);
+        peer_free(&c);
+    }
 }
 
 static void a_request_that_was_reset_before_it_is_seen_never_was(void **state)
@@ -591,7 +603,7 @@ int main(void)
         cmocka_unit_test(trailers_are_no_header_fields),
         cmocka_unit_test(content_waits_for_windows_and_tells_of_room),
         cmocka_unit_test(an_upload_stops_where_no_credit_is_given),
-        cmocka_unit_test(an_answer_before_the_body_ends_the_stream_without_an_error),
+        cmocka_unit_test(an_answer_before_the_body_ends_the_stream_when_told_to_without_an_error),
         cmocka_unit_test(a_request_that_was_reset_before_it_is_seen_never_was),
         cmocka_unit_test(frames_that_bring_nothing_are_paid_from_a_budget),
         cmocka_unit_test(more_streams_than_allowed_are_refused),
