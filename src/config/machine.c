@@ -40,12 +40,12 @@ static bool may_enter(const char *path, const struct passwd *pw, char *bar, size
     return true;
 }
 
-static void check_enter(struct weir_config_report *r, const struct weir_config_place *at, const char *path, const struct passwd *pw)
+static void check_enter(struct weir_config_report *r, enum weir_config_level level, const struct weir_config_place *at, const char *path, const struct passwd *pw)
 {
     char bar[PATH_MAX];
     if (!pw || pw->pw_uid == 0) return;
     if (!may_enter(path, pw, bar, sizeof bar))
-        config_say_at(r, WEIR_CONFIG_ERROR, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
+        config_say_at(r, level, at, "open it with chmod o+x, or move what is in it", "the user %s cannot enter the folder %s", pw->pw_name, bar);
 }
 
 static bool php_program(const char *pattern, const char *version, char *out, size_t len)
@@ -108,7 +108,7 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
     else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
-    else if (as_root) check_enter(r, &o->place, o->argv[0], pw);
+    else if (as_root) check_enter(r, WEIR_CONFIG_ERROR, &o->place, o->argv[0], pw);
 }
 
 static void check_listener(const struct weir_conf_listener *l, struct weir_config_report *r)
@@ -134,23 +134,24 @@ static void check_role(const struct weir_conf_role *o, struct weir_config_report
     config_say_at(r, WEIR_CONFIG_WARNING, &o->place, advice, "there is no %s %.40s", o->who == WEIR_WHO_GROUP ? "group" : "user", o->name);
 }
 
-/* Folders that a route names. */
-static void check_folders(const struct weir_config_place *at, const char *const *list, size_t count, const char *what, struct weir_config_report *r)
+/* Folders that a route names. who: opens them. */
+static void check_folders(const struct weir_config_place *at, const char *const *list, size_t count, const char *what, const struct passwd *who, struct weir_config_report *r)
 {
     struct stat st;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         if (stat(list[i], &st) < 0 || !S_ISDIR(st.st_mode)) config_say_at(r, WEIR_CONFIG_WARNING, at, "create it, or check the path", "%s: %s is no folder", what, list[i]);
+        else check_enter(r, WEIR_CONFIG_WARNING, at, list[i], who);
+    }
 }
 
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
-    uid_t gateway = 0;
-    gid_t gateway_gid = 0;
     char gateway_name[64] = "";
-    struct passwd *gw = as_root ? getpwnam(c->gateway_user) : NULL;
+    struct passwd gateway = {.pw_name = gateway_name}; /* getpwnam's own one does not last */
+    const struct passwd *gw = as_root ? getpwnam(c->gateway_user) : NULL;
     if (gw) {
-        gateway = gw->pw_uid;
-        gateway_gid = gw->pw_gid;
+        gateway.pw_uid = gw->pw_uid;
+        gateway.pw_gid = gw->pw_gid;
         snprintf(gateway_name, sizeof gateway_name, "%s", gw->pw_name);
     }
     const char *const own[] = {c->user, c->gateway_user};
@@ -184,18 +185,16 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             if (s->routes[k].filter >= 0 && !root)
                 config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site",
                     "files go through pool %s, and there is no root with files", c->pools[s->routes[k].filter].name);
-            if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", report);
-            if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", report);
+            if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", &gateway, report);
+            if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", &gateway, report);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
             if (stat(root, &st) < 0)
                 config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, errno == EACCES ? "open it with chmod o+x" : "create it, or check the path",
                     errno == EACCES ? "the root %s may not be looked into" : "the root %s is no folder", root);
             else if (!S_ISDIR(st.st_mode))
                 config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);
-            else if (as_root && gateway) {
-                struct passwd who = {.pw_uid = gateway, .pw_gid = gateway_gid, .pw_name = gateway_name};
-                check_enter(report, &s->routes[k].place, root, &who);
-            }
+            else
+                check_enter(report, WEIR_CONFIG_ERROR, &s->routes[k].place, root, &gateway);
         }
     }
     config_lint(c, report);

@@ -61,6 +61,19 @@ def test_a_root_that_the_gateway_cannot_enter(folder):
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs other users")
+@pytest.mark.parametrize("word", ["links", "send-file"])
+def test_a_folder_of_a_route_that_the_gateway_cannot_enter(folder, word):
+    (folder / "public").mkdir()
+    (folder / "in").mkdir(mode=0o700)
+    (folder / "in" / "files").mkdir()
+    text = f"site a {{ listen http://*:8080; root {folder}/public; php p; {word} {folder}/in/files }}\npool p {{ connect unix:/run/p.sock }}\n"
+    status, said = check_says(text, folder)
+    assert status == 0 and f"warning: the user weir-gw cannot enter the folder {folder}/in" in said
+    (folder / "in").chmod(0o711)
+    assert "cannot enter" not in check_says(text, folder)[1]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs other users")
 def test_a_root_that_one_may_not_look_into(folder):
     (folder / "in").mkdir(mode=0o700)
     (folder / "in" / "root").mkdir()
