@@ -56,7 +56,7 @@ struct weir_app_req {
     uint8_t role;
     bool in_use, ending; /* ending: its handler is done, its header waits for room */
     bool input_ended[2], ev_input[2]; /* as in */
-    bool aborted, head_closed, head_sent, has_type, touched, flow, wants_room, has_cond, in_thread;
+    bool aborted, head_closed, head_sent, has_type, touched, flow, wants_room, has_cond;
     bool kept;           /* events: `head` or `err` wait for room, the program does not */
     bool body_over, cut; /* from_fd is or was the last of STDOUT; it could not be sent whole */
     bool ev_request, ev_room, ev_abort, ev_deadline;

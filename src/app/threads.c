@@ -22,7 +22,6 @@ static void *handler_main(void *arg)
         weir_list_remove(&r->run_link);
         int status = 1;
         if (!r->aborted) {
-            r->in_thread = true;
             pthread_mutex_unlock(&a->lock);
             status = a->o.handler(r, a->o.handler_arg);
             pthread_mutex_lock(&a->lock);

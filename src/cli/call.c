@@ -174,6 +174,12 @@ static void take_events(struct call *c, struct weir_wire_server *w)
     }
 }
 
+/* A filter gets an empty file behind the body. */
+static bool end_input(const struct call *c, struct weir_wire_server *w, uint16_t id)
+{
+    return weir_wire_server_write_end(w, id, WEIR_STDIN) == WEIR_OK && (c->role != WEIR_FILTER || weir_wire_server_write_end(w, id, WEIR_DATA) == WEIR_OK);
+}
+
 static void give_body(struct call *c, struct weir_wire_server *w, uint16_t id)
 {
     const void *out;
@@ -182,7 +188,7 @@ static void give_body(struct call *c, struct weir_wire_server *w, uint16_t id)
     int64_t n = weir_wire_server_write(w, id, WEIR_STDIN, weir_buf_ptr(&c->body) + c->sent, left < 65536 ? left : 65536);
     if (n <= 0) return;
     c->sent += (size_t)n;
-    if (c->sent == weir_buf_len(&c->body) && weir_wire_server_write_end(w, id, WEIR_STDIN) < 0) c->problem = "out of memory";
+    if (c->sent == weir_buf_len(&c->body) && !end_input(c, w, id)) c->problem = "out of memory";
 }
 
 /* Reads while it writes: an app may answer before it has read all. */
@@ -298,7 +304,7 @@ int weir_cmd_call(int argc, char **argv)
     if (weir_wire_server_new(&w, NULL) < 0) {
         fprintf(stderr, "weir: out of memory\n");
     } else if (weir_wire_server_begin(w, c.role, 0, 0, c.params, c.count, NULL, &id) < 0 ||
-               (weir_buf_len(&c.body) == 0 && weir_wire_server_write_end(w, id, WEIR_STDIN) < 0)) {
+               (weir_buf_len(&c.body) == 0 && !end_input(&c, w, id))) {
         fprintf(stderr, "weir: a parameter is larger than FastCGI can carry\n");
         result = USAGE;
     } else {

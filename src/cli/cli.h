@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The subcommands of `weir`, one file each. They get argv from their own name on and return the exit status. */
+/* The subcommands of `weir`. They get argv from their own name on and return the exit status. */
 #ifndef WEIR_CLI_H
 #define WEIR_CLI_H
 

@@ -353,7 +353,7 @@ static bool read_config(struct explain *x, struct weir_config_sources *src)
     int status = weir_config_read(x->file, src, &report);
     while (status == WEIR_OK && again) {
         status = weir_config_parse(src, &x->o.conf, &report);
-        fine = status == WEIR_OK && report.errors == 0;
+        fine = status == WEIR_OK && report.errors == 0 && report.later == 0;
         again = !fine && drop_bad(src, &report);
         if (!again) break;
         weir_config_report_print(&report, stderr);
@@ -363,7 +363,7 @@ static bool read_config(struct explain *x, struct weir_config_sources *src)
         x->o.conf = NULL;
         status = WEIR_OK;
     }
-    if (!fine || report.later) weir_config_report_print(&report, stderr);
+    if (!fine) weir_config_report_print(&report, stderr);
     weir_config_report_fini(&report);
     return fine && x->o.conf;
 }

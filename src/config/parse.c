@@ -29,7 +29,7 @@ static bool read_built_in(struct parser *p)
     struct weir_config_source *s = weir_arena_alloc(&p->tree, sizeof *s);
     char *text = weir_arena_bytes(&p->tree, sizeof built_in + 16);
     if (!s || !text) return false;
-    int len = snprintf(text, sizeof built_in + 16, built_in, cpus > 0 && cpus <= 64 ? (unsigned)cpus : 1);
+    int len = snprintf(text, sizeof built_in + 16, built_in, cpus < 1 ? 1u : cpus > 64 ? 64u : (unsigned)cpus);
     *s = (struct weir_config_source){.name = name, .dir = dir, .text = text, .len = (size_t)len};
     for (struct node *n = config_tree(s, &p->tree, p->report); n; n = n->next) {
         if (node_is(n, "weir")) p->program = n;

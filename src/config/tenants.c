@@ -110,7 +110,7 @@ void config_tenant_root(struct parser *p, const struct node *n, const char *root
     struct weir_str home = p->vars.home;
     if (!p->tenant || !root) return;
     bool inside = home.len > 1 && weir_str_prefix(weir_cstr(root), home) && (root[home.len] == '/' || root[home.len] == 0);
-    if (inside && !strstr(root, "/../") && !weir_str_suffix(weir_cstr(root), WEIR_STR("/.."))) return;
+    if (inside) return;
     char advice[CONFIG_TENANT_MAX + 64];
     snprintf(advice, sizeof advice, home.len > 1 ? "name a folder below ~/" : "there is no user %s, or no home", p->tenant);
     config_say(p->report, WEIR_CONFIG_ERROR, n, 1, advice, "the root %.200s does not lie in the home of %s", root, p->tenant);

@@ -105,18 +105,39 @@ static const char *join(struct parser *p, struct weir_str dir, struct weir_str r
     return to;
 }
 
+/* An absolute path without "." and "..", as `cd` writes it: php-fpm and open_basedir compare paths as text. */
+static const char *plain(struct parser *p, const char *path)
+{
+    size_t len = strlen(path), n = 0;
+    if (!strstr(path, "/.")) return path;
+    char *to = weir_arena_bytes(&p->c->arena, len + 2);
+    if (!to) return "/";
+    for (const char *at = path; *at;) {
+        size_t name = strcspn(at + 1, "/");
+        if (name == 2 && at[1] == '.' && at[2] == '.') {
+            while (n && to[--n] != '/') {}
+        } else if (name != 1 || at[1] != '.') {
+            memcpy(to + n, at, name + 1);
+            n += name + 1;
+        }
+        at += name + 1;
+    }
+    if (n == 0) to[n++] = '/';
+    to[n] = 0;
+    return to;
+}
+
 const char *config_path(struct parser *p, const struct node *n, size_t word)
 {
     struct weir_str s = config_text(p, n, word);
-    if (!s.ptr || (s.len && s.ptr[0] == '/')) return s.ptr ? s.ptr : "/";
+    if (!s.ptr) return "/";
+    if (s.len && s.ptr[0] == '/') return plain(p, s.ptr);
     if (weir_str_prefix(s, WEIR_STR("~/"))) {
-        if (p->vars.home.ptr) return join(p, p->vars.home, weir_str(s.ptr + 2, s.len - 2));
+        if (p->vars.home.ptr) return plain(p, join(p, p->vars.home, weir_str(s.ptr + 2, s.len - 2)));
         config_say(p->report, WEIR_CONFIG_ERROR, n, word, "write the path out", "~ is not known here");
         return "/";
     }
-    while (s.len > 2 && s.ptr[0] == '.' && s.ptr[1] == '/') s = weir_str(s.ptr + 2, s.len - 2);
-    if (weir_str_eq(s, WEIR_STR("."))) return config_keep(p, weir_cstr(n->source->dir));
-    return join(p, weir_cstr(n->source->dir), s);
+    return plain(p, join(p, weir_cstr(n->source->dir), s));
 }
 
 /* ---- counts, times, sizes ---- */

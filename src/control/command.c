@@ -128,8 +128,8 @@ void command_accept(struct control *c)
 static json_t *unit_json(const struct unit *u)
 {
     json_t *o = json_pack("{s:i, s:s, s:I, s:s, s:b, s:i, s:i, s:i, s:I, s:I, s:I}", "pid", (int)u->pid, "state", unit_state_name(u->state),
-                          "generation", (json_int_t)u->generation, "address", u->address, "flow_control", u->flow, "workers", (int)u->workers, "busy", (int)u->busy, "unproven",
-                          (int)u->unproven, "requests", (json_int_t)u->done, "failed", (json_int_t)u->failed, "age_ms",
+                          "generation", (json_int_t)u->generation, "address", u->address, "flow_control", u->flow, "workers", (int)u->workers, "busy", (int)u->busy, "opening",
+                          (int)u->opening, "requests", (json_int_t)u->done, "failed", (json_int_t)u->failed, "age_ms",
                           (json_int_t)(now_ms() - u->started_ms));
     if (u->flow) json_object_set_new(o, "at_once", json_integer(u->requests));
     return o;

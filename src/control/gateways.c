@@ -248,6 +248,13 @@ void gateways_turn(struct control *c)
     }
 }
 
+/* A full link did not take all that it is to be told. */
+static bool is_behind(const struct control *c, const struct gateway *g)
+{
+    if (g->link.fd < 0) return false;
+    return g->keys_sent != c->keys.version || (!g->leaves && g->config_sent != c->config_version) || (g->ready && g->endpoints_sent != c->endpoint_version);
+}
+
 int64_t gateways_next_ms(struct control *c)
 {
     int64_t at = INT64_MAX;
@@ -258,6 +265,7 @@ int64_t gateways_next_ms(struct control *c)
         if (g->end_due_ms && g->end_due_ms < at) at = g->end_due_ms;
         if (g->link.fd < 0 && g->relink_due_ms < at) at = g->relink_due_ms;
         if (g->reopen && g->link.fd >= 0 && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
+        if (is_behind(c, g) && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
         if (g->leaves && !g->told && g->ready && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
     }
     int64_t now = now_ms();

@@ -58,14 +58,13 @@ struct probe {
 };
 struct output {
     struct watch w;
-    struct control *c;
     char pool[65];
     pid_t pid;
     bool error; /* its stderr */
     struct weir_buf line;
 };
 struct use { /* of a unit, by one gateway */
-    uint32_t busy, unproven;
+    uint32_t busy, opening;
     uint64_t done, failed;
     bool released; /* it drains, and no connection to it is left */
 };
@@ -89,7 +88,7 @@ struct unit {
     bool shared;                     /* its socket is the pool's (`listen`): who asks it is not known here */
     uint32_t others[ROOT_GATEWAYS_MAX]; /* what gateways were told that others hold */
     struct use use[ROOT_GATEWAYS_MAX], before; /* as the gateways say; before: of those that ended */
-    uint32_t busy, unproven;         /* together */
+    uint32_t busy, opening;         /* together */
     uint64_t done, failed;
     bool notified, accepted, check_told; /* it said READY=1; somebody accepted: now the check request counts */
     int64_t check_ms;                /* not asked again before */

@@ -87,15 +87,15 @@ static void forget_suspended(struct control *c, size_t i)
     o->suspended[i] = o->suspended[--o->suspended_count];
 }
 
-/* NULL, or why not. */
-static const char *add_suspended(struct control *c, const char *site, const char *text, bool page)
+/* In the place of number i, or behind the last one. NULL, or why not: then all is as before. */
+static const char *put_suspended(struct control *c, size_t i, const char *site, const char *text, bool page)
 {
     struct orders *o = &c->orders;
     size_t pages = strlen(text);
-    for (size_t i = 0; i < o->suspended_count; i++) pages += strlen(o->suspended[i].text);
+    for (size_t k = 0; k < o->suspended_count; k++) pages += k != i ? strlen(o->suspended[k].text) : 0;
     if (strlen(text) > WEIR_CONFIG_PAGE_MAX) return "a page has at most 32 KiB";
     if (!site[0] || strlen(site) > 255) return "this is no name of a site";
-    if (o->suspended_count == WEIR_LINK_SITES_MAX || pages > PAGES_MAX) return "too many sites are suspended";
+    if (i == WEIR_LINK_SITES_MAX || pages > PAGES_MAX) return "too many sites are suspended";
     struct suspended *grown = realloc(o->suspended, (o->suspended_count + 1) * sizeof *grown);
     if (!grown) return "out of memory";
     o->suspended = grown;
@@ -105,6 +105,7 @@ static const char *add_suspended(struct control *c, const char *site, const char
         free(s.text);
         return "out of memory";
     }
+    if (i < o->suspended_count) forget_suspended(c, i);
     o->suspended[o->suspended_count++] = s;
     return NULL;
 }
@@ -128,7 +129,7 @@ static void suspended_from_json(struct control *c, const json_t *list)
     {
         const char *site = json_string_value(json_object_get(o, "site")), *text = json_string_value(json_object_get(o, "text"));
         if (!site || !text || find_suspended(c, NULL, site) < c->orders.suspended_count) continue;
-        const char *why = add_suspended(c, site, text, json_is_true(json_object_get(o, "page")));
+        const char *why = put_suspended(c, c->orders.suspended_count, site, text, json_is_true(json_object_get(o, "page")));
         if (why) say("the order to suspend %.64s is not used: %s", site, why);
     }
 }
@@ -411,10 +412,10 @@ json_t *orders_suspend(struct control *c, const char *name, const char *text, bo
         return error_json(why);
     }
     size_t i = find_suspended(c, site, site->names[0]);
-    if (i < c->orders.suspended_count) forget_suspended(c, i);
-    const char *bad = add_suspended(c, site->names[0], text ? text : "", page);
+    const char *bad = put_suspended(c, i, site->names[0], text ? text : "", page);
+    if (bad) return error_json(bad);
     changed(c);
-    return bad ? error_json(bad) : written(c, "its requests are answered 503 until it is resumed; its apps go on");
+    return written(c, "its requests are answered 503 until it is resumed; its apps go on");
 }
 
 json_t *orders_resume(struct control *c, const char *name)

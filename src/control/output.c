@@ -179,7 +179,6 @@ int output_watch(struct control *c, int fd, const char *pool, pid_t pid, bool er
         close(fd);
         return WEIR_NOMEM;
     }
-    o->c = c;
     o->pid = pid;
     o->error = error;
     snprintf(o->pool, sizeof o->pool, "%s", pool);

@@ -214,9 +214,10 @@ static void fail(struct control *c, const char *why)
 {
     bool first = c->conf == NULL;
     forget_next(c);
-    for (size_t i = 0; !first && i < c->conf->listener_count; i++) { /* with the rights that the one in use tells */
-        struct listener_fd *f = listener_for(c, &c->conf->listeners[i]);
-        if (f) ask_for(c, f, &c->conf->listeners[i]);
+    if (!first) keys_settle(c);
+    for (size_t i = 0; !first && i < count_of(c->conf); i++) { /* with the rights that the one in use tells */
+        struct listener_fd *f = listener_for(c, listener_of(c->conf, i));
+        if (f) ask_for(c, f, listener_of(c->conf, i));
     }
     reload_drop_listeners(c);
     command_reloaded(c, why);

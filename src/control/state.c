@@ -13,14 +13,14 @@
 
 static void sum_unit(const struct control *c, struct unit *u)
 {
-    u->busy = u->unproven = 0;
+    u->busy = u->opening = 0;
     u->done = u->before.done;
     u->failed = u->before.failed;
     u->released = u->state == UNIT_DRAINING;
     for (size_t i = 0; i < WEIR_COUNT(u->use); i++) {
         const struct use *o = &u->use[i];
         u->busy += o->busy;
-        u->unproven += o->unproven;
+        u->opening += o->opening;
         u->done += o->done;
         u->failed += o->failed;
         if (c->gateways[i].pid && !o->released) u->released = false;
@@ -75,10 +75,10 @@ static void use_of_unit(struct control *c, const struct gateway *g, const struct
     pool_touch(c, u->pool);
     if (use->gone) {
         o->released = true;
-        o->busy = o->unproven = 0;
+        o->busy = o->opening = 0;
     } else {
         if (use->busy || o->busy || use->done != o->done) u->used_ms = now;
-        *o = (struct use){.busy = use->busy, .unproven = use->unproven, .done = use->done, .failed = use->failed};
+        *o = (struct use){.busy = use->busy, .opening = use->opening, .done = use->done, .failed = use->failed};
     }
     sum_unit(c, u);
 }

@@ -129,7 +129,6 @@ static void follow(struct guard_client *c, const struct weir_conf_trust *t, cons
         if (!hop.known) break; /* hidden: the proxy stands for it */
         memcpy(c->address, hop.from.address, sizeof c->address);
         c->port = hop.from.port;
-        c->told = true;
     }
     if (t->forwarded) return;
     struct weir_str host = weir_last_value(req->headers, req->header_count, "X-Forwarded-Host");

@@ -283,7 +283,7 @@ static bool put_pool(struct gathered *g, const struct weir_pool *p, bool connect
     if (connects) return put_servers(g, p, eps, n, now_us);
     for (size_t i = 0; i < n; i++)
         uses[g->use_count++] = (struct weir_link_use){.id = eps[i].id, .done = eps[i].done, .failed = eps[i].failed, .gone = eps[i].gone,
-                                                      .busy = eps[i].busy, .unproven = eps[i].opening};
+                                                      .busy = eps[i].busy, .opening = eps[i].opening};
     return true;
 }
 

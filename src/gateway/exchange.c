@@ -12,6 +12,7 @@ struct exchange *exchange_new(struct worker *w)
     struct exchange *ex = w->free_ex;
     if (ex) {
         w->free_ex = ex->next_free;
+        w->free_ex_count--;
     } else {
         ex = malloc(sizeof *ex);
         if (!ex) return NULL;
@@ -23,18 +24,24 @@ struct exchange *exchange_new(struct worker *w)
     struct weir_buf pend = ex->pend;
     uint32_t serial = ex->serial + 1;
     memset(ex, 0, offsetof(struct exchange, lookup));
-    ex->lookup.script[0] = 0;
+    memset(&ex->lookup, 0, offsetof(struct lookup, script) + 1); /* the rest of it is a text's room */
     ex->arena = arena;
     ex->pend = pend;
     ex->serial = serial;
     ex->worker = w;
     ex->length = -1;
     ex->lookup.fd = -1;
-    ex->lookup.seen = NULL;
     ex->begun_us = w->loop->now_us;
     ex->trace = ex->lookup.trace = w->gw->trace;
     w->ex_count++;
     return ex;
+}
+
+void exchange_free(struct exchange *ex)
+{
+    weir_arena_fini(&ex->arena);
+    weir_buf_fini(&ex->pend);
+    free(ex);
 }
 
 static void recycle(struct exchange *ex)
@@ -45,11 +52,16 @@ static void recycle(struct exchange *ex)
     compress_end(ex);
     lookup_close(&ex->lookup);
     if (ex->snap) snapshot_drop(ex->snap);
+    w->ex_count--;
+    if (w->free_ex_count == FREE_MOST) {
+        exchange_free(ex);
+        return;
+    }
     weir_arena_reset(&ex->arena);
     weir_buf_reset(&ex->pend, 4096);
     ex->next_free = w->free_ex;
     w->free_ex = ex;
-    w->ex_count--;
+    w->free_ex_count++;
 }
 
 /* Its connection goes on, or away, without it. */
@@ -437,8 +449,8 @@ void exchange_body_end(struct exchange *ex)
     ex->body_done = true;
     reply_arm(ex, 0);
     if (ex->authorizing || ex->guarding || ex->method_override) return; /* it goes on when that is known; it went elsewhere without its body */
-    if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
-    else exchange_dispatch(ex);
+    if (!ex->dispatched) exchange_dispatch(ex);
+    else if (ex->body && exchange_streams_request(ex)) exchange_pump_app(ex);
 }
 
 void exchange_body_stored(struct weir_job *job)
@@ -557,6 +569,7 @@ static void run_lookup(struct weir_job *job)
 
 void exchange_lookup(struct exchange *ex)
 {
+    WEIR_ASSERT(!ex->job_runs); /* one job, one lookup: it would end twice */
     ex->lookup.of = ex;
     ex->lookup.route = ex->route;
     ex->lookup.cached_only = !ex->trace; /* who explains may wait */
@@ -566,8 +579,7 @@ void exchange_lookup(struct exchange *ex)
         looked_up(ex);
         return;
     }
-    ex->job.run = run_lookup;
-    ex->job.ident = (struct weir_ident){.kind = KIND_FILE};
+    ex->job = (struct weir_job){.run = run_lookup, .ident = {.kind = KIND_FILE}};
     ex->job_done = looked_up;
     ex->job_runs = true;
     weir_loop_job(ex->worker->loop, &ex->job);
@@ -595,6 +607,7 @@ void exchange_file_done(struct exchange *ex)
 void exchange_dispatch(struct exchange *ex)
 {
     const struct weir_conf_route *conf = ex->route->conf;
+    ex->dispatched = true;
     if (is_method(ex, "TRACE")) {
         exchange_fail(ex, 405, "TRACE is not served");
         return;

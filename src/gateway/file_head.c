@@ -87,7 +87,7 @@ static bool describe(struct exchange *ex, const char *etag, struct weir_str type
         add_text(&f, WEIR_STR("Last-Modified"), date);
         add_text(&f, WEIR_STR("ETag"), etag);
         if (conf->cache && !ex->handed) add(&f, WEIR_STR("Cache-Control"), weir_cstr(conf->cache));
-        if (conf->precompressed && !ex->handed) add(&f, WEIR_STR("Vary"), WEIR_STR("Accept-Encoding"));
+        if (conf->precompressed && !ex->lookup.folder) add(&f, WEIR_STR("Vary"), WEIR_STR("Accept-Encoding"));
     }
     if (ex->status != 304) {
         add(&f, WEIR_STR("Content-Type"), type);

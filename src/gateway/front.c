@@ -291,8 +291,8 @@ static bool may_enter(struct worker *w, int fd, const struct sockaddr_storage *p
     if (!l || !l->pool) return false;
     if (allowed(l, fd, peer)) return true;
     uint64_t now = weir_loop_now_ms(w->loop);
-    if (w->refused_at_ms && now < w->refused_at_ms + TOLD_MS) return false; /* whoever tries again and again does not fill the log */
-    w->refused_at_ms = now;
+    if (w->barred_at_ms && now < w->barred_at_ms + TOLD_MS) return false; /* whoever tries again and again does not fill the log */
+    w->barred_at_ms = now;
     weir_address_text(peer, text, sizeof text);
     log_error(w, "listener %s: a connection is refused: %s is not in its allow list", l->conf->name, peer->ss_family == AF_UNIX ? "its user" : text);
     return false;

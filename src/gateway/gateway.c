@@ -276,7 +276,7 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-static int start_threads(struct gateway *gw)
+static void start_threads(struct gateway *gw)
 {
     sigset_t all, old;
     sigfillset(&all);
@@ -287,10 +287,8 @@ static int start_threads(struct gateway *gw)
             gw->thread_count = i;
             break;
         }
-        atomic_fetch_add(&gw->running, 1);
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return WEIR_OK;
 }
 
 static void raise_files(void)
@@ -449,7 +447,6 @@ int weir_gateway_run(const struct weir_gateway_options *o)
     }
     install_signals(gw);
     if (gateway_link_start(gw) < 0) fprintf(stderr, "weir gateway: control cannot be heard\n");
-    atomic_store(&gw->running, 1);
     start_threads(gw);
     worker_run(&gw->workers[0]);
     for (unsigned i = 1; i < gw->thread_count; i++) pthread_join(gw->workers[i].thread, NULL);

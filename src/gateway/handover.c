@@ -94,6 +94,7 @@ static void hand_file(struct exchange *ex)
     }
     ex->lookup.folder = folder;
     ex->lookup.path = rest;
+    ex->lookup.coding_count = 0; /* the app names the very file */
     exchange_lookup(ex);
 }
 

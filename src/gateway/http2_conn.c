@@ -31,9 +31,14 @@ static struct stream *stream_new(struct http_conn *h, struct weir_http2_stream *
 {
     struct worker *w = h->worker;
     struct stream *s = w->free_streams;
-    if (s) w->free_streams = s->next_free;
-    else s = malloc(sizeof *s);
-    if (!s) return NULL;
+    if (s) {
+        w->free_streams = s->next_free;
+        w->free_stream_count--;
+    } else {
+        s = malloc(sizeof *s);
+        if (!s) return NULL;
+    }
+    h->h2->stream_count++;
     *s = (struct stream){.conn = h, .wire = wire, .limit = UINT64_MAX};
     weir_list_init(&s->dirty_link);
     weir_http2_set_user(wire, s);
@@ -48,11 +53,18 @@ static void stream_free(struct stream *s)
     s->ex = NULL;
     weir_timer_clear(&s->timer);
     weir_list_remove(&s->dirty_link);
+    weir_http2_credit_others(s->wire, weir_buf_len(&s->in));
     weir_buf_fini(&s->in);
     weir_http2_set_user(s->wire, NULL);
     if (ex) exchange_gone(ex);
+    s->conn->h2->stream_count--;
+    if (w->free_stream_count == FREE_MOST) {
+        free(s);
+        return;
+    }
     s->next_free = w->free_streams;
     w->free_streams = s;
+    w->free_stream_count++;
 }
 
 static void set_timer(struct stream *s)
@@ -91,10 +103,10 @@ void stream_over(struct stream *s)
 {
     s->ex = NULL;
     s->due_ms = 0;
-    if (!s->end_came) stream_arm(s, STOP_MS);
     weir_http2_credit_others(s->wire, weir_buf_len(&s->in));
     weir_buf_fini(&s->in);
     weir_http2_write_end(s->wire);
+    if (!weir_http2_answered(s->wire)) stream_wrote(s);
     if (s->conn->worker->draining) http2_leave(s->conn);
     http_dirty(s->conn);
 }
@@ -114,7 +126,7 @@ static void send_late(struct stream *s)
 {
     uint64_t now = weir_loop_now_ms(s->conn->worker->loop), taken = weir_http2_taken(s->wire);
     s->send_due_ms = 0;
-    if (weir_http2_waiting(s->wire) == 0) return;
+    if (s->ex ? weir_http2_waiting(s->wire) == 0 : weir_http2_answered(s->wire)) return;
     uint32_t ms = s->conn->send_due_ms ? pace_begin(&s->pace, limits(s), now, taken) : pace_look(&s->pace, limits(s), now, taken);
     if (ms) s->send_due_ms = now + ms;
     else if (s->ex) stream_abort(s);
@@ -239,9 +251,12 @@ static void take(struct http_conn *h, const struct weir_http2_event *ev)
     case WEIR_HTTP2_EV_ROOM:
         if (s->ex) exchange_room(s->ex);
         break;
+    case WEIR_HTTP2_EV_ANSWERED:
+        if (!s->end_came) stream_arm(s, STOP_MS);
+        break;
     case WEIR_HTTP2_EV_CLOSED:
         stream_free(s);
-        if (weir_http2_streams(h->h2->session) == 0) http_arm(h, http_limits(h)->idle_ms);
+        if (h->h2->stream_count == 0) h->due_ms = 0;
         break;
     }
 }
@@ -252,6 +267,7 @@ static void take_events(struct http_conn *h)
     int status;
     while ((status = weir_http2_next(h->h2->session, &ev)) == WEIR_OK) take(h, &ev);
     if (status < 0 && status != WEIR_AGAIN) h->h2->failed = true;
+    if (h->h2->stream_count == 0 && !h->due_ms) http_arm(h, weir_http2_streams(h->h2->session) ? http_limits(h)->header_ms : http_limits(h)->idle_ms);
 }
 
 void http2_input(struct http_conn *h, const char *p, size_t len)
@@ -318,6 +334,7 @@ void http2_end(struct http_conn *h)
 void http2_timer(struct http_conn *h)
 {
     weir_http2_leave(h->h2->session, true);
+    if (h->h2->stream_count == 0) h->h2->failed = true; /* a head that stays incomplete is not waited for */
     http_dirty(h);
 }
 

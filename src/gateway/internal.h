@@ -36,6 +36,7 @@
 #define ACCEPT_BATCH   8
 #define DRAIN_MS       30000
 #define FIRST_MS       500   /* for the first request of who was accepted as we began to end */
+#define FREE_MOST      256  /* exchanges, streams: of each so many are kept for the next ones */
 #define STOP_MS        1000 /* then who still sends a body is told that its answer is complete: curl 7.88 loses one that NO_ERROR comes with */
 #define LINGER_MS      30000 /* after the last answer input is dropped, lest a reset takes the answer from the client [RFC 9112 9.6] */
 #define LINGER_IDLE_MS 5000  /* ... but no longer than this without a byte */
@@ -216,6 +217,7 @@ extern const char http2_preface[PREFACE_LEN + 1];
 struct http2 {
     struct weir_http2 *session;
     struct weir_list dirty;      /* streams whose exchange has something to commit */
+    uint32_t stream_count;       /* that began here */
     bool failed;                 /* the client broke the protocol: what is left is sent, then it closes */
 };
 struct stream {
@@ -302,7 +304,7 @@ int lookup_run(struct lookup *l);     /* 0, or LOOKUP_AGAIN if cached_only and t
 struct guard_client {                 /* who asks, as far as it is known whom to believe */
     uint8_t address[16];              /* IPv4 mapped */
     uint16_t port;                    /* 0: not known */
-    bool known, told;                 /* it has an address; a trusted proxy told it, not the socket */
+    bool known;                       /* it has an address */
     struct weir_str scheme, host;     /* as a trusted proxy tells; empty: as the connection and the request say */
 };
 enum guard_state {
@@ -364,6 +366,7 @@ struct exchange {
     const char *method_override;      /* local redirect: GET */
     const char *why;                  /* of an error: for the log */
     /* where it was sent inside (routes.c, redirects.c) */
+    bool dispatched;                  /* what its route does has begun: the end of the body does not begin it */
     bool inside;                      /* by us: it may be answered by an internal route */
     bool rewritten;                   /* path is not the client's: its route replaced a prefix */
     bool intercepting;                /* an app's answer gives way to an error page when it has ended */
@@ -401,6 +404,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
 void exchange_room(struct exchange *ex);    /* the connection's output has room again */
 bool exchange_commit(struct exchange *ex);  /* end of the turn: a response head that is known leaves. False: ex is gone */
 void exchange_gone(struct exchange *ex);    /* the connection closed under it */
+void exchange_free(struct exchange *ex);    /* one that is kept for the next request */
 void exchange_fail(struct exchange *ex, int status, const char *why);
 void exchange_file_done(struct exchange *ex);
 void exchange_body_stored(struct weir_job *job);
@@ -691,12 +695,13 @@ struct worker {
     struct weir_list dirty_fronts;
     struct front_req *free_front_reqs;
     uint32_t front_req_count;
-    uint64_t refused_at_ms;           /* somebody was not let in: told then */
+    uint64_t refused_at_ms, barred_at_ms; /* a client, or a web server, was not let in: told then */
     _Atomic uint32_t conn_count;      /* read by acceptors of other threads */
     _Atomic uint64_t requests;
     struct weir_list dirty;
     struct exchange *free_ex;
     struct stream *free_streams;
+    uint32_t free_ex_count, free_stream_count;
     struct weir_http2_memory *http2_memory;
     struct weir_gzip *free_gzip[4];
     unsigned free_gzip_count, gzip_count; /* gzip_count: in use */
@@ -760,7 +765,6 @@ struct gateway {
     _Atomic uint32_t conn_count, conn_max;
     _Atomic bool reload_asked, reopen_asked, term_asked, end_asked, pools_unused;
     _Atomic bool leaves;              /* the end was asked for because another gateway takes over */
-    _Atomic unsigned running;
     struct log_sink *access_log, *error_log, *app_log;
     uint64_t version;
     _Atomic uint64_t drain_until_ms;

@@ -14,6 +14,9 @@
 #define BEHIND_MAX (4u << 20)
 #define DELAY_MS   100
 #define LINE_COST  1024  /* bytes of an app's line that count as one */
+#define APP_PIECE  4096  /* of a line, as control's */
+#define APP_LINE_MAX (APP_PIECE * 6 + 512)
+#define ERROR_PIECE 900  /* of a line in the error log */
 
 struct log_sink {
     _Atomic unsigned refs;
@@ -288,20 +291,20 @@ void log_tick(struct worker *w)
             tell_dropped(w, gp);
 }
 
-/* In the form that control writes, too. */
-static void app_line(struct worker *w, const char *pool, const char *where, struct weir_str line)
+/* In the form that control writes, too. goes_on: a long line's next piece follows. */
+static void app_line(struct worker *w, const char *pool, const char *where, struct weir_str line, bool goes_on)
 {
     bool json = w->snap->conf->app_log_json, pid = where[0] >= '0' && where[0] <= '9' && !strpbrk(where, ".:");
-    char *to = weir_buf_room(&w->app_buf, LOG_JSON_MAX);
+    char *to = weir_buf_room(&w->app_buf, APP_LINE_MAX);
     if (!to) return;
     char *p = to;
-    const char *end = to + LOG_JSON_MAX - 16;
+    const char *end = to + APP_LINE_MAX - 32;
     if (json) {
         p = log_json_text(p, end, WEIR_STR("{\"time\":\""), log_utc_time(w));
         p = log_json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(pool));
         p = pid ? log_text(log_text(p, end, WEIR_STR(",\"pid\":")), end, weir_cstr(where)) : log_json_text(p, end, WEIR_STR(",\"at\":\""), weir_cstr(where));
         p = log_json_text(p, end, WEIR_STR(",\"stream\":\"request\",\"line\":\""), line);
-        *p++ = '}';
+        p += sprintf(p, goes_on ? ",\"goes_on\":true}" : "}");
     } else {
         p += snprintf(p, 300, "%s [%.64s %.110s request] ", log_utc_time(w).ptr, pool, where[0] ? where : "-");
         p += weir_text_escape(p, (size_t)(end - p), line.ptr, line.len);
@@ -318,15 +321,16 @@ void log_app_stderr(struct worker *w, const struct weir_client_req *req, const s
     int n = snprintf(head, sizeof head, "[%s %s] ", pool->conf->name, where[0] ? where : "-");
     struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
     if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;
-    while (bytes.len) { /* a line each */
+    size_t most = is_on(w->gw->app_log) ? APP_PIECE : ERROR_PIECE;
+    while (bytes.len) { /* a line each, a long one in pieces */
         const char *nl = memchr(bytes.ptr, '\n', bytes.len);
-        size_t len = nl ? (size_t)(nl - bytes.ptr) : bytes.len;
-        struct weir_str line = weir_str(bytes.ptr, len > 900 ? 900 : len);
+        size_t all = nl ? (size_t)(nl - bytes.ptr) : bytes.len, len = all < most ? all : most;
+        struct weir_str line = weir_str(bytes.ptr, len);
         if (line.len && may_log(w, pool, line.len)) {
-            if (is_on(w->gw->app_log)) app_line(w, pool->conf->name, where, line);
+            if (is_on(w->gw->app_log)) app_line(w, pool->conf->name, where, line, len < all);
             else error_line(w, prefix, line);
         }
-        len += nl != NULL;
+        len += nl && len == all;
         bytes.ptr += len;
         bytes.len -= len;
         if (weir_buf_len(&w->err_buf) >= GATHER || weir_buf_len(&w->app_buf) >= GATHER) log_flush(w);

@@ -450,8 +450,8 @@ static enum piece send_copy(struct exchange *ex)
 /* So many bytes from file_at on. */
 static void fetch(struct exchange *ex, uint64_t left, void (*then)(struct exchange *ex))
 {
-    ex->job.run = warm;
-    ex->job.ident = (struct weir_ident){.kind = KIND_FILE};
+    WEIR_ASSERT(!ex->job_runs);
+    ex->job = (struct weir_job){.run = warm, .ident = {.kind = KIND_FILE}};
     ex->job_done = then;
     ex->fetch_at = ex->file_at;
     ex->fetch_left = left < WARM_STEP ? left : WARM_STEP;

@@ -39,9 +39,7 @@ static void free_exchanges(struct worker *w)
     while (w->free_ex) {
         struct exchange *ex = w->free_ex;
         w->free_ex = ex->next_free;
-        weir_arena_fini(&ex->arena);
-        weir_buf_fini(&ex->pend);
-        free(ex);
+        exchange_free(ex);
     }
     while (w->free_streams) {
         struct stream *s = w->free_streams;
@@ -468,6 +466,5 @@ void worker_run(struct worker *w)
 {
     worker_begin(w);
     while (!w->done) worker_turn(w);
-    atomic_fetch_sub(&w->gw->running, 1);
     weir_loop_wake(w->gw->workers[0].loop);
 }

@@ -38,7 +38,7 @@ enum weir_http_event_type {
     WEIR_HTTP_EV_HEAD = 1, /* request() is filled */
     WEIR_HTTP_EV_BODY,     /* bytes: decoded content, in the lent buffer, never empty */
     WEIR_HTTP_EV_END,      /* the message is complete (always comes, also without a body) */
-    WEIR_HTTP_EV_ERROR     /* status 400, 413, 414, 431, 501, 505; reason: static text for a person. Last event */
+    WEIR_HTTP_EV_ERROR     /* status 400, 413, 414, 417, 431, 501, 503, 505; reason: static text for a person. Last event */
 };
 struct weir_http_event {
     enum weir_http_event_type type;
@@ -103,6 +103,7 @@ enum weir_http2_event_type {
     WEIR_HTTP2_EV_BODY,     /* bytes: content, in the lent buffer, never empty; give credit for it as it is taken */
     WEIR_HTTP2_EV_END,      /* the request is complete */
     WEIR_HTTP2_EV_ROOM,     /* content that waited has left: there is room for more */
+    WEIR_HTTP2_EV_ANSWERED, /* the last frame of the answer left, before the request is complete */
     WEIR_HTTP2_EV_CLOSED    /* nothing more comes or goes on it. The last event of each stream that had HEAD */
 };
 struct weir_http2_event {
@@ -160,7 +161,8 @@ size_t weir_http2_room(struct weir_http2_stream *s); /* 0: ROOM tells when there
 uint64_t weir_http2_taken(const struct weir_http2_stream *s); /* bytes of content that left so far */
 size_t weir_http2_waiting(const struct weir_http2_stream *s); /* ... that did not leave yet */
 void weir_http2_write_end(struct weir_http2_stream *s); /* no more content comes */
-/* No more of the request is wanted: its client is told so (NO_ERROR) behind the last frame of the answer. */
+bool weir_http2_answered(const struct weir_http2_stream *s);   /* the last frame of the answer left, or none will */
+/* Behind ANSWERED: no more of the request is wanted, and its client is told so (NO_ERROR) [RFC 9113 8.1]. */
 void weir_http2_stop(struct weir_http2_stream *s);
 void weir_http2_reset(struct weir_http2_stream *s); /* breaks it off: INTERNAL_ERROR; CLOSED follows */
 

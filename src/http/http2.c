@@ -14,7 +14,7 @@
 #define CONTENT_HIGH  (64u << 10)    /* ... while those of the connection together hold less than */
 #define CONTENT_ALL   (1u << 20)
 #define BUDGET        1000u          /* for frames that bring nothing; */
-#define BUDGET_PER_MS 10u            /* a hundred a second come back: tenths a millisecond */
+#define BUDGET_PER_MS 1u             /* tenths: a hundred a second come back */
 enum cost { COST_FRAME = 1, COST_EMPTY = 2, COST_RESET = 5 };
 
 struct weir_http2_stream {
@@ -32,7 +32,6 @@ struct weir_http2_stream {
     bool told;                /* and was given */
     bool remote_ended, ended, closed;
     bool answered;            /* the last frame of the answer left */
-    bool stops;               /* ... and what the client has to say behind it is not wanted */
     bool deferred;            /* nghttp2 waits for content */
     bool wants_room;          /* somebody waits to write more */
     bool ours;                /* we break it off: not the client's doing */
@@ -164,7 +163,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         break;
     case NGHTTP2_DATA:
         s = stream_of(session, frame->hd.stream_id);
-        if (frame->hd.length == 0 && !last) pay(p, COST_EMPTY);
+        if (frame->hd.length <= frame->data.padlen && !last) pay(p, COST_EMPTY);
         break;
     case NGHTTP2_RST_STREAM: pay(p, COST_RESET); return 0;
     case NGHTTP2_SETTINGS:
@@ -215,13 +214,6 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     return 0;
 }
 
-/* The answer is whole, and the rest of the body not wanted [RFC 9113 8.1]. */
-static int stop(struct weir_http2_stream *s)
-{
-    if (s->closed || s->remote_ended) return 0;
-    return nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR) == 0 ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-}
-
 static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
     struct weir_http2_stream *s = stream_of(session, frame->hd.stream_id);
@@ -229,7 +221,7 @@ static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *a
     bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) && frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     if (!s || !ends) return 0;
     s->answered = true;
-    return s->stops ? stop(s) : 0;
+    return s->remote_ended ? 0 : event_add_plain(s, WEIR_HTTP2_EV_ANSWERED);
 }
 
 static ssize_t read_content(nghttp2_session *session, int32_t id, uint8_t *to, size_t room, uint32_t *flags, nghttp2_data_source *source, void *arg)
@@ -357,7 +349,7 @@ struct weir_http2_stream *weir_http2_any(const struct weir_http2 *p, const struc
 
 void weir_http2_feed(struct weir_http2 *p, const void *buf, size_t len, uint64_t now_ms)
 {
-    uint64_t back = (now_ms - p->budget_at_ms) * (BUDGET_PER_MS / 10);
+    uint64_t back = (now_ms - p->budget_at_ms) * BUDGET_PER_MS;
     if (p->budget_at_ms && now_ms > p->budget_at_ms) p->budget = back > BUDGET * 10 - p->budget ? BUDGET * 10 : p->budget + (uint32_t)back;
     p->budget_at_ms = now_ms;
     p->p = buf;
@@ -576,7 +568,7 @@ int weir_http2_request(struct weir_http2_stream *s, struct weir_arena *arena, st
         result = s->too_large ? refuse(&h, 431, "the request head is too large") : read_fields(&h, bytes, bytes + len);
         if (result == WEIR_OK) result = check_head(&h);
         if (result == WEIR_OK) result = join_cookies(&h);
-        h.r->has_body = !s->head_last && h.r->content_length != 0;
+        h.r->has_body = !s->head_last; /* if only its end */
         h.r->chunked = h.r->has_body && h.r->content_length < 0;
         if (!h.r->has_body) h.r->expect_continue = false;
     }
@@ -693,6 +685,11 @@ size_t weir_http2_room(struct weir_http2_stream *s)
     return 0;
 }
 
+bool weir_http2_answered(const struct weir_http2_stream *s)
+{
+    return s->answered || s->closed;
+}
+
 uint64_t weir_http2_taken(const struct weir_http2_stream *s)
 {
     return s->taken;
@@ -713,9 +710,8 @@ void weir_http2_reset(struct weir_http2_stream *s)
 
 void weir_http2_stop(struct weir_http2_stream *s)
 {
-    if (s->stops) return;
-    s->stops = true;
-    if (s->answered && stop(s) != 0) s->conn->failed = true;
+    if (s->closed || s->remote_ended || !s->answered) return;
+    if (nghttp2_submit_rst_stream(s->conn->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR) != 0) s->conn->failed = true;
 }
 
 bool weir_http2_wants_write(const struct weir_http2 *p)

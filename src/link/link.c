@@ -54,7 +54,7 @@ int weir_link_encode(const struct weir_link_message *m, struct weir_buf *b)
         if (put_endpoint(b, &m->endpoints[i]) < 0) return WEIR_NOMEM;
     for (size_t i = 0; i < m->use_count; i++) {
         const struct weir_link_use *u = &m->uses[i];
-        const uint64_t v[] = {u->id, u->done, u->failed, (uint64_t)u->busy | (uint64_t)u->gone << 32, u->unproven};
+        const uint64_t v[] = {u->id, u->done, u->failed, (uint64_t)u->busy | (uint64_t)u->gone << 32, u->opening};
         if (put(b, v, sizeof v) < 0) return WEIR_NOMEM;
     }
     for (size_t i = 0; i < m->pool_count; i++) {
@@ -132,7 +132,7 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
     for (; !c->bad && m->use_count < counts[1]; m->use_count++) {
         uint64_t v[5];
         get(c, v, sizeof v);
-        m->uses[m->use_count] = (struct weir_link_use){.id = v[0], .done = v[1], .failed = v[2], .busy = (uint32_t)v[3], .gone = v[3] >> 32 & 1, .unproven = (uint32_t)v[4]};
+        m->uses[m->use_count] = (struct weir_link_use){.id = v[0], .done = v[1], .failed = v[2], .busy = (uint32_t)v[3], .gone = v[3] >> 32 & 1, .opening = (uint32_t)v[4]};
     }
     m->pools = list(c, a, counts[2], 41, sizeof *m->pools);
     for (; !c->bad && m->pool_count < counts[2]; m->pool_count++) {

@@ -35,7 +35,7 @@ struct weir_link_endpoint {
 };
 struct weir_link_use { /* of an endpoint, up */
     uint64_t id, done, failed;
-    uint32_t busy, unproven;
+    uint32_t busy, opening;
     bool gone;        /* drained, and no connection to it is left */
 };
 struct weir_link_refusal { /* a pool whose requests are answered 503 at once */

@@ -176,12 +176,11 @@ int weir_wheel_expire(struct weir_wheel *w, uint64_t now_ms, struct weir_event *
 int64_t weir_wheel_next_ms(const struct weir_wheel *w, uint64_t now_ms); /* until something is due at the earliest; -1: nothing */
 
 /* ---- the one place where descriptors are made (open.c) ---- */
-/* A file below dir_fd for reading: RESOLVE_BENEATH | NO_SYMLINKS | NO_MAGICLINKS; on ELOOP a walk follows a link only if its
- * owner is its target's owner and the target stays below dir_fd. path is relative, no leading '/'. fd or WEIR_SYSTEM. */
 #define WEIR_OPEN_CACHED (1 << 30) /* only if no disk has to be asked; else WEIR_SYSTEM with EAGAIN (needs Linux 5.12) */
-WEIR_CHECK int weir_open_beneath(int dir_fd, const char *path, int flags);
-/* The same below areas[0], where a link may also lead into one of the other areas: absolute, or by "..". path: of the area's folder,
- * absolute and without a slash at its end; NULL for the first one: its links stay inside. */
+/* A file below areas[0]: RESOLVE_BENEATH | NO_SYMLINKS | NO_MAGICLINKS; on ELOOP a walk follows a link only if its owner is its target's
+ * owner and the target stays below that area, or is below one of the others: absolute, or by "..". An area's path: of its folder,
+ * absolute and without a slash at its end; NULL for the first one: its links stay inside. path is relative, no leading '/'. fd or
+ * WEIR_SYSTEM. */
 struct weir_open_area {
     int fd;
     const char *path;

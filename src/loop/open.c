@@ -243,12 +243,6 @@ int weir_open_linked(const struct weir_open_area *areas, size_t count, const cha
     return walk_open(areas, count, path, flags);
 }
 
-int weir_open_beneath(int dir_fd, const char *path, int flags)
-{
-    const struct weir_open_area root = {.fd = dir_fd};
-    return weir_open_linked(&root, 1, path, flags);
-}
-
 /* Every link on the way belongs to root, or to whom the folder belongs that it leads to: nobody serves another one's files by
  * making a link of his own folder. */
 static bool links_are_trusted(const char *path, uid_t owner)

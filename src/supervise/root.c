@@ -347,6 +347,7 @@ static void start_unit(struct root *r, const struct root_msg *m, const int *fds)
     if (k.listener < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         bad = k.listener < 0 ? -k.listener : errno;
         if (k.listener >= 0) close(k.listener);
+        if (!k.shared) unlink(u->path);
         spec_free(&k.spec);
         failed(r, m->unit, bad, k.shared ? "take the pool's socket" : "make the private socket");
         free(u);

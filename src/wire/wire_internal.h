@@ -7,7 +7,6 @@
 #include "weir/wire.h"
 
 #define FLOW_NAME       "FCGI_FLOW_CONTROL"
-#define FLOW_NAME_LEN   17
 #define CREDIT_LEN      16
 #define CREDIT_FINAL    0x01
 #define LIMIT_MAX       ((UINT64_C(1) << 63) - 1)

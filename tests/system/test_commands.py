@@ -6,7 +6,7 @@ import pwd
 import subprocess
 
 import pytest
-from weirlib import IS_ROOT, USER, WEIR, Weir, wait_for
+from weirlib import EXAMPLES, IS_ROOT, USER, WEIR, Weir, wait_for
 
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
@@ -50,6 +50,12 @@ def test_call_speaks_to_php_and_prints_head_body_errors_and_status(weir):
     head, body = r.stdout.split(b"\n\n", 1) if b"\n\n" in r.stdout else r.stdout.split(b"\r\n\r\n", 1)
     assert b"X-Method: POST" in head and body.startswith(b"100000 bytes, q=1")
     assert b"to the log" in r.stderr
+
+
+def test_call_speaks_to_a_filter():
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run {EXAMPLES}/filter; {USER} }}\n") as w:
+        r = call(w, "p", "-r", "filter", "FCGI_DATA_LENGTH=0", "FCGI_DATA_LAST_MOD=0", body=b"some body")
+        assert r.returncode == 0 and b"Content-Type" in r.stdout, r.stderr
 
 
 def test_the_exit_status_of_call_is_a_health_check(weir):

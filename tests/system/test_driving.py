@@ -96,6 +96,7 @@ def test_a_suspended_site_answers_503_until_it_is_resumed_over_restarts_of_every
         assert weir.get("/", method="POST", body="x" * 10).status == 503
         assert weir.get("/app/hello", host="www.b.test").status == 200 and weir.pids("demo") == pids
         assert weir.status()["suspended"] == [{"site": "a.test", "by": "order", "configured": True}]
+        assert weir.command("suspend", "a.test", "--message", "x" * 40000).returncode == 1 and weir.get("/").status == 503
         assert weir.command("reload").returncode == 0
         assert weir.get("/").status == 503
         kill_control(weir)
@@ -575,6 +576,18 @@ def test_a_pool_that_floods_is_cut_and_the_others_are_heard():
         flood = [line for line in lines(w.dir, "logs/apps") if " [flood " in line]
         assert 400 <= sum("] line" in line for line in flood) < 100000 and wait_for(lambda: any("weir] " in line and "were dropped" in line for line in lines(w.dir, "logs/apps")))
         assert w.get("/").status == 200
+
+
+def test_a_long_line_of_a_requests_stderr_comes_in_pieces():
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8") as f:
+        recorder = f.read()
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./recorder.py; {USER} }}\n", {"recorder.py": recorder}, program="app-log DIR/run/keep-apps json") as w:
+        assert w.get("/?err=" + "x" * 6000).status == 200
+
+        def said():
+            return [o for o in map(json.loads, lines(w.dir, "run/keep-apps")) if o["stream"] == "request"]
+        wait_for(lambda: len(said()) == 2)
+        assert [(len(o["line"]), o.get("goes_on")) for o in said()] == [(4096, True), (1904, None)]
 
 
 def test_the_stderr_of_requests_comes_to_the_app_log_too():

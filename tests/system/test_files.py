@@ -24,12 +24,14 @@ site a.test {{
     route *.gz {{ deny }}
     route /give/ {{ php php; send-file private other/deep other; accel-redirect yes; error 404 /missing.txt }}
     route /half/ {{ php php; send-file private }}
+    route /hand/ {{ pool hand; send-file public }}
     route /inner/ {{ internal; strip /inner; root private; files }}
     route /local/ {{ pool local; accel-redirect yes }}
     route /inner-app/ {{ internal; strip /inner-app; php php }}
     route /guarded/ {{ deny }}
 }}
 pool php {{ php; {USER} workers 3 }}
+pool hand {{ cgi ./hand.sh; {USER} }}
 pool local {{ cgi ./local.sh; {USER} }}
 """
 LARGE = b"".join(b"%07d\n" % i for i in range(400000))  # 3.2 MB, each place tells where it is
@@ -46,6 +48,7 @@ FILES = {
     "public/old.css": "new", "public/old.css.br": "stale", "public/plain/c.css": "as it is", "public/plain/c.css.br": "brotli!",
     "public/dir/index.html": "index", "public/dir/index.html.br": "index in br",
     "public/give/x.php": HAND, "public/half/x.php": HAND, "public/give/cached.php": "<?php header('X-Accel-Redirect: /inner/secret.txt'); header('Cache-Control: private'); header('ETag: \"own\"');",
+    "hand.sh": "#!/bin/sh\nprintf 'X-Sendfile: %s/public/c.css\n\n' \"$(dirname \"$0\")\"\n",
     "local.sh": "#!/bin/sh\nprintf 'Location: %s\\n\\n' \"$PATH_INFO\"\n",
     "private/secret.txt": "secret file " * 50, "private/.dot": "hidden", "private/run.php": "<?php echo 'not run';", "private/sub/deep.txt": "deep", "private/large.bin": LARGE,
     "other/o.txt": "other", "other/deep/d.txt": "deeper", "outside.txt": "outside", "public/index.php": "<?php echo 'index.php ', $_SERVER['REQUEST_METHOD'], ' ', $_SERVER['QUERY_STRING'];",
@@ -228,6 +231,22 @@ def test_an_app_sends_a_request_to_an_internal_route(weir):
     for path, status in (("/inner/none", 404), ("/guarded/x", 403), ("/inner/.dot", 404), ("/inner/../../etc/passwd", 500), ("/inner/%2e%2e/%2e%2e/etc/passwd", 500), ("nonsense", 500), ("", 500)):
         assert give(weir, f"X-Accel-Redirect: {path}").status == status, path
     assert give(weir, "X-Accel-Redirect: /give/x.php?h[]=X-Accel-Redirect:/give/cached.php").text == b"secret file " * 50
+
+
+def test_what_another_client_takes_does_not_choose_the_coding_of_a_file_that_is_handed_over(weir):
+    for _ in range(5):
+        assert weir.get("/c.css", headers={"Accept-Encoding": "br"}).text == b"brotli!"
+        r = weir.get("/hand/")
+        assert r.status == 200 and r.text == FILES["public/c.css"].encode() and not r.headers.get("Content-Encoding")
+
+
+def test_a_file_whose_coding_was_chosen_says_so_also_where_an_app_handed_it_over(weir):
+    weir.write("private/c.css", "plain")
+    weir.write("private/c.css.br", "brotli!")
+    r = give(weir, "X-Accel-Redirect: /inner/c.css", Accept_Encoding="br")
+    assert r.text == b"brotli!" and r.headers["Content-Encoding"] == "br" and r.headers["Vary"] == "Accept-Encoding"
+    r = give(weir, "X-Accel-Redirect: /inner/c.css")
+    assert r.text == b"plain" and r.headers["Vary"] == "Accept-Encoding"
 
 
 def test_a_circle_of_hand_overs_ends(weir):

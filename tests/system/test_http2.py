@@ -275,11 +275,119 @@ def test_an_answer_that_comes_before_the_body_is_no_reset_at_first(weir, ends):
         assert not [f for f in got if f[0] in (RST, GOAWAY)]
 
 
+def test_an_answer_that_takes_longer_than_that_is_no_reset_behind_its_last_byte(weir):
+    with H2(weir.port, struct.pack("!HI", 4, 1000)) as c:
+        c.send(c.head(1, "/php.txt", "POST", end=False), c.head(3, "/big", "GET", end=False))
+        time.sleep(1.5)  # longer than it has once it is complete
+        c.send(frame(WINDOW, 0, 3, struct.pack("!I", 4_000_000)), frame(WINDOW, 0, 0, struct.pack("!I", 4_000_000)))
+        got = c.until(lambda f: f[2] == 3 and f[0] == DATA and f[1] & END_STREAM)
+        begin = time.monotonic()
+        got = c.until(lambda f: f[0] == RST and f[2] == 3)
+        assert got[-1][0] == RST and time.monotonic() - begin > 0.5
+
+
 def test_curl_hears_an_early_answer(weir):
     for _ in range(20):
         r = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--http2-prior-knowledge", "-T", weir.public + "/big", f"http://127.0.0.1:{weir.port}/none"],
                            capture_output=True, timeout=60 * SLOW)
         assert (r.returncode, r.stdout) == (0, b"404")
+
+
+# ---- what ends late, or never ----
+
+@pytest.mark.threads
+def test_a_request_runs_once_whenever_its_end_comes(weir):
+    """A file that has to be looked for on the disk, one that does not fit into the window, one that is answered at its head."""
+    gateway = weir.gateway()
+    opened = f"/proc/{gateway}/fd"
+    for i in range(20):
+        with H2(weir.port) as c:
+            heads = {1: f"/not-there-{i}", 3: "/f.txt", 5: "/big", 7: f"/nor-there-{i}/x"}
+            c.send(frame(WINDOW, 0, 0, struct.pack("!I", 1_000_000)), *[c.head(s, path, end=False) + (frame(DATA, END_STREAM, s) if i % 2 else b"") for s, path in heads.items()])
+            if not i % 2:
+                c.until(lambda f: f[2] == 5 and f[0] == DATA)
+                c.send(*[frame(DATA, END_STREAM, s) for s in heads])
+            c.send(c.head(9, "/f.txt"))
+            got = c.until(lambda f: f[2] == 9 and f[0] == DATA)
+            assert [f for f in got if f[2] == 9 and f[0] == DATA][0][3] == b"hello\n"
+            assert len([f for f in got if f[2] == 5 and f[0] == HEADERS]) <= 1
+    wait_for(lambda: not [n for n in os.listdir(opened) if os.path.realpath(f"{opened}/{n}").endswith("/public/big")])
+    assert weir.gateway() == gateway and curl(weir, "/f.txt") == b"hello\n"
+
+
+def test_what_cancelled_uploads_had_sent_is_room_for_others():
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8") as f:
+        recorder = f.read()
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool app; route /slow/ {{ authorizer slow; pool app }} }}\npool app {{ run ./demo; {USER} }}\npool slow {{ run ./recorder.py; processes 9; {USER} }}\n",
+              {"recorder.py": recorder}) as w, H2(w.port) as c:
+        room = 65535
+        for i in range(8):
+            while room < 240_000:
+                f = c.read()
+                if f[0] == WINDOW and f[2] == 0:
+                    room += struct.unpack("!I", f[3])[0]
+            c.send(c.head(2 * i + 1, f"/slow/?until={w.run_dir}/keep-never", "POST", end=False), *[frame(DATA, 0, 2 * i + 1, bytes(16000))] * 15, frame(RST, 0, 2 * i + 1, struct.pack("!I", 8)))
+            room -= 240_000
+
+
+@pytest.mark.threads
+def test_a_body_of_no_byte_that_ends_late_is_one_request_of_its_own_client():
+    script = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8").read()
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool app; route /guarded/ {{ authorizer app; pool app }} }}\npool app {{ run ./recorder.py; processes 2; {USER} }}\n",
+              {"recorder.py": script}) as w:
+        gateway = w.gateway()
+        with H2(w.port) as c:
+            started, go = f"{w.run_dir}/keep-started", f"{w.run_dir}/keep-go"
+            c.send(c.head(1, f"/x?started={started}&until={go}", "POST", end=False, more=[("content-length", "0")]), frame(DATA, END_STREAM, 1))
+            wait_for(lambda: os.path.exists(started))
+            c.send(c.head(3, f"/x?started={started}-2&until={go}", end=False))
+            c.send(frame(DATA, END_STREAM, 3), frame(PING, 0, 0, bytes(8)))
+            c.until(lambda f: f[0] == PING)
+            w.write("run/keep-go", "")
+            ends = set()
+            c.until(lambda f: f[0] in (HEADERS, DATA) and f[1] & END_STREAM and (ends.add(f[2]) or ends >= {1, 3}))
+            wait_for(lambda: sum(p["requests"] for p in w.pool("app")["processes"]) == 2)
+        for path in ("/x?own=1", "/guarded/x?own=1"):
+            with H2(w.port) as c, H2(w.port) as other:
+                c.send(c.head(1, path, "POST", end=False, more=[("content-length", "0")]))
+                other.send(other.head(1, "/y?other=1"))
+                assert other.answer(1)[0] == "200"
+                c.send(frame(DATA, END_STREAM, 1))
+                status, content = c.answer(1)
+                assert status in ("200", "401", "403") and b"other=1" not in content
+                other.send(other.head(3, "/z?other=2"))
+                status, content = other.answer(3)
+                assert status == "200" and b"own=1" not in content and b"other=2" in content
+        assert w.gateway() == gateway
+
+
+HANGS = {
+    "a head that is never complete": lambda c: c.send(frame(HEADERS, END_STREAM, 1, c.encoder.encode([(":method", "GET"), (":scheme", "http"), (":path", "/f.txt"), (":authority", "a")]))),
+    "one behind a whole request": lambda c: c.send(c.head(1, "/f.txt"), frame(HEADERS, END_STREAM, 3, c.encoder.encode([(":method", "GET"), (":path", "/f.txt")]))),
+    "a body of no byte without an end": lambda c: c.send(c.head(1, "/app/hello", "POST", end=False, more=[("content-length", "0")])),
+    "a window that is too small for the end": lambda c: c.send(c.head(1, "/late/")),
+    "a request and nothing more": lambda c: c.send(c.head(1, "/f.txt")),
+    "nothing": lambda c: None,
+}
+
+
+def test_no_connection_is_held_without_a_limit_in_time():
+    late = "#!/bin/sh\nprintf 'Content-Type: text/plain\n\n12345'\nsleep 0.3\n"
+    with Weir(CONFIG.replace("root public", "root public; time { head 1s; body 1s; idle 1s; send 1s }; route /late/ { pool late }") +
+              f"pool late {{ cgi ./late; {USER} }}\n", {"public/f.txt": "hello\n", "late": late}) as w:
+        held = {}
+        for name, hang in HANGS.items():
+            held[name] = H2(w.port, struct.pack("!HI", 4, 5) if "window" in name else b"")
+            hang(held[name])
+        for name, c in held.items():
+            c.s.settimeout(30 * SLOW)
+            try:
+                while c.read() is not None:
+                    pass
+            except TimeoutError:
+                pytest.fail(name)
+            c.s.close()
+        wait_for(lambda: w.status()["gateway"]["connections"] == 0)
 
 
 @pytest.mark.threads

@@ -100,7 +100,7 @@ def waits_beside_idle(samples):
     is told at most ten times a second, so that a short one says nothing."""
     longest, since = 0, None
     for t, p in samples:
-        idle = any(u["state"] == "ready" and not u["busy"] and not u["unproven"] and u["requests"] for u in p["processes"])
+        idle = any(u["state"] == "ready" and not u["busy"] and not u["opening"] and u["requests"] for u in p["processes"])
         if p["queued"] and idle:
             since = t if since is None else since
             longest = max(longest, t - since)

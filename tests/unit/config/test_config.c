@@ -659,7 +659,7 @@ static void a_tenants_file_is_his_alone(void **state)
         "7:33: \"suspended\" is not for a tenant's file: write a text: a file would be read with other rights than his",
         "8:14: \"watch\" is not for a tenant's file: folders that are watched are few, and for all",
         "8:26: \"log-rate\" is not for a tenant's file: defaults pool of the main file tells it",
-        "6:15: the root /home/bob/../alice does not lie in the home of bob: name a folder below ~/",
+        "6:15: the root /home/alice does not lie in the home of bob: name a folder below ~/",
     };
     static const char main_text[] = "tenants t/*.conf; defaults site { listen http://*:80 }; defaults pool { php; php-admin-value a 1 }";
     static const char text[] = "weir { threads 2 }\npool bobs { }\npool bob { user root; connect unix:/x; php-admin-value a 2 }\n"

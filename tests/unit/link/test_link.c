@@ -14,7 +14,7 @@ static void full_message(struct weir_link_message *m)
     static struct weir_link_endpoint e[2] = {
         {.id = 7, .start_time = 8, .pid = 9, .workers = 10, .requests = 11, .flow = true, .prove = true, .pool = "p", .address = "unix:/x"},
         {.id = UINT64_MAX, .keep = true, .drain = true, .pool = "q", .address = ""}};
-    static struct weir_link_use u[1] = {{.id = 3, .done = 4, .failed = 5, .busy = 6, .unproven = 7, .gone = true}};
+    static struct weir_link_use u[1] = {{.id = 3, .done = 4, .failed = 5, .busy = 6, .opening = 7, .gone = true}};
     static struct weir_link_pool p[1] = {{.pool = "p", .queued = 1, .oldest_ms = 2, .started = 3, .refused = 4, .timed_out = 5}};
     static struct weir_link_refusal r[1] = {{.pool = "broken", .stopped = true}};
     static struct weir_link_server s[1] = {{.pool = "c", .address = "unix:/s", .problem = "why", .state = 2, .backup = true, .weight = 3, .busy = 4, .limit = 5,
@@ -51,7 +51,7 @@ static void a_message_comes_back_as_it_was(void **state)
     assert_true(m.endpoints[0].flow && m.endpoints[0].prove && !m.endpoints[0].keep && !m.endpoints[0].drain);
     assert_true(m.endpoints[1].keep && m.endpoints[1].drain && m.endpoints[1].id == UINT64_MAX);
     assert_string_equal(m.endpoints[0].address, "unix:/x");
-    assert_true(m.uses[0].gone && m.uses[0].busy == 6 && m.uses[0].unproven == 7);
+    assert_true(m.uses[0].gone && m.uses[0].busy == 6 && m.uses[0].opening == 7);
     assert_int_equal(m.pools[0].timed_out, 5);
     assert_string_equal(m.refusals[0].pool, "broken");
     assert_true(m.refusals[0].stopped);
