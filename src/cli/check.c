@@ -110,8 +110,10 @@ int weir_cmd_check(int argc, char **argv)
         weir_config_report_fini(&report);
         return status;
     }
-    if (weir_config_read(o.file, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK)
+    if (weir_config_read(o.file, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK) {
         weir_config_check_machine(conf, geteuid() == 0, &report);
+        weir_config_check_keys(conf, &report);
+    }
     if (o.json) print_json(&report);
     else weir_config_report_print(&report, stderr);
     bool fine = report.errors == 0 && report.later == 0;

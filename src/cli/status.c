@@ -206,7 +206,7 @@ int weir_cmd_status(int argc, char **argv)
 
 int weir_cmd_reload(int argc, char **argv)
 {
-    return command(argc, argv, NULL, "Makes the running weir read its configuration again. With mistakes in it the old one stays in use.", "reload", 0);
+    return command(argc, argv, NULL, "Makes the running weir read its configuration again. With mistakes in the main file the old one stays in use; an included file or a pool with mistakes keeps its last good version.", "reload", 0);
 }
 
 int weir_cmd_restart(int argc, char **argv)
@@ -216,7 +216,7 @@ int weir_cmd_restart(int argc, char **argv)
 
 int weir_cmd_scale(int argc, char **argv)
 {
-    return command(argc, argv, "POOL N|A..B", "Changes how many processes a pool has, until the next reload.", "scale", 2);
+    return command(argc, argv, "POOL N|A..B", "Changes how many processes a pool has, until the next reload: of a php or cgi pool how many masters, each with its workers.", "scale", 2);
 }
 
 int weir_cmd_stop(int argc, char **argv)

@@ -144,6 +144,70 @@ static void check_folders(const struct weir_config_place *at, const char *const 
     }
 }
 
+static bool is_there(const char *path)
+{
+    struct stat st;
+    return !path[0] || stat(path, &st) == 0 || errno == EACCES;
+}
+
+static void check_key(const struct weir_conf_key *k, struct weir_config_report *report)
+{
+    char files[2][WEIR_CONFIG_KEY_FILES][4096];
+    size_t sets = weir_config_key_files(k, files);
+    for (size_t i = 0; i < sets; i++)
+        if (is_there(files[i][0]) && is_there(files[i][1])) return;
+    if (sets == 1) config_say_at(report, WEIR_CONFIG_ERROR, &k->place, "check the path", "there is no file %.500s", files[0][is_there(files[0][0])]);
+    else if (sets) config_say_at(report, WEIR_CONFIG_ERROR, &k->place, "check the path, or write both: tls CERTIFICATE KEY", "there is neither %.500s nor %.500s, or not its key", files[0][0], files[1][0]);
+}
+
+void weir_config_check_keys(const struct weir_config *c, struct weir_config_report *report)
+{
+    for (size_t i = 0; i < c->key_count; i++) {
+        bool named = false; /* else a listener's folder may have it */
+        for (size_t k = 0; k < c->site_count && !named; k++) named = c->sites[k].tls == (int)i || c->sites[k].clients == (int)i;
+        if (named) check_key(&c->keys[i], report);
+    }
+}
+
+static bool check_root(const struct weir_conf_route *r, struct weir_config_report *report)
+{
+    struct stat st;
+    int bad = stat(r->root, &st) < 0 ? errno : S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+    if (bad)
+        config_say_at(report, WEIR_CONFIG_ERROR, &r->place, bad == EACCES ? "open it with chmod o+x" : "create it, or check the path",
+            bad == EACCES ? "the root %s may not be looked into" : "the root %s is no folder", r->root);
+    return !bad;
+}
+
+static const struct weir_conf_site *site_named(const struct weir_config *c, const char *name)
+{
+    for (size_t i = 0; i < c->site_count; i++)
+        if (c->sites[i].name_count && strcmp(c->sites[i].names[0], name) == 0) return &c->sites[i];
+    return NULL;
+}
+
+static bool has_root(const struct weir_conf_site *s, const char *root)
+{
+    for (size_t k = 0; k < s->route_count; k++)
+        if (s->routes[k].root && strcmp(s->routes[k].root, root) == 0) return true;
+    return false;
+}
+
+bool weir_config_check_roots(const struct weir_config *c, const struct weir_config *before, const char *main_file, struct weir_config_report *report)
+{
+    bool fine = true;
+    for (size_t i = 0; i < c->site_count; i++) {
+        const struct weir_conf_site *s = &c->sites[i], *old = s->name_count && !s->same ? site_named(before, s->names[0]) : NULL;
+        for (size_t k = 0; k < s->route_count && !s->same; k++) {
+            const struct weir_conf_route *r = &s->routes[k];
+            if (!r->root || (k > 0 && s->routes[k - 1].root == r->root)) continue;
+            bool counts = old ? !has_root(old, r->root) : strcmp(r->place.file, main_file) == 0;
+            if (counts && !check_root(r, report)) fine = false;
+        }
+    }
+    return fine;
+}
+
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
     char gateway_name[64] = "";
@@ -178,7 +242,6 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
         for (size_t k = 0; k < s->route_count && !s->same; k++) {
             const char *root = s->routes[k].root;
             const struct weir_conf_pool *o = s->routes[k].pool >= 0 ? &c->pools[s->routes[k].pool] : NULL;
-            struct stat st;
             if (o && o->kind == WEIR_POOL_CGI && !o->argc && !root)
                 config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "write root DIR here or in the site, or name the program in the pool",
                     "pool %s runs what lies below the root, and there is none", o->name);
@@ -188,13 +251,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
             if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", &gateway, report);
             if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", &gateway, report);
             if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
-            if (stat(root, &st) < 0)
-                config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, errno == EACCES ? "open it with chmod o+x" : "create it, or check the path",
-                    errno == EACCES ? "the root %s may not be looked into" : "the root %s is no folder", root);
-            else if (!S_ISDIR(st.st_mode))
-                config_say_at(report, WEIR_CONFIG_ERROR, &s->routes[k].place, "create it, or check the path", "the root %s is no folder", root);
-            else
-                check_enter(report, WEIR_CONFIG_ERROR, &s->routes[k].place, root, &gateway);
+            if (check_root(&s->routes[k], report)) check_enter(report, WEIR_CONFIG_ERROR, &s->routes[k].place, root, &gateway);
         }
     }
     config_lint(c, report);

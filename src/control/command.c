@@ -357,8 +357,8 @@ static void answer_waiting(struct control *c, enum client_waits what, const char
 
 void command_reloaded(struct control *c, const char *why)
 {
-    answer_waiting(c, WAITS_RELOAD, why, c->bad_files ? "the configuration was read again; included files have mistakes: see the log, or weir check"
-                                                      : "the configuration was read again");
+    answer_waiting(c, WAITS_RELOAD, why, c->has_mistakes ? "the configuration was read again, and parts of it are not in use: they have mistakes; see the log, or weir check"
+                                                         : "the configuration was read again");
 }
 
 void command_upgraded(struct control *c, int error, const char *what)

@@ -14,7 +14,7 @@
 
 #define FOLDERS_MAX 4096 /* that are watched */
 #define DEPTH_MAX   32
-#define EVENTS      (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE | IN_ONLYDIR)
+#define EVENTS      (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE | IN_ATTRIB | IN_ONLYDIR)
 
 struct user { /* whom a change in this folder concerns */
     enum files_kind kind;
@@ -287,8 +287,11 @@ static void take_event(struct control *c, const struct inotify_event *ev)
     }
     if (ev->mask & IN_ISDIR && ev->mask & (IN_CREATE | IN_MOVED_TO)) on_new_folder(c, d, name);
     if (ev->mask & IN_CREATE && !(ev->mask & IN_ISDIR)) return; /* it says more when it is closed */
-    for (const struct user *u = d->users; u; u = u->next)
+    for (const struct user *u = d->users; u; u = u->next) {
+        bool served = u->kind == FILES_CONFIG && !u->name;
+        if (ev->mask & IN_ATTRIB && !served) continue; /* a program may be copied first, and become one then */
         if (u->name ? strcmp(u->name, name) == 0 : !is_noise(name)) on_change(c, u, name, ev->mask);
+    }
 }
 
 void files_event(struct control *c)

@@ -404,7 +404,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     int status = read_sources(c, fd, kept, &report);
     for (int tries = 0; status == WEIR_OK && tries < MEND_TRIES; tries++) {
         status = weir_config_parse(&c->next_sources, &c->next, &report);
-        if (status == WEIR_OK && report.later == 0) break;
+        if (status == WEIR_OK && report.later == 0 && (!c->conf || weir_config_check_roots(c->next, c->conf, c->next_sources.list[0].name, &report))) break;
         text_of(&report, why, sizeof why);
         if (!mend_includes(c, &report)) {
             status = WEIR_INVALID;
@@ -420,6 +420,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     }
     if (c->next && status == WEIR_OK) {
         weir_config_check_machine(c->next, c->o.privileged, &report);
+        c->has_mistakes = c->bad_files || report.errors;
         tell_all(&report);
     } else if (!why[0]) {
         text_of(&report, why, sizeof why);

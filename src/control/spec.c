@@ -258,7 +258,10 @@ bool spec_make(struct control *c, const struct pool *p, const char *socket, stru
     } else {
         enum weir_conf_php php = weir_config_php(o->php, o->php_version, program, sizeof program);
         if (php == WEIR_PHP_ANY) {
-            out->why = o->php == WEIR_PHP_CGI ? "php-cgi is not installed" : "neither php-fpm nor php-cgi is installed";
+            static char why[96];
+            const char *version = o->php_version ? o->php_version : "";
+            snprintf(why, sizeof why, o->php == WEIR_PHP_CGI ? "php-cgi%.20s is not installed" : "neither php-fpm%.20s nor php-cgi%.20s is installed", version, version);
+            out->why = why;
             return false;
         }
         fine = php == WEIR_PHP_FPM ? make_fpm(p, socket, program, out) : make_php_cgi(c, p, program, out);

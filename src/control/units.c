@@ -236,7 +236,7 @@ static void tell_end(struct control *c, struct unit *u, int status)
         return;
     }
     char text[160];
-    snprintf(text, sizeof text, "%s before it %s", why, unready ? "was ready" : "served anything");
+    snprintf(text, sizeof text, "%s before it %s", why, unready ? "was ready" : "finished a request");
     pool_trouble(c, p, text);
 }
 
@@ -268,6 +268,8 @@ void units_root(struct control *c, const struct root_msg *m)
         snprintf(why, sizeof why, "cannot %.100s: %s", m->text, strerror(m->code));
         if (u->pool->conf && u->pool->conf->kind == WEIR_POOL_RUN && u->pool->conf->argc && strstr(m->text, "program"))
             snprintf(why, sizeof why, "cannot start %.100s: %s", u->pool->conf->argv[0], strerror(m->code));
+        if (u->pool->conf && u->pool->conf->user && m->code == ENOENT && strcmp(m->text, "use this user") == 0)
+            snprintf(why, sizeof why, "there is no user %.100s", u->pool->conf->user);
         pool_trouble(c, u->pool, why);
         unit_drop(c, u);
         break;

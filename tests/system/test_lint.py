@@ -98,3 +98,16 @@ def test_a_group_that_the_gateway_is_a_member_of(folder):
 def test_names_that_two_sites_have(folder):
     status, said = check_says(f"site a b {{ listen http://*:1; root {folder} }}\nsite c B {{ listen http://*:1; root {folder} }}\n", folder)
     assert status == 1 and '2:8: "B" is defined twice' in said
+
+
+def test_certificates_that_sites_name_are_looked_for(folder):
+    text = f"site a {{{{ listen http://*:8080 https://*:8443; root {folder}; files; {{}} }}}}\n"
+    for name in ("a.pem", "a.key", "live/fullchain.pem", "live/privkey.pem"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    for tls in (f"tls {folder}/a", f"tls {folder}/live", f"tls {folder}/a.pem {folder}/a.key"):
+        assert check_says(text.format(tls), folder)[0] == 0, tls
+    status, said = check_says(text.format(f"tls {folder}/b"), folder)
+    assert status == 1 and f"there is neither {folder}/b/fullchain.pem nor {folder}/b.pem, or not its key" in said
+    status, said = check_says(text.format(f"tls {folder}/a.pem {folder}/b.key"), folder)
+    assert status == 1 and f"there is no file {folder}/b.key: check the path" in said

@@ -203,7 +203,7 @@ def test_who_claims_the_names_of_another_file_harms_only_himself():
         w.write("pools/p0003.conf", "pool p0003 { rum ../demo }\n")  # and one of them has a mistake just now
         for _ in range(2):
             r = w.command("reload")
-            assert r.returncode == 0 and "included files have mistakes" in r.stdout
+            assert r.returncode == 0 and "they have mistakes" in r.stdout
             assert asks(w, 3) == 200 and asks(w, 4) == 200 and pids(w, [3, 4]) == before
         assert f"{w.dir}/pools/a.conf has mistakes: nothing of it is used" in w.log()
         os.unlink(w.dir + "/pools/p0003.conf")  # now the name is free

@@ -107,6 +107,22 @@ def test_reload_with_a_mistake_keeps_the_old_configuration_and_says_why(weir):
     assert weir.get("/app/hello").status == 200
 
 
+def test_a_reload_to_a_root_that_is_not_there_keeps_the_old_one():
+    sites = "site {name} {{ listen http://127.0.0.1:PORT; root {root}; files }}\n"
+    with Weir(sites.format(name="a", root="public") + sites.format(name="b.test", root="gone"), {"public/x.txt": "x"}) as w:
+        assert w.get("/x.txt", host="a").text == b"x" and w.get("/x.txt", host="b.test").status == 503  # what is wrong at the start is no more than that
+        w.configure(sites.format(name="a", root="pubilc") + sites.format(name="b.test", root="gone"))
+        r = w.command("reload")
+        assert r.returncode == 1 and "pubilc is no folder" in r.stderr and "gone" not in r.stderr
+        assert w.get("/x.txt", host="a").text == b"x"
+        w.configure(sites.format(name="a", root="public") + sites.format(name="b.test", root="gone") + sites.format(name="c.test", root="none"))
+        assert w.command("reload").returncode == 1
+        w.configure(sites.format(name="a", root="public") + sites.format(name="b.test", root="gone; index i.html"))
+        r = w.command("reload")
+        assert r.returncode == 0 and "they have mistakes" in r.stdout
+        assert w.get("/x.txt", host="a").text == b"x"
+
+
 @pytest.mark.nosan
 def test_a_pool_that_is_added_or_removed_by_reload_comes_and_goes(weir):
     weir.configure(CONFIG + f"pool more {{ run ./hello; {USER} }}\n")
@@ -196,8 +212,9 @@ def test_an_app_gets_a_clean_start_and_its_daemons_die_with_it():
             import pwd
             demo = pwd.getpwnam("weir-demo")
             assert f"identity {demo.pw_uid} {demo.pw_gid} {w.dir}\n" in log
-        pid = w.pids("p")[0]
+        pid = wait_for(lambda: w.pids("p"))[0]
         assert f"[p {pid}] mask" in log
+        wait_for(lambda: os.path.exists(w.run_dir + "/keep.pid"))
         with open(w.run_dir + "/keep.pid") as f:
             daemon = int(wait_for(f.read))  # it may be there before the app has written it
         assert alive(daemon)

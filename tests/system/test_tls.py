@@ -268,5 +268,5 @@ def test_mistakes_about_certificates_are_told_where_they_are():
                 assert e in r.stdout + r.stderr, r.stdout + r.stderr
             return r.returncode
     assert check("site a { listen https://*:443; root / }\n", "bad.conf:1:1: this site listens on https:// and has no certificate: write tls DIR") == 1
-    assert check("site a { listen http://*:80; root /tmp; tls /x }\n", "the site has a certificate, and no https:// listener uses it") == 0
+    assert check("site a { listen http://*:80; root /tmp; tls /x }\n", "the site has a certificate, and no https:// listener uses it", "there is neither /x/fullchain.pem nor /x.pem") == 1
     assert check("site a { listen https://*:443; root /tmp; tls /x { clients /y never } }\n", 'bad.conf:1:63: "never" is not known here: write clients FILE, or clients FILE optional') == 1
