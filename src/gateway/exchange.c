@@ -534,8 +534,20 @@ static void run_app(struct exchange *ex)
     exchange_run_app(ex, &s);
 }
 
+/* A connection of HTTP/2 may hold a hundred, and is one connection. */
+static bool too_many_files(const struct exchange *ex)
+{
+    const struct gateway *gw = ex->worker->gw;
+    return ex->lookup.fd >= 0 && atomic_load_explicit(&gw->file_count, memory_order_relaxed) > atomic_load_explicit(&gw->file_max, memory_order_relaxed);
+}
+
 static void looked_up(struct exchange *ex)
 {
+    if (too_many_files(ex)) {
+        lookup_close(&ex->lookup);
+        exchange_fail(ex, 503, "too many files are open at once");
+        return;
+    }
     if (ex->lookup.folder) {
         exchange_handed_file(ex);
         return;
@@ -572,6 +584,7 @@ void exchange_lookup(struct exchange *ex)
     WEIR_ASSERT(!ex->job_runs); /* one job, one lookup: it would end twice */
     ex->lookup.of = ex;
     ex->lookup.route = ex->route;
+    ex->lookup.open_count = &ex->worker->gw->file_count;
     ex->lookup.cached_only = !ex->trace; /* who explains may wait */
     ex->lookup.files = ex->trace ? NULL : ex->worker->seen;
     ex->lookup.kind = LOOKUP_NONE;

@@ -553,7 +553,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
         break;
     case WEIR_CLIENT_ROOM: exchange_pump_app(ex); break;
     case WEIR_CLIENT_OUTPUT:
-        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, ex->asked, ev->bytes); /* FC1-7-c, FC1-6.1-c */
+        if (ev->stream == WEIR_STDERR) log_app_stderr(w, ev->req, ex->asked, exchange_id(ex), ev->bytes); /* FC1-7-c, FC1-6.1-c */
         else if (ev->bytes.len) app_output(ex, ev->bytes.ptr, ev->bytes.len, ev->req);
         else pull(ex);
         break;

@@ -113,16 +113,18 @@ void gateway_tick(struct gateway *gw)
 
 /* ---- snapshots ---- */
 
-/* Connections that the descriptors allow; some are kept for apps, files and logs. */
-static uint32_t connections_for(uint32_t wanted)
+/* Connections that the descriptors allow; the rest is for files that are on their way to clients, a quarter at least, and some are kept
+ * for apps and logs. */
+static void share_descriptors(struct gateway *gw, uint32_t wanted)
 {
     struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur == RLIM_INFINITY) return wanted;
-    uint64_t files = r.rlim_cur, kept = files / 8 < 1024 ? files / 8 : 1024;
-    if (wanted <= files - kept) return wanted;
-    fprintf(stderr, "weir gateway: %llu open files are allowed: at most %llu connections, not %u\n", (unsigned long long)files,
-            (unsigned long long)(files - kept), wanted);
-    return (uint32_t)(files - kept);
+    uint64_t all = getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > INT32_MAX ? INT32_MAX : r.rlim_cur;
+    uint64_t rest = all - (all / 8 < 1024 ? all / 8 : 1024), most = rest - rest / 4;
+    if (wanted > most)
+        fprintf(stderr, "weir gateway: %llu open files are allowed: at most %llu connections, not %u\n", (unsigned long long)all, (unsigned long long)most, wanted);
+    uint32_t count = wanted > most ? (uint32_t)most : wanted;
+    atomic_store(&gw->file_max, (uint32_t)rest - count);
+    atomic_store(&gw->conn_max, count);
 }
 
 static void set_logs(struct gateway *gw, const struct weir_config *conf)
@@ -140,7 +142,7 @@ void gateway_publish(struct gateway *gw, struct snapshot *s)
     struct snapshot *old = gw->snap;
     gw->snap = s;
     pthread_mutex_unlock(&gw->lock);
-    atomic_store(&gw->conn_max, connections_for(s->conf->connections));
+    share_descriptors(gw, s->conf->connections);
     atomic_store(&gw->quota.max, s->conf->temp_bytes);
     gateway_checks_set(gw, s);
     if (gw->access_log) set_logs(gw, s->conf); /* else the start does it */

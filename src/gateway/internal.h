@@ -283,6 +283,7 @@ struct lookup {                       /* a path in the file system; made on the 
     enum lookup_kind kind;
     int fd;                           /* FILE: open for reading; lookup_close() */
     struct seen *seen;                /* whose fd is; NULL: only ours */
+    _Atomic uint32_t *open_count;     /* of all such files */
     int error;
     struct stat st;
     bool is_front;                    /* script is the front controller */
@@ -658,7 +659,7 @@ void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
 bool log_wants_apps(const struct worker *w); /* what became of requests to apps (exchange_note_app) is logged */
 void log_front(const struct front_req *r);
-void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str bytes);
+void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str id, struct weir_str bytes); /* id: of the client's request */
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
 void log_flush(struct worker *w);
 void log_tick(struct worker *w);   /* the first thread, now and then: what was dropped is told */
@@ -763,6 +764,7 @@ struct gateway {
     int (*loop_new)(struct weir_loop **out, void *arg);
     void *loop_arg;
     _Atomic uint32_t conn_count, conn_max;
+    _Atomic uint32_t file_count, file_max; /* files that are open for clients */
     _Atomic bool reload_asked, reopen_asked, term_asked, end_asked, pools_unused;
     _Atomic bool leaves;              /* the end was asked for because another gateway takes over */
     struct log_sink *access_log, *error_log, *app_log;

@@ -292,7 +292,7 @@ void log_tick(struct worker *w)
 }
 
 /* In the form that control writes, too. goes_on: a long line's next piece follows. */
-static void app_line(struct worker *w, const char *pool, const char *where, struct weir_str line, bool goes_on)
+static void app_line(struct worker *w, const char *pool, const char *where, struct weir_str id, struct weir_str line, bool goes_on)
 {
     bool json = w->snap->conf->app_log_json, pid = where[0] >= '0' && where[0] <= '9' && !strpbrk(where, ".:");
     char *to = weir_buf_room(&w->app_buf, APP_LINE_MAX);
@@ -303,10 +303,11 @@ static void app_line(struct worker *w, const char *pool, const char *where, stru
         p = log_json_text(p, end, WEIR_STR("{\"time\":\""), log_utc_time(w));
         p = log_json_text(p, end, WEIR_STR(",\"pool\":\""), weir_cstr(pool));
         p = pid ? log_text(log_text(p, end, WEIR_STR(",\"pid\":")), end, weir_cstr(where)) : log_json_text(p, end, WEIR_STR(",\"at\":\""), weir_cstr(where));
+        if (id.len) p = log_json_text(p, end, WEIR_STR(",\"id\":\""), id);
         p = log_json_text(p, end, WEIR_STR(",\"stream\":\"request\",\"line\":\""), line);
         p += sprintf(p, goes_on ? ",\"goes_on\":true}" : "}");
     } else {
-        p += snprintf(p, 300, "%s [%.64s %.110s request] ", log_utc_time(w).ptr, pool, where[0] ? where : "-");
+        p += snprintf(p, 400, "%s [%.64s %.110s request%s%.*s] ", log_utc_time(w).ptr, pool, where[0] ? where : "-", id.len ? " " : "", (int)id.len, id.ptr);
         p += weir_text_escape(p, (size_t)(end - p), line.ptr, line.len);
     }
     *p++ = '\n';
@@ -314,11 +315,12 @@ static void app_line(struct worker *w, const char *pool, const char *where, stru
     arm(w);
 }
 
-void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str bytes)
+void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str id, struct weir_str bytes)
 {
-    char head[240], where[128] = "";
+    char head[400], where[128] = "";
     weir_client_req_where(req, where, sizeof where);
-    int n = snprintf(head, sizeof head, "[%s %s] ", pool->conf->name, where[0] ? where : "-");
+    if (id.len > 128) id.len = 128;
+    int n = snprintf(head, sizeof head, "[%s %s%s%.*s] ", pool->conf->name, where[0] ? where : "-", id.len ? " " : "", (int)id.len, id.ptr);
     struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
     if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;
     size_t most = is_on(w->gw->app_log) ? APP_PIECE : ERROR_PIECE;
@@ -327,7 +329,7 @@ void log_app_stderr(struct worker *w, const struct weir_client_req *req, const s
         size_t all = nl ? (size_t)(nl - bytes.ptr) : bytes.len, len = all < most ? all : most;
         struct weir_str line = weir_str(bytes.ptr, len);
         if (line.len && may_log(w, pool, line.len)) {
-            if (is_on(w->gw->app_log)) app_line(w, pool->conf->name, where, line, len < all);
+            if (is_on(w->gw->app_log)) app_line(w, pool->conf->name, where, id, line, len < all);
             else error_line(w, prefix, line);
         }
         len += nl && len == all;

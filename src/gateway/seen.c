@@ -2,6 +2,7 @@
 /* seen: see seen.h. */
 #include "gateway/seen.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #define CONTENT (256u << 10) /* of all files of a turn */
 
 struct seen_files {
+    _Atomic uint32_t *open_count;
     uint64_t turn;
     unsigned used_count;
     uint8_t used[SLOTS]; /* of this turn */
@@ -19,11 +21,12 @@ struct seen_files {
     struct seen slots[SLOTS];
 };
 
-struct seen_files *seen_new(void)
+struct seen_files *seen_new(_Atomic uint32_t *open_count)
 {
     struct seen_files *f = calloc(1, sizeof *f);
     if (!f) return NULL;
     f->turn = 1;
+    f->open_count = open_count;
     for (size_t i = 0; i < SLOTS; i++) f->slots[i] = (struct seen){.of = f, .fd = -1};
     return f;
 }
@@ -83,6 +86,7 @@ static void let_go(struct seen *s)
     if (s->holders || s->fd < 0) return;
     close(s->fd);
     s->fd = -1;
+    atomic_fetch_sub_explicit(s->of->open_count, 1, memory_order_relaxed);
 }
 
 void seen_hold(struct seen *s)

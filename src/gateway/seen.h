@@ -28,7 +28,7 @@ struct seen {
     char path[200];         /* a longer one is not noted */
 };
 
-struct seen_files *seen_new(void); /* NULL: no memory */
+struct seen_files *seen_new(_Atomic uint32_t *open_count); /* counted down with each fd that closes. NULL: no memory */
 void seen_free(struct seen_files *f);
 /* Of this turn; NULL: nobody looked. */
 struct seen *seen_find(struct seen_files *f, const struct weir_open_area *areas, struct weir_str path, bool opens);

@@ -47,6 +47,7 @@ static struct sight look(struct lookup *l, struct weir_str path, int flags)
         close(s.fd);
         s.fd = -1;
     }
+    if (s.fd >= 0) atomic_fetch_add_explicit(l->open_count, 1, memory_order_relaxed);
     return s;
 }
 
@@ -68,15 +69,19 @@ static struct sight see(struct lookup *l, struct weir_str path, bool opens)
     return s;
 }
 
-static void unsee(const struct sight *s)
+static void unsee(struct lookup *l, const struct sight *s)
 {
-    if (s->seen) seen_drop(s->seen);
-    else if (s->fd >= 0) close(s->fd);
+    if (s->seen) {
+        seen_drop(s->seen);
+    } else if (s->fd >= 0) {
+        close(s->fd);
+        atomic_fetch_sub_explicit(l->open_count, 1, memory_order_relaxed);
+    }
 }
 
 void lookup_close(struct lookup *l)
 {
-    unsee(&(struct sight){.fd = l->fd, .seen = l->seen});
+    unsee(l, &(struct sight){.fd = l->fd, .seen = l->seen});
     l->fd = -1;
     l->seen = NULL;
 }
@@ -155,7 +160,7 @@ static int prefer_coded(struct lookup *l, struct weir_str path)
             return LOOKUP_AGAIN;
         }
         if (s.error || !S_ISREG(s.st.st_mode) || s.st.st_mtim.tv_sec < l->st.st_mtim.tv_sec) {
-            unsee(&s);
+            unsee(l, &s);
             continue;
         }
         lookup_close(l);
@@ -176,7 +181,7 @@ static int open_regular(struct lookup *l, struct weir_str path)
     if (s.error) return 0;
     l->st = s.st;
     if (!S_ISREG(s.st.st_mode)) {
-        unsee(&s);
+        unsee(l, &s);
         return 0;
     }
     take(l, &s);

@@ -24,7 +24,7 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     if (worker_seed_ids(w) < 0) return WEIR_SYSTEM;
     w->scratch = malloc(SCRATCH);
     w->plain = malloc(PLAIN);
-    w->seen = seen_new();
+    w->seen = seen_new(&gw->file_count);
     w->http2_memory = weir_http2_memory_new();
     if (!w->scratch || !w->plain || !w->seen || !w->http2_memory) return WEIR_NOMEM;
     int status = gw->loop_new(&w->loop, gw->loop_arg);

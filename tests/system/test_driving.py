@@ -601,7 +601,7 @@ def test_the_stderr_of_requests_comes_to_the_app_log_too():
 
         def said():
             return [json.loads(line) for line in lines(w.dir, "logs/apps")]
-        wait_for(lambda: any("from a request 0" in o["line"] and o["stream"] == "request" and o["pool"] == "php" and o["pid"] for o in said()))
+        wait_for(lambda: any("from a request 0" in o["line"] and o["stream"] == "request" and o["pool"] == "php" and o["pid"] and len(o["id"]) > 8 for o in said()))
         w.get("/e.php?n=3000")
         wait_for(lambda: "were dropped" in w.log())
         assert sum("from a request" in o["line"] for o in said()) < 2000

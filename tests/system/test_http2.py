@@ -361,6 +361,24 @@ def test_a_body_of_no_byte_that_ends_late_is_one_request_of_its_own_client():
         assert w.gateway() == gateway
 
 
+@pytest.mark.nosan
+def test_files_that_streams_hold_leave_room_for_connections_and_apps():
+    with Weir(CONFIG, {"public/f.txt": "hello\n"}, wrap=["prlimit", "--nofile=256:256"]) as w:
+        for i in range(100):
+            w.write(f"public/{i}", os.urandom(200_000))
+        with H2(w.port, struct.pack("!HI", 4, 0)) as c:
+            c.send(*[c.head(2 * i + 1, f"/{i}") for i in range(100)])
+            got, heads = c.until(lambda f: f[2] == 199 and f[0] == HEADERS), []
+            heads = [dict(c.decoder.decode(f[3]))[":status"] for f in got if f[0] == HEADERS]
+            assert set(heads) == {"200", "503"} and 30 < heads.count("200") < 70
+            clients = [w.connect() for _ in range(100)]
+            for s in clients:
+                s.sendall(b"GET /app/hello HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert s.recv(1000).startswith(b"HTTP/1.1 200")
+                s.close()
+        wait_for(lambda: w.get("/f.txt").status == 200)
+
+
 HANGS = {
     "a head that is never complete": lambda c: c.send(frame(HEADERS, END_STREAM, 1, c.encoder.encode([(":method", "GET"), (":scheme", "http"), (":path", "/f.txt"), (":authority", "a")]))),
     "one behind a whole request": lambda c: c.send(c.head(1, "/f.txt"), frame(HEADERS, END_STREAM, 3, c.encoder.encode([(":method", "GET"), (":path", "/f.txt")]))),

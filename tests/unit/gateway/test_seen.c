@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "gateway/seen.h"
 
 static const struct weir_open_area here, there;
+static _Atomic uint32_t open_count;
 
 static int file(const char *text, struct stat *st)
 {
@@ -34,7 +36,7 @@ static bool is_open(int fd)
 static void a_look_counts_for_its_turn_and_for_the_same_question(void **state)
 {
     (void)state;
-    struct seen_files *f = seen_new();
+    struct seen_files *f = seen_new(&open_count);
     struct stat st = {.st_size = 7};
     assert_null(seen_find(f, &here, WEIR_STR("/a"), false));
     assert_non_null(seen_put(f, &here, WEIR_STR("/a"), false, 0, -1, &st));
@@ -55,11 +57,12 @@ static void a_look_counts_for_its_turn_and_for_the_same_question(void **state)
 static void a_descriptor_closes_behind_its_turn_and_its_holders(void **state)
 {
     (void)state;
-    struct seen_files *f = seen_new();
+    struct seen_files *f = seen_new(&open_count);
     struct stat st;
     int first = file("first", &st), second = file("second", &st), third = file("third", &st);
     assert_non_null(seen_put(f, &here, WEIR_STR("/first"), true, 0, first, &st));
     struct seen *held = seen_put(f, &here, WEIR_STR("/second"), true, 0, second, &st);
+    open_count = 3;
     seen_hold(held);
     seen_hold(held);
     struct seen *brief = seen_put(f, &here, WEIR_STR("/third"), true, 0, third, &st);
@@ -77,12 +80,13 @@ static void a_descriptor_closes_behind_its_turn_and_its_holders(void **state)
     seen_drop(held);
     assert_false(is_open(second));
     seen_free(f);
+    assert_int_equal(open_count, 0);
 }
 
 static void without_room_the_descriptor_stays_the_callers(void **state)
 {
     (void)state;
-    struct seen_files *f = seen_new();
+    struct seen_files *f = seen_new(&open_count);
     struct stat st;
     int fd = file("x", &st), kept = 0;
     char name[300];
@@ -116,7 +120,7 @@ static void without_room_the_descriptor_stays_the_callers(void **state)
 static void content_is_held_for_the_second_who_asks_and_of_small_files(void **state)
 {
     (void)state;
-    struct seen_files *f = seen_new();
+    struct seen_files *f = seen_new(&open_count);
     struct stat st;
     int fd = file("content", &st);
     struct seen *s = seen_put(f, &here, WEIR_STR("/c"), true, 0, fd, &st);
