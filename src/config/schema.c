@@ -262,11 +262,32 @@ static const char *block_name(enum block b)
     }
 }
 
+/* What nginx and PHP-FPM call it (docs/from-nginx.md). */
+static const char *translated(struct weir_str name)
+{
+    static const char *const words[][2] = {
+        {"access_log", "write log FILE in weir { }"}, {"add_header", "write header NAME VALUE"}, {"alias", "write root DIR and strip PREFIX in the route"},
+        {"auth_basic", "write auth basic FILE REALM"}, {"client_max_body_size", "write body SIZE"}, {"error_log", "write app-log FILE in weir { }"},
+        {"error_page", "write error STATUS PATH"}, {"events", "threads and connections stand in weir { }"}, {"expires", "write files { cache TIME }"},
+        {"fastcgi_param", "write param NAME VALUE"}, {"fastcgi_pass", "write pool NAME, or php NAME, and a pool of that name with connect ADDRESS"},
+        {"fastcgi_read_timeout", "write time { silent TIME } in the pool"}, {"gzip", "write compress yes"}, {"gzip_static", "write precompressed yes"},
+        {"http", "sites stand in the file itself"}, {"location", "write route PATTERN { ... }"}, {"pm", "write workers N, or workers A..B"},
+        {"pm.max_children", "write workers N"}, {"pm.max_requests", "write recycle { requests N }"}, {"php_admin_value", "write php-admin-value NAME VALUE"},
+        {"php_value", "write php-value NAME VALUE"}, {"proxy_pass", "Weir speaks FastCGI to its applications: write pool NAME"}, {"return", "write redirect STATUS URL, or deny"},
+        {"server", "write site NAME { ... }"}, {"server_name", "the names stand behind site: site a.test www.a.test { ... }"}, {"ssl_certificate", "write tls CERTIFICATE KEY"},
+        {"ssl_certificate_key", "write tls CERTIFICATE KEY"}, {"try_files", "write try, or nothing: php POOL does it"}, {"upstream", "write pool NAME { connect ADDRESS }"},
+        {"worker_connections", "write connections N in weir { }"}, {"worker_processes", "write threads N in weir { }"}};
+    for (size_t i = 0; i < WEIR_COUNT(words); i++)
+        if (weir_str_eq(name, weir_cstr(words[i][0]))) return words[i][1];
+    return NULL;
+}
+
 static void unknown(struct node *n, enum block in, struct weir_config_report *r)
 {
     char advice[128] = "see weir.conf(5)";
-    const char *near = config_nearest_setting(in, n->words[0].text);
-    if (near) snprintf(advice, sizeof advice, "did you mean \"%s\"?", near);
+    const char *near = config_nearest_setting(in, n->words[0].text), *known = translated(n->words[0].text);
+    if (known) snprintf(advice, sizeof advice, "%s", known);
+    else if (near) snprintf(advice, sizeof advice, "did you mean \"%s\"?", near);
     config_say(r, WEIR_CONFIG_ERROR, n, 0, advice, "unknown name \"%.64s\" in %s", n->words[0].text.ptr, block_name(in));
 }
 

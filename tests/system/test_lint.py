@@ -3,10 +3,11 @@
 import grp
 import os
 import pwd
+import re
 import subprocess
 
 import pytest
-from weirlib import IS_ROOT, WEIR, check_says
+from weirlib import IS_ROOT, ROOT, WEIR, check_says
 
 SITE = "site a {{ listen http://*:8080; root {root}; {more} }}\n"
 
@@ -111,3 +112,24 @@ def test_certificates_that_sites_name_are_looked_for(folder):
     assert status == 1 and f"there is neither {folder}/b/fullchain.pem nor {folder}/b.pem, or not its key" in said
     status, said = check_says(text.format(f"tls {folder}/a.pem {folder}/b.key"), folder)
     assert status == 1 and f"there is no file {folder}/b.key: check the path" in said
+
+
+def test_words_of_nginx_are_translated(folder):
+    status, said = check_says("server { listen 80 }\nsite a { listen http://*:8080; gzip on; location /x/ { files } route / { alias /x; return 404 } }\npool p { connect unix:/x; pm dynamic }\n", folder)
+    assert status == 1
+    for advice in ("write site NAME { ... }", "write compress yes", "write route PATTERN { ... }", "write root DIR and strip PREFIX in the route", "write redirect STATUS URL, or deny", "write workers N, or workers A..B"):
+        assert advice in said, said
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs other users")
+def test_the_page_for_those_who_come_from_nginx_has_a_configuration_without_a_mistake(folder):
+    with open(os.path.join(ROOT, "docs/from-nginx.md"), encoding="utf-8") as f:
+        text = re.findall(r"```\n(site .*?)```", f.read(), re.S)[0]
+    for name in ("public", "media", "live"):
+        (folder / name).mkdir()
+    for name in ("live/fullchain.pem", "live/privkey.pem", "shop.htpasswd"):
+        (folder / name).write_text("")
+    for old, new in (("/etc/letsencrypt/live/shop.example", f"{folder}/live"), ("/srv/shop", str(folder)), ("/etc/weir", str(folder)), ("user shop", "user weir-demo")):
+        text = text.replace(old, new)
+    status, said = check_says(text, folder)
+    assert status == 0 and "warning" not in said, said
