@@ -360,6 +360,7 @@ int gateway_new(struct gateway **out, int (*loop_new)(struct weir_loop **out, vo
     }
     gw->loop_new = loop_new;
     gw->loop_arg = loop_arg;
+    atomic_store(&gw->file_max, UINT32_MAX); /* until it serves */
     pthread_mutex_init(&gw->lock, NULL);
     pthread_mutex_init(&gw->late_lock, NULL);
     *out = gw;
