@@ -113,13 +113,13 @@ void gateway_tick(struct gateway *gw)
 
 /* ---- snapshots ---- */
 
-/* Connections that the descriptors allow; the rest is for files that are on their way to clients, a quarter at least, and some are kept
- * for apps and logs. */
+/* Connections that the descriptors allow; the rest is for files that are on their way to clients, an eighth at least, and some are kept
+ * for apps and logs. (Of 20,000 the default number of connections has enough.) */
 static void share_descriptors(struct gateway *gw, uint32_t wanted)
 {
     struct rlimit r;
     uint64_t all = getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > INT32_MAX ? INT32_MAX : r.rlim_cur;
-    uint64_t rest = all - (all / 8 < 1024 ? all / 8 : 1024), most = rest - rest / 4;
+    uint64_t rest = all - (all / 8 < 1024 ? all / 8 : 1024), most = rest - rest / 8;
     if (wanted > most)
         fprintf(stderr, "weir gateway: %llu open files are allowed: at most %llu connections, not %u\n", (unsigned long long)all, (unsigned long long)most, wanted);
     uint32_t count = wanted > most ? (uint32_t)most : wanted;
