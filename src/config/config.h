@@ -387,12 +387,12 @@ struct weir_config_effective_list {
 /* WEIR_INVALID: no such name. */
 WEIR_CHECK int weir_config_effective(const struct weir_config_sources *s, const char *name, struct weir_config_effective_list *out,
                                      struct weir_config_report *report);
-/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE; not again for what is `same`. Adds to the report. */
 /* Certificates that sites name are there: errors. What may not be looked at is passed over. (Who serves tells by himself.) */
 void weir_config_check_keys(const struct weir_config *c, struct weir_config_report *report);
-/* The same of a reload, for what must not take the place of what works: a root that is no folder, of a site that had another one before, or
+/* Of a reload, for what must not take the place of what works: a root that is no folder, of a site that had another one before, or
  * that main_file adds. False: there is one, told as an error. */
 WEIR_CHECK bool weir_config_check_roots(const struct weir_config *c, const struct weir_config *before, const char *main_file, struct weir_config_report *report);
+/* The checks that look at the machine: users, programs, roots, RLIMIT_NOFILE; not again for what is `same`. Adds to the report. */
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report);
 /* Does the route take requests of this method? HEAD goes with GET. */
 bool weir_conf_route_takes(const struct weir_conf_route *r, struct weir_str method);

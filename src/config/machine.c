@@ -179,6 +179,12 @@ static bool check_root(const struct weir_conf_route *r, struct weir_config_repor
     return !bad;
 }
 
+/* Of a site's number k: a root, and not the one that the route before it has, too. */
+static bool brings_root(const struct weir_conf_site *s, size_t k)
+{
+    return s->routes[k].root && (k == 0 || s->routes[k - 1].root != s->routes[k].root);
+}
+
 static const struct weir_conf_site *site_named(const struct weir_config *c, const char *name)
 {
     for (size_t i = 0; i < c->site_count; i++)
@@ -197,10 +203,12 @@ bool weir_config_check_roots(const struct weir_config *c, const struct weir_conf
 {
     bool fine = true;
     for (size_t i = 0; i < c->site_count; i++) {
-        const struct weir_conf_site *s = &c->sites[i], *old = s->name_count && !s->same ? site_named(before, s->names[0]) : NULL;
-        for (size_t k = 0; k < s->route_count && !s->same; k++) {
+        const struct weir_conf_site *s = &c->sites[i];
+        if (s->same) continue;
+        const struct weir_conf_site *old = s->name_count ? site_named(before, s->names[0]) : NULL;
+        for (size_t k = 0; k < s->route_count; k++) {
             const struct weir_conf_route *r = &s->routes[k];
-            if (!r->root || (k > 0 && s->routes[k - 1].root == r->root)) continue;
+            if (!brings_root(s, k)) continue;
             bool counts = old ? !has_root(old, r->root) : strcmp(r->place.file, main_file) == 0;
             if (counts && !check_root(r, report)) fine = false;
         }
@@ -250,8 +258,7 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
                     "files go through pool %s, and there is no root with files", c->pools[s->routes[k].filter].name);
             if (k == 0 || s->routes[k - 1].links != s->routes[k].links) check_folders(&s->routes[k].place, s->routes[k].links, s->routes[k].link_count, "links", &gateway, report);
             if (k == 0 || s->routes[k - 1].send_files != s->routes[k].send_files) check_folders(&s->routes[k].place, s->routes[k].send_files, s->routes[k].send_file_count, "send-file", &gateway, report);
-            if (!root || (k > 0 && s->routes[k - 1].root == root)) continue;
-            if (check_root(&s->routes[k], report)) check_enter(report, WEIR_CONFIG_ERROR, &s->routes[k].place, root, &gateway);
+            if (brings_root(s, k) && check_root(&s->routes[k], report)) check_enter(report, WEIR_CONFIG_ERROR, &s->routes[k].place, root, &gateway);
         }
     }
     config_lint(c, report);

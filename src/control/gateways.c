@@ -252,21 +252,19 @@ void gateways_turn(struct control *c)
 static bool is_behind(const struct control *c, const struct gateway *g)
 {
     if (g->link.fd < 0) return false;
-    return g->keys_sent != c->keys.version || (!g->leaves && g->config_sent != c->config_version) || (g->ready && g->endpoints_sent != c->endpoint_version);
+    return g->reopen || (g->leaves && !g->told && g->ready) || g->keys_sent != c->keys.version || (!g->leaves && g->config_sent != c->config_version) || (g->ready && g->endpoints_sent != c->endpoint_version);
 }
 
 int64_t gateways_next_ms(struct control *c)
 {
-    int64_t at = INT64_MAX;
+    int64_t at = INT64_MAX, again = now_ms() + AGAIN_MS;
     if (gateway_is_needed(c->conf) && !c->serving && !coming(c) && !any_unknown(c) && !c->gateway_ordered) at = c->gateway_due_ms;
     for (size_t i = 0; i < WEIR_COUNT(c->gateways); i++) {
         const struct gateway *g = &c->gateways[i];
         if (!g->pid) continue;
         if (g->end_due_ms && g->end_due_ms < at) at = g->end_due_ms;
         if (g->link.fd < 0 && g->relink_due_ms < at) at = g->relink_due_ms;
-        if (g->reopen && g->link.fd >= 0 && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
-        if (is_behind(c, g) && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
-        if (g->leaves && !g->told && g->ready && at > now_ms() + AGAIN_MS) at = now_ms() + AGAIN_MS;
+        if (is_behind(c, g) && at > again) at = again;
     }
     int64_t now = now_ms();
     return at == INT64_MAX ? -1 : at > now ? at - now : 0;

@@ -199,7 +199,6 @@ struct control {
     struct weir_config *conf, *next;      /* in use; read and checked, its listeners are being opened */
     struct weir_config_sources sources, next_sources;
     bool reloading, reload_by_signal;
-    size_t bad_files;                     /* included ones with mistakes at the last reading */
     bool has_mistakes;                    /* something of the last reading is not in use */
     int config_memfd;
     uint64_t config_version, endpoint_version;

@@ -370,7 +370,7 @@ static bool mend_source(struct control *c, struct weir_config_source *s)
     s->lost = !usable;
     s->same = usable;
     s->id = (struct weir_config_identity){0}; /* what is wrong may be mended elsewhere: it is read again */
-    c->bad_files++;
+    c->has_mistakes = true;
     say("%s has mistakes: %s", s->name, usable ? "its last good version stays in use" : "nothing of it is used");
     return true;
 }
@@ -399,7 +399,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     char why[8192] = "";
     if (c->reloading) forget_next(c);
     c->reload_by_signal = by_signal;
-    c->bad_files = 0;
+    c->has_mistakes = false;
     weir_config_report_init(&report);
     int status = read_sources(c, fd, kept, &report);
     for (int tries = 0; status == WEIR_OK && tries < MEND_TRIES; tries++) {
@@ -420,7 +420,7 @@ void reload_begin(struct control *c, int fd, bool kept, bool by_signal)
     }
     if (c->next && status == WEIR_OK) {
         weir_config_check_machine(c->next, c->o.privileged, &report);
-        c->has_mistakes = c->bad_files || report.errors;
+        if (report.errors) c->has_mistakes = true;
         tell_all(&report);
     } else if (!why[0]) {
         text_of(&report, why, sizeof why);

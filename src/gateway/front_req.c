@@ -151,7 +151,10 @@ static void give_err(struct front_req *r, struct weir_str bytes)
     if (!bytes.len) return;
     size_t room = FRONT_ERR - weir_buf_len(&r->err), take = bytes.len < room ? bytes.len : room;
     if (weir_buf_append(&r->err, bytes.ptr, take) < 0) take = 0;
-    if (take < bytes.len) log_app_stderr(r->worker, r->app, &r->snap->pools[r->pool_conf - r->snap->conf->pools], front_param(r, "REQUEST_ID"), weir_str(bytes.ptr + take, bytes.len - take));
+    if (take == bytes.len) return;
+    struct weir_str id = front_param(r, "REQUEST_ID");
+    if (!request_id_is_plain(id)) id.len = 0;
+    log_app_stderr(r->worker, r->app, &r->snap->pools[r->pool_conf - r->snap->conf->pools], id, weir_str(bytes.ptr + take, bytes.len - take));
 }
 
 static void give_out(struct front_req *r, struct weir_str bytes)

@@ -106,7 +106,7 @@ void stream_over(struct stream *s)
     weir_http2_credit_others(s->wire, weir_buf_len(&s->in));
     weir_buf_fini(&s->in);
     weir_http2_write_end(s->wire);
-    if (!weir_http2_answered(s->wire)) stream_wrote(s);
+    stream_wrote(s); /* its end waits, too, if nothing else does */
     if (s->conn->worker->draining) http2_leave(s->conn);
     http_dirty(s->conn);
 }

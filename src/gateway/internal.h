@@ -513,6 +513,7 @@ bool page_text(struct weir_buf *b, struct weir_str s); /* escaped */
 /* ---- ids of requests ---- */
 
 WEIR_CHECK int worker_seed_ids(struct worker *w);
+bool request_id_is_plain(struct weir_str id);              /* it may stand in a log as it is */
 struct weir_str exchange_id(struct exchange *ex);       /* lives as long as the exchange; never empty */
 bool exchange_tells_id(const struct exchange *ex);      /* its answer has X-Request-Id */
 /* guards.c. A connection was accepted: false: it is refused. It may be in HTTP_PROXY then. */
@@ -659,7 +660,7 @@ void log_sink_drop(struct log_sink *s);
 void log_access(struct exchange *ex);
 bool log_wants_apps(const struct worker *w); /* what became of requests to apps (exchange_note_app) is logged */
 void log_front(const struct front_req *r);
-void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str id, struct weir_str bytes); /* id: of the client's request */
+void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str id, struct weir_str bytes); /* id: plain, of the client's request; or empty */
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
 void log_flush(struct worker *w);
 void log_tick(struct worker *w);   /* the first thread, now and then: what was dropped is told */

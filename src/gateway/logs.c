@@ -319,7 +319,6 @@ void log_app_stderr(struct worker *w, const struct weir_client_req *req, const s
 {
     char head[400], where[128] = "";
     weir_client_req_where(req, where, sizeof where);
-    if (id.len > 128) id.len = 128;
     int n = snprintf(head, sizeof head, "[%s %s%s%.*s] ", pool->conf->name, where[0] ? where : "-", id.len ? " " : "", (int)id.len, id.ptr);
     struct weir_str prefix = weir_str(head, n > 0 ? (size_t)n : 0);
     if (prefix.len >= sizeof head) prefix.len = sizeof head - 1;

@@ -16,7 +16,7 @@ int worker_seed_ids(struct worker *w)
 }
 
 /* Letters, digits and what ids of proxies have beside them: nothing that has a meaning in a log, a page or a shell. */
-static bool is_id(struct weir_str s)
+bool request_id_is_plain(struct weir_str s)
 {
     for (size_t i = 0; i < s.len; i++) {
         char c = s.ptr[i];
@@ -30,7 +30,7 @@ static struct weir_str of_client(const struct exchange *ex)
 {
     if (!ex->req || !ex->route || !ex->route->conf->id_from_client) return (struct weir_str){0};
     const struct weir_pair *f = weir_http_find(ex->req->headers, ex->req->header_count, "X-Request-Id");
-    return f && is_id(f->value) ? f->value : (struct weir_str){0};
+    return f && request_id_is_plain(f->value) ? f->value : (struct weir_str){0};
 }
 
 static char *hex(char *to, uint64_t v)

@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from weirlib import ROOT, SLOW, USER, Load, Weir, wait_for
+from weirlib import RECORDER, SLOW, USER, Load, Weir, wait_for
 
 CONFIG = f"""
 site a.test {{
@@ -38,7 +38,7 @@ def lines(w):
 
 
 def started(words):
-    files = {"recorder.py": open(os.path.join(ROOT, "tests/system/recorder.py")).read(), "says.pl": SAYS, "public/x.txt": "0123456789", "public/quiet/x.txt": "x"}
+    files = {**RECORDER, "says.pl": SAYS, "public/x.txt": "0123456789", "public/quiet/x.txt": "x"}
     return Weir(CONFIG, files, log="DIR/run/keep-access" + words)
 
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 from recorder import pair, pairs, read_record, record
 from strict import answers
-from weirlib import BUILD, USER, UnixServer, Weir, status_of, wait_for
+from weirlib import BUILD, RECORDER, USER, UnixServer, Weir, status_of, wait_for
 
 HEAD = b"Content-Type: text/plain\r\n\r\n"
 KINDS = ("plain", "flow")
@@ -140,7 +140,7 @@ def test_a_client_that_goes_away_ends_its_request_in_the_app(w, kind):
 def one():
     """A pool whose only process serves one request at a time, and tells by files what it does."""
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool one; body {{ max 1M }} }}\npool one {{ run ./recorder.py; {USER} }}",
-              {"recorder.py": open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8").read()}) as w:
+              RECORDER) as w:
         yield w
 
 

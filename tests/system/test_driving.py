@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 
 import pytest
-from weirlib import EXAMPLES, IS_ROOT, SLOW, USER, WEIR, Weir, alive, free_port, wait_for
+from weirlib import EXAMPLES, IS_ROOT, RECORDER, SLOW, USER, WEIR, Weir, alive, free_port, wait_for
 
 CONFIG = f"""
 site a.test {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} }}
@@ -579,9 +579,7 @@ def test_a_pool_that_floods_is_cut_and_the_others_are_heard():
 
 
 def test_a_long_line_of_a_requests_stderr_comes_in_pieces():
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8") as f:
-        recorder = f.read()
-    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./recorder.py; {USER} }}\n", {"recorder.py": recorder}, program="app-log DIR/run/keep-apps json") as w:
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./recorder.py; {USER} }}\n", RECORDER, program="app-log DIR/run/keep-apps json") as w:
         assert w.get("/?err=" + "x" * 6000).status == 200
 
         def said():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from clients import Clients
-from weirlib import ROOT, USER, Weir, wait_for
+from weirlib import RECORDER, ROOT, USER, Weir, wait_for
 
 CONFIG = f"""
 defaults site {{ listen http://127.0.0.1:PORT; root public }}
@@ -31,7 +31,7 @@ while ($r->Accept() >= 0) { kill 9, $$; sleep 9; }
 
 @pytest.fixture(scope="module")
 def weir():
-    files = {"recorder.py": open(os.path.join(ROOT, "tests/system/recorder.py")).read(), "odd.pl": ODD, "dies.pl": DIES, "public/x.txt": "x"}
+    files = {**RECORDER, "odd.pl": ODD, "dies.pl": DIES, "public/x.txt": "x"}
     with Weir(CONFIG, files) as w:
         yield w
 

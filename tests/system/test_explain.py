@@ -9,7 +9,7 @@ import ssl
 import subprocess
 
 import pytest
-from weirlib import IS_ROOT, ROOT, USER, WEIR, Weir, free_port
+from weirlib import IS_ROOT, RECORDER, USER, WEIR, Weir, free_port
 
 CONFIG = f"""
 site a.test {{
@@ -48,7 +48,7 @@ HEADERS = {"User-Agent": "explain", "Cookie": "a=1", "X-Thing": "one, two", "X_B
 @pytest.fixture(scope="module")
 def weir():
     def prepare(w):
-        w.write("recorder.py", open(os.path.join(ROOT, "tests/system/recorder.py")).read())
+        w.write("recorder.py", RECORDER["recorder.py"])
     with Weir(CONFIG, FILES, prepare=prepare) as w:
         w.write("other/x", "x")
         yield w
@@ -197,9 +197,8 @@ def test_a_request_by_tls(tmp_path):
     pem, key = str(tmp_path / "c.pem"), str(tmp_path / "c.key")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=s.test", "-addext", "subjectAltName=DNS:s.test",
                     "-keyout", key, "-out", pem, "-days", "2"], check=True, capture_output=True)
-    recorder = open(os.path.join(ROOT, "tests/system/recorder.py")).read()
     config = f"site s.test {{ listen http://127.0.0.1:PORT https://127.0.0.1:{port}; tls {tmp_path}/c; pool app }}\npool app {{ run ./recorder.py; {USER} }}\n"
-    with Weir(config, {"recorder.py": recorder}) as w:
+    with Weir(config, RECORDER) as w:
         context = ssl.create_default_context(cafile=pem)
         with socket.create_connection(("127.0.0.1", port)) as raw, context.wrap_socket(raw, server_hostname="s.test") as s:
             s.sendall(f"GET /x/y?z HTTP/1.1\r\nHost: s.test:{port}\r\nConnection: close\r\n\r\n".encode())

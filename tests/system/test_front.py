@@ -18,9 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import recorder
 from recorder import ABORT, BEGIN, DATA, END, GET_VALUES, PARAMS, RESULT, STDERR, STDIN, STDOUT, pair, record
-from weirlib import HAPROXY, IS_ROOT, LONG, Load, SLOW, USER, WEIR, Weir, can_connect, free_port, program, wait_for
+from weirlib import HAPROXY, IS_ROOT, LONG, RECORDER, SLOW, USER, WEIR, Load, Weir, can_connect, free_port, program, wait_for
 
-RECORDER = {"recorder.py": open(recorder.__file__).read()}
 FRONT = "listener front { address fastcgi+unix:DIR/front.sock; mode 0666; MORE }\n"
 RECORD = FRONT + f"pool record {{ run ./recorder.py; {USER} processes 2; publish front; time {{ silent 20s }}; POOL }}\n"
 DEMO = FRONT + f"pool demo {{ run ./demo; {USER} processes 2; publish front; POOL }}\n"
@@ -272,6 +271,17 @@ def test_a_weir_in_front_of_a_front_sees_refusals_and_broken_answers():
             open(go, "w").close()
             assert busy.result().status == 200
         wait_for(lambda: "refused: overloaded" in w.log())  # by FCGI_OVERLOADED, not by a page
+
+
+@pytest.mark.parametrize("name, told", [("plain-id", " plain-id]"), ("id\nforged line", "]")])
+def test_what_a_web_server_calls_a_request_makes_no_line_of_our_log(name, told):
+    """It is slow to take what the app writes to stderr: the log has the rest."""
+    with Weir(conf(RECORD), RECORDER) as w:
+        c = Fcgi(w.dir + "/front.sock")
+        c.begin(1, (("QUERY_STRING", f"err=part-{'z' * 100}&times=20000"), ("REQUEST_ID", name)))
+        c.give(1)
+        wait_for(lambda: re.search(rf"^\[record \d+{re.escape(told)} part-z", w.log(), re.M))
+        assert "\nforged" not in w.log()
 
 
 # ---- queue, time, ends ----

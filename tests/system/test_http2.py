@@ -9,7 +9,7 @@ import time
 
 import pytest
 from h2client import CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, PING, PREFACE, PRIORITY, RST, SETTINGS, WINDOW, frame
-from weirlib import SLOW, TEST_APPS, USER, Weir, wait_for
+from weirlib import RECORDER, SLOW, TEST_APPS, USER, Weir, wait_for
 
 THREADS = os.path.join(TEST_APPS, "threads_app")
 CONFIG = f"""site a {{ listen http://127.0.0.1:PORT; root public; route /app/ {{ pool demo }} route /slow/ {{ pool slow }} }}
@@ -316,10 +316,8 @@ def test_a_request_runs_once_whenever_its_end_comes(weir):
 
 
 def test_what_cancelled_uploads_had_sent_is_room_for_others():
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8") as f:
-        recorder = f.read()
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool app; route /slow/ {{ authorizer slow; pool app }} }}\npool app {{ run ./demo; {USER} }}\npool slow {{ run ./recorder.py; processes 9; {USER} }}\n",
-              {"recorder.py": recorder}) as w, H2(w.port) as c:
+              RECORDER) as w, H2(w.port) as c:
         room = 65535
         for i in range(8):
             while room < 240_000:
@@ -332,9 +330,8 @@ def test_what_cancelled_uploads_had_sent_is_room_for_others():
 
 @pytest.mark.threads
 def test_a_body_of_no_byte_that_ends_late_is_one_request_of_its_own_client():
-    script = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorder.py"), encoding="utf-8").read()
     with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool app; route /guarded/ {{ authorizer app; pool app }} }}\npool app {{ run ./recorder.py; processes 2; {USER} }}\n",
-              {"recorder.py": script}) as w:
+              RECORDER) as w:
         gateway = w.gateway()
         with H2(w.port) as c:
             started, go = f"{w.run_dir}/keep-started", f"{w.run_dir}/keep-go"
@@ -368,7 +365,7 @@ def test_files_that_streams_hold_leave_room_for_connections_and_apps():
             w.write(f"public/{i}", os.urandom(200_000))
         with H2(w.port, struct.pack("!HI", 4, 0)) as c:
             c.send(*[c.head(2 * i + 1, f"/{i}") for i in range(100)])
-            got, heads = c.until(lambda f: f[2] == 199 and f[0] == HEADERS), []
+            got = c.until(lambda f: f[2] == 199 and f[0] == HEADERS)
             heads = [dict(c.decoder.decode(f[3]))[":status"] for f in got if f[0] == HEADERS]
             assert set(heads) == {"200", "503"} and 15 < heads.count("200") < 40
             clients = [w.connect() for _ in range(100)]

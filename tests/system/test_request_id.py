@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Ids of requests: one for each, the same for the app, the log, the error page and the header; a client's own one only where it is believed."""
 import json
-import os
 import re
 
 import pytest
-from weirlib import ROOT, USER, Weir, check_says, wait_for
+from weirlib import RECORDER, USER, Weir, check_says, wait_for
 
 CONFIG = f"""
 site a.test {{
@@ -33,7 +32,7 @@ HEX = re.compile(r"[0-9a-f]{32}$")
 
 @pytest.fixture(scope="module")
 def weir():
-    files = {"recorder.py": open(os.path.join(ROOT, "tests/system/recorder.py")).read(), "own.pl": OWN, "public/files/x.txt": "x"}
+    files = {**RECORDER, "own.pl": OWN, "public/files/x.txt": "x"}
     with Weir(CONFIG, files) as w:
         yield w
 

@@ -22,6 +22,8 @@ BUILD = staged(os.environ.get("WEIR_BUILD", os.path.join(ROOT, "build-gcc")))
 WEIR = os.path.join(BUILD, "src/cli/weir")
 SUPERVISE = os.path.join(BUILD, "src/supervise/weir-supervise")
 EXAMPLES = os.path.join(BUILD, "examples")
+with open(os.path.join(ROOT, "tests/system/recorder.py"), encoding="utf-8") as script:
+    RECORDER = {"recorder.py": script.read()}  # files for Weir(): an app that tells what it was sent
 TEST_APPS = os.path.join(BUILD, "tests/system/apps")
 IS_ROOT = os.geteuid() == 0
 USER = "user weir-demo;" if IS_ROOT else ""
