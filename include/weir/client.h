@@ -122,6 +122,7 @@ struct weir_endpoint_stats {
     uint32_t weight;
     enum weir_endpoint_state state; /* as far as the pool has looked: by its last request */
     uint64_t ejections;
+    uint64_t passed_on;      /* requests that another one had because a connection to it was long in coming */
     uint64_t rests_until_us; /* EJECTED, on the clock of a client's loop */
     const char *problem;     /* EJECTED, PROBED: why; static. NULL: nothing */
 };

@@ -106,8 +106,9 @@ static void print_server(const json_t *s)
 {
     printf("  %s %s", str(s, "address"), str(s, "state"));
     if (num(s, "rests_ms")) printf(" for %lld.%lld s", num(s, "rests_ms") / 1000, num(s, "rests_ms") / 100 % 10);
-    printf("%s, weight %lld, busy %lld of %lld, served %lld, failed %lld, retried %lld, ejected %lld times", json_is_true(json_object_get(s, "backup")) ? ", backup" : "", num(s, "weight"),
-           num(s, "busy"), num(s, "limit"), num(s, "requests"), num(s, "failed"), num(s, "retried"), num(s, "ejections"));
+    printf("%s, weight %lld, busy %lld of %lld, served %lld, failed %lld, retried %lld, passed on %lld, ejected %lld times", json_is_true(json_object_get(s, "backup")) ? ", backup" : "", num(s, "weight"),
+           num(s, "busy"), num(s, "limit"), num(s, "requests"), num(s, "failed"), num(s, "retried"), num(s, "passed_on"),
+           num(s, "ejections"));
     printf(str(s, "problem")[0] ? ": %s\n" : "%s\n", str(s, "problem"));
 }
 

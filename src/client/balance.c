@@ -331,6 +331,7 @@ void balance_slow(struct conn *k, bool keyed)
         if (r->want != k->ep || (r->o.key && !keyed) || r->tries) continue; /* tries: it comes from another one */
         balance_unpin(r);
         r->refused_by = k->ep->id;
+        k->ep->passed_on++;
         any = true;
     }
     pthread_mutex_unlock(&p->lock);

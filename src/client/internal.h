@@ -160,7 +160,7 @@ struct weir_endpoint {
     uint32_t pinned;     /* requests that wait for a connection to it */
     uint32_t place;      /* in its tier */
     uint64_t returned_us; /* 0: not within its slow start */
-    uint64_t proven_us, ejections;
+    uint64_t proven_us, ejections, passed_on;
     const char *problem; /* static */
     struct weir_list open_link; /* balance.unopened */
     struct weir_list idle;

@@ -792,7 +792,7 @@ void weir_pool_get_stats(struct weir_pool *p, struct weir_pool_stats *out, struc
             .id = ep->id, .conns = ep->conns, .opening = ep->opening, .busy = ep->active, .done = ep->done,
             .failed = ep->failed, .retried = ep->retried, .flow = ep->flow, .draining = ep->drain,
             .limit = endpoint_shared(ep) ? ep->limit : ep->workers, .backup = ep->backup, .weight = ep->weight, .ejections = ep->ejections,
-            .state = state_of(ep), .problem = ep->problem, .rests_until_us = ep->ejected ? ep->down_until_us : 0};
+            .passed_on = ep->passed_on, .state = state_of(ep), .problem = ep->problem, .rests_until_us = ep->ejected ? ep->down_until_us : 0};
         memcpy(eps[n].address, ep->text, sizeof ep->text);
     }
     pthread_mutex_unlock(&p->lock);

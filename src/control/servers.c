@@ -95,6 +95,7 @@ static void add_counts(struct weir_link_server *to, const struct weir_link_serve
     to->failed += s->failed;
     to->retried += s->retried;
     to->ejections += s->ejections;
+    to->passed_on += s->passed_on;
 }
 
 static void add_use(struct pool_use *to, const struct pool_use *u)
@@ -165,10 +166,10 @@ static json_t *server_json(const struct control *c, const struct weir_conf_pool 
         add_counts(&sum, &s->told[i]);
         sum.busy += s->told[i].busy;
     }
-    json_t *j = json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:I, s:I, s:I, s:I}", "address", e->address, "state",
+    json_t *j = json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "address", e->address, "state",
                           now && now->state < WEIR_COUNT(states) ? states[now->state] : "unknown", "weight", (int)e->weight, "backup", e->backup, "busy", (int)sum.busy,
                           "limit", now ? (int)now->limit : 0, "requests", (json_int_t)sum.done, "failed", (json_int_t)sum.failed, "retried", (json_int_t)sum.retried,
-                          "ejections", (json_int_t)sum.ejections);
+                          "ejections", (json_int_t)sum.ejections, "passed_on", (json_int_t)sum.passed_on);
     if (now && now->rests_ms) json_object_set_new(j, "rests_ms", json_integer((json_int_t)now->rests_ms));
     if (now && now->problem[0]) json_object_set_new(j, "problem", json_string(now->problem));
     return j;

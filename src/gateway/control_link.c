@@ -258,7 +258,7 @@ static bool put_servers(struct gathered *g, const struct weir_pool *p, const str
         const struct weir_endpoint_stats *e = &eps[i];
         struct weir_link_server *s = &grown[g->server_count++];
         *s = (struct weir_link_server){.state = (uint8_t)e->state, .backup = e->backup, .weight = e->weight, .busy = e->busy, .limit = e->limit, .done = e->done,
-                                       .failed = e->failed, .retried = e->retried, .ejections = e->ejections,
+                                       .failed = e->failed, .retried = e->retried, .ejections = e->ejections, .passed_on = e->passed_on,
                                        .rests_ms = e->rests_until_us > now_us ? (e->rests_until_us - now_us) / 1000 : 0};
         snprintf(s->pool, sizeof s->pool, "%s", weir_pool_name(p));
         snprintf(s->address, sizeof s->address, "%.111s", e->address);

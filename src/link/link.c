@@ -39,7 +39,7 @@ static int put_endpoint(struct weir_buf *b, const struct weir_link_endpoint *e)
 static int put_server(struct weir_buf *b, const struct weir_link_server *s)
 {
     const uint64_t v[] = {(uint64_t)s->state | (uint64_t)s->backup << 8 | (uint64_t)s->weight << 32, (uint64_t)s->busy | (uint64_t)s->limit << 32,
-                          s->done, s->failed, s->retried, s->ejections, s->rests_ms};
+                          s->done, s->failed, s->retried, s->ejections, s->passed_on, s->rests_ms};
     if (put(b, v, sizeof v) < 0 || put_text(b, s->pool) < 0 || put_text(b, s->address) < 0) return WEIR_NOMEM;
     return put_text(b, s->problem);
 }
@@ -160,13 +160,14 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
 
 static void get_servers(struct cursor *c, struct weir_arena *a, struct weir_link_message *m, uint64_t count)
 {
-    m->servers = list(c, a, count, 59, sizeof *m->servers);
+    m->servers = list(c, a, count, 67, sizeof *m->servers);
     for (; !c->bad && m->server_count < count; m->server_count++) {
         struct weir_link_server *s = &m->servers[m->server_count];
-        uint64_t v[7];
+        uint64_t v[8];
         get(c, v, sizeof v);
         *s = (struct weir_link_server){.state = (uint8_t)v[0], .backup = v[0] >> 8 & 1, .weight = (uint32_t)(v[0] >> 32), .busy = (uint32_t)v[1],
-                                       .limit = (uint32_t)(v[1] >> 32), .done = v[2], .failed = v[3], .retried = v[4], .ejections = v[5], .rests_ms = v[6]};
+                                       .limit = (uint32_t)(v[1] >> 32), .done = v[2], .failed = v[3], .retried = v[4], .ejections = v[5],
+                                       .passed_on = v[6], .rests_ms = v[7]};
         get_text(c, s->pool, sizeof s->pool);
         get_text(c, s->address, sizeof s->address);
         get_text(c, s->problem, sizeof s->problem);

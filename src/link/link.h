@@ -52,7 +52,7 @@ struct weir_link_server { /* of a pool that connects, up */
     uint8_t state;           /* enum weir_endpoint_state */
     bool backup;
     uint32_t weight, busy, limit;
-    uint64_t done, failed, retried, ejections, rests_ms;
+    uint64_t done, failed, retried, ejections, passed_on, rests_ms;
 };
 struct weir_link_message {
     enum weir_link_type type;

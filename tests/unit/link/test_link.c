@@ -18,7 +18,7 @@ static void full_message(struct weir_link_message *m)
     static struct weir_link_pool p[1] = {{.pool = "p", .queued = 1, .oldest_ms = 2, .started = 3, .refused = 4, .timed_out = 5}};
     static struct weir_link_refusal r[1] = {{.pool = "broken", .stopped = true}};
     static struct weir_link_server s[1] = {{.pool = "c", .address = "unix:/s", .problem = "why", .state = 2, .backup = true, .weight = 3, .busy = 4, .limit = 5,
-                                            .done = 6, .failed = 7, .retried = 8, .ejections = 9, .rests_ms = 10}};
+                                            .done = 6, .failed = 7, .retried = 8, .ejections = 9, .rests_ms = 10, .passed_on = 11}};
     *m = (struct weir_link_message){.servers = s, .server_count = 1, .type = WEIR_LINK_STATE, .version = 42, .part = 1, .of = 2, .drain_ms = 600, .connections = 77, .unit = 12,
                                     .inode = 13, .flags = 1, .endpoints = e, .endpoint_count = 2, .uses = u, .use_count = 1, .pools = p,
                                     .pool_count = 1, .refusals = r, .refusal_count = 1, .threads = {5, 6}, .thread_count = 2, .text = "text"};
@@ -59,7 +59,7 @@ static void a_message_comes_back_as_it_was(void **state)
     assert_int_equal(m.server_count, 1);
     const struct weir_link_server *s = &m.servers[0];
     assert_true(s->state == 2 && s->backup && s->weight == 3 && s->busy == 4 && s->limit == 5 && s->done == 6 && s->failed == 7 && s->retried == 8);
-    assert_true(s->ejections == 9 && s->rests_ms == 10);
+    assert_true(s->ejections == 9 && s->rests_ms == 10 && s->passed_on == 11);
     assert_string_equal(s->pool, "c");
     assert_string_equal(s->address, "unix:/s");
     assert_string_equal(s->problem, "why");
