@@ -313,6 +313,7 @@ enum { /* JSON, with all there is to say, or the combined format and behind it: 
 struct weir_config {
     struct weir_arena arena;
     unsigned refs;            /* atomic */
+    struct weir_config_place place; /* of `weir`, else of the configuration itself */
     const char *user, *gateway_user;   /* weir, weir-gw */
     const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
     struct weir_conf_role *roles; /* who else may drive it; root and the user who runs Weir may all */

@@ -228,10 +228,9 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     }
     const char *const own[] = {c->user, c->gateway_user};
     for (size_t i = 0; as_root && i < WEIR_COUNT(own); i++) {
-        struct weir_config_place none = {"weir", 1, 1};
         const struct passwd *pw = getpwnam(own[i]);
         if (!pw || pw->pw_uid == 0)
-            config_say_at(report, WEIR_CONFIG_ERROR, &none, "create it with useradd --system, or name another in weir { user CONTROL GATEWAY }",
+            config_say_at(report, WEIR_CONFIG_ERROR, &c->place, "create it with useradd --system, or name another in weir { user CONTROL GATEWAY }",
                 pw ? "%s is root" : "there is no user %s for Weir itself", own[i]);
     }
     for (size_t i = 0; i < c->role_count; i++) check_role(&c->roles[i], report);
@@ -263,7 +262,6 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
     }
     config_lint(c, report);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max != RLIM_INFINITY && c->connections + 256u > limit.rlim_max) {
-        struct weir_config_place none = {"weir", 1, 1};
-        config_say_at(report, WEIR_CONFIG_WARNING, &none, "raise LimitNOFILE, or lower connections", "only %llu open files are allowed, fewer than the connections", (unsigned long long)limit.rlim_max);
+        config_say_at(report, WEIR_CONFIG_WARNING, &c->place, "raise LimitNOFILE, or lower connections", "only %llu open files are allowed, fewer than the connections", (unsigned long long)limit.rlim_max);
     }
 }

@@ -294,6 +294,7 @@ static void read_all(struct parser *p)
     if (!names) return;
     listeners = 0;
     read_weir(p, p->program);
+    p->c->place = (struct weir_config_place){config_keep(p, weir_cstr(p->sources->count ? p->sources->list[0].name : "weir")), 1, 1};
     for (const struct node *n = p->first; n; n = n->next) {
         if (node_is(n, "weir")) {
             if (weir) {
@@ -301,6 +302,7 @@ static void read_all(struct parser *p)
                 config_twice(p, n, 0, &first);
             }
             weir = n;
+            p->c->place = config_place(p, n);
             read_weir(p, n);
         } else if (node_is(n, "listener")) {
             names[listeners++] = config_keep(p, n->words[1].text);

@@ -85,7 +85,7 @@ static int on_config(struct gateway *gw, const struct weir_link_message *m, int 
 /* ---- endpoints ---- */
 
 /* Endpoints of one pool, which follow each other. */
-static void apply_pool(struct gateway_pool *gp, const struct weir_link_endpoint *all, size_t count)
+static void apply_pool(struct gateway *gw, struct gateway_pool *gp, const struct weir_link_endpoint *all, size_t count)
 {
     struct weir_endpoint_options *list = calloc(count + 1, sizeof *list);
     if (!list) return;
@@ -93,7 +93,7 @@ static void apply_pool(struct gateway_pool *gp, const struct weir_link_endpoint 
         list[i] = (struct weir_endpoint_options){.id = all[i].id, .address = all[i].address, .workers = all[i].workers,
                                                  .requests = all[i].requests, .others = all[i].others, .keep = all[i].keep, .flow = all[i].flow,
                                                  .prove = all[i].prove, .pings = all[i].pings, .pid = all[i].pid, .drain = all[i].drain};
-    if (weir_pool_set(gp->pool, list, count) < 0) fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", weir_pool_name(gp->pool));
+    if (weir_pool_set(gp->pool, list, count) < 0) gateway_say(gw, "pool %s: an address cannot be used", weir_pool_name(gp->pool));
     free(list);
 }
 
@@ -118,11 +118,11 @@ static void apply_endpoints(struct gateway *gw, const struct weir_link_endpoint 
             continue;
         }
         gp->told = l->version;
-        apply_pool(gp, all + i, n);
+        apply_pool(gw, gp, all + i, n);
     }
     for (struct gateway_pool *gp = gw->pools; gp; gp = gp->next)
         if (gp->owned && gp->told != l->version) {
-            if (gp->told) apply_pool(gp, NULL, 0);
+            if (gp->told) apply_pool(gw, gp, NULL, 0);
             gp->told = 0;
         }
 }
@@ -186,7 +186,7 @@ static void receive(struct gateway *gw)
             break;
         }
         if (m.type == WEIR_LINK_CONFIG) {
-            if (on_config(gw, &m, fds, count) < 0) fprintf(stderr, "weir gateway: the old configuration stays in use\n");
+            if (on_config(gw, &m, fds, count) < 0) gateway_say(gw, "the old configuration stays in use");
             count = 0;
         } else if (m.type == WEIR_LINK_ENDPOINTS) {
             on_endpoints(gw, &m);

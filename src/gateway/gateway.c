@@ -29,7 +29,7 @@ static void on_signal(int sig)
 
 /* ---- pools ---- */
 
-static void set_connect_endpoints(struct weir_pool *p, const struct weir_conf_pool *conf)
+static void set_connect_endpoints(struct gateway *gw, struct weir_pool *p, const struct weir_conf_pool *conf)
 {
     struct weir_endpoint_options *list = calloc(conf->endpoint_count + 1, sizeof *list);
     if (!list) return;
@@ -42,7 +42,7 @@ static void set_connect_endpoints(struct weir_pool *p, const struct weir_conf_po
     }
     struct weir_pool_balance b = {.size = sizeof b, .eject_ms = conf->eject_ms, .eject_max_ms = conf->eject_max_ms, .slow_start_ms = conf->slow_start_ms};
     if (weir_pool_set_balance(p, &b) < 0 || weir_pool_set(p, list, conf->endpoint_count) < 0)
-        fprintf(stderr, "weir gateway: pool %s: an address cannot be used\n", conf->name);
+        gateway_say(gw, "pool %s: an address cannot be used", conf->name);
     free(list);
 }
 
@@ -79,7 +79,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
     if (owned) weir_pool_set_ping(gp->pool, conf->ping_ms);
-    if (!owned) set_connect_endpoints(gp->pool, conf);
+    if (!owned) set_connect_endpoints(gw, gp->pool, conf);
     return gp;
 }
 
@@ -121,7 +121,7 @@ static void share_descriptors(struct gateway *gw, uint32_t wanted)
     uint64_t all = getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > INT32_MAX ? INT32_MAX : r.rlim_cur;
     uint64_t rest = all - (all / 8 < 1024 ? all / 8 : 1024), most = rest - rest / 8;
     if (wanted > most)
-        fprintf(stderr, "weir gateway: %llu open files are allowed: at most %llu connections, not %u\n", (unsigned long long)all, (unsigned long long)most, wanted);
+        gateway_say(gw, "%llu open files are allowed: at most %llu connections, not %u", (unsigned long long)all, (unsigned long long)most, wanted);
     uint32_t count = wanted > most ? (uint32_t)most : wanted;
     atomic_store(&gw->file_max, (uint32_t)rest - count);
     atomic_store(&gw->conn_max, count);
@@ -130,10 +130,10 @@ static void share_descriptors(struct gateway *gw, uint32_t wanted)
 static void set_logs(struct gateway *gw, const struct weir_config *conf)
 {
     if (log_sink_set(gw->access_log, conf->log_path) < 0)
-        fprintf(stderr, "weir gateway: cannot open the access log %s: %s: its folder must be writable by the gateway's user "
-                        "(weir { user CONTROL GATEWAY } [weir weir-gw])\n", conf->log_path, strerror(errno));
+        gateway_say(gw, "cannot open the access log %s: %s: its folder must be writable by the gateway's user "
+                        "(weir { user CONTROL GATEWAY } [weir weir-gw])", conf->log_path, strerror(errno));
     if (log_sink_set(gw->app_log, conf->app_log) < 0)
-        fprintf(stderr, "weir gateway: cannot open the app log %s: %s: it must be writable by the gateway's group\n", conf->app_log, strerror(errno));
+        gateway_say(gw, "cannot open the app log %s: %s: it must be writable by the gateway's group", conf->app_log, strerror(errno));
 }
 
 void gateway_publish(struct gateway *gw, struct snapshot *s)
@@ -176,7 +176,7 @@ static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
     uint32_t len;
     int error = 0, fd = -1;
     if (weir_address_parse(weir_cstr(l->address.socket), &at, &len) < 0) {
-        fprintf(stderr, "weir: %s:%u:%u: the address %s cannot be used\n", l->place.file, l->place.line,
+        gateway_say(gw, "%s:%u:%u: the address %s cannot be used", l->place.file, l->place.line,
                 l->place.column, l->address.text);
         return -1;
     }
@@ -186,7 +186,7 @@ static int listener_fd(struct gateway *gw, const struct weir_conf_listener *l)
     if (!had) fd = weir_open_listener(&at, len, &error);
     if (fd >= 0) error = set_rights(l, &at);
     if (!error) return fd;
-    fprintf(stderr, "weir: %s:%u:%u: cannot listen on %s: %s\n", l->place.file, l->place.line, l->place.column,
+    gateway_say(gw, "%s:%u:%u: cannot listen on %s: %s", l->place.file, l->place.line, l->place.column,
             l->address.text, listen_trouble(error, at.ss_family == AF_UNIX));
     if (fd >= 0 && !had) weir_close_listener(&at, len, fd);
     if (fd >= 0) close(fd);
@@ -217,21 +217,32 @@ static void end_listeners(struct gateway *gw, const struct snapshot *next)
 }
 
 /* What is not built, and pools that need a supervisor, are refused: a setting that does nothing is worse than none. */
-static bool may_serve(const struct weir_config *conf, const struct weir_config_report *report)
+static bool may_serve(struct gateway *gw, const struct weir_config *conf, const struct weir_config_report *report)
 {
     bool fine = report->later == 0;
     if (conf->deny_file) {
-        fprintf(stderr, "weir: the gateway alone reads no deny file (%s): remove it, or start weir serve\n", conf->deny_file);
+        gateway_say(gw, "the gateway alone reads no deny file (%s): remove it, or start weir serve", conf->deny_file);
         fine = false;
     }
     for (size_t i = 0; i < conf->pool_count; i++) {
         const struct weir_conf_pool *o = &conf->pools[i];
         if (o->kind == WEIR_POOL_CONNECT) continue;
-        fprintf(stderr, "weir: %s:%u:%u: the gateway alone runs no processes: use connect ADDRESS, or start weir serve\n", o->place.file,
+        gateway_say(gw, "%s:%u:%u: the gateway alone runs no processes: use connect ADDRESS, or start weir serve", o->place.file,
                 o->place.line, o->place.column);
         fine = false;
     }
     return fine;
+}
+
+static void say_report(struct gateway *gw, const struct weir_config_report *report)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    if (!f) return;
+    weir_config_report_print(report, f);
+    if (fclose(f) == 0) gateway_say_lines(gw, weir_str(text, len));
+    free(text);
 }
 
 static int load_file(struct gateway *gw)
@@ -242,7 +253,7 @@ static int load_file(struct gateway *gw)
     struct snapshot *s = NULL;
     int status = WEIR_INVALID;
     weir_config_report_init(&report);
-    if (weir_config_read(gw->o.config_path, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK && may_serve(conf, &report)) {
+    if (weir_config_read(gw->o.config_path, &src, &report) == WEIR_OK && weir_config_parse(&src, &conf, &report) == WEIR_OK && may_serve(gw, conf, &report)) {
         int *fds = gateway_threads(gw, conf->threads) == WEIR_OK ? calloc(conf->listener_count + 1, sizeof *fds) : NULL;
         size_t n = 0;
         for (; fds && n < conf->listener_count; n++)
@@ -259,7 +270,7 @@ static int load_file(struct gateway *gw)
         }
         free(fds);
     }
-    weir_config_report_print(&report, stderr);
+    say_report(gw, &report);
     weir_config_report_fini(&report);
     weir_config_sources_free(&src);
     if (conf) weir_config_drop(conf);
@@ -285,7 +296,7 @@ static void start_threads(struct gateway *gw)
     pthread_sigmask(SIG_BLOCK, &all, &old); /* signals are the first thread's */
     for (unsigned i = 1; i < gw->thread_count; i++) {
         if (pthread_create(&gw->workers[i].thread, NULL, thread_main, &gw->workers[i]) != 0) {
-            fprintf(stderr, "weir gateway: cannot start a thread\n");
+            gateway_say(gw, "cannot start a thread");
             gw->thread_count = i;
             break;
         }
@@ -306,7 +317,7 @@ void gateway_main_turn(struct gateway *gw)
 {
     if (atomic_exchange(&gw->reload_asked, false) && gw->o.config_path) {
         bool fine = load_file(gw) == WEIR_OK;
-        fprintf(stderr, "weir gateway: %s\n", fine ? "configuration read again" : "the old configuration stays in use");
+        gateway_say(gw, "%s", fine ? "configuration read again" : "the old configuration stays in use");
     }
     if (atomic_exchange(&gw->reopen_asked, false)) gateway_reopen_logs(gw);
     if (atomic_exchange(&gw->term_asked, false)) gateway_drain(gw, DRAIN_MS, false);
@@ -426,8 +437,8 @@ int gateway_start(struct gateway *gw)
     gateway_checks_set(gw, gw->snap);
     weir_client_group_watch(gw->group, gw->workers[0].loop);
     if (!gw->workers[0].loop->knows_peers)
-        fprintf(stderr, "weir gateway: this kernel does not tell whether an app accepted a connection (unix_diag): a request that is given up "
-                        "while it waits in a backlog may still run\n");
+        gateway_say(gw, "this kernel does not tell whether an app accepted a connection (unix_diag): a request that is given up "
+                        "while it waits in a backlog may still run");
     return WEIR_OK;
 }
 
@@ -449,7 +460,7 @@ int weir_gateway_run(const struct weir_gateway_options *o)
         return 1;
     }
     install_signals(gw);
-    if (gateway_link_start(gw) < 0) fprintf(stderr, "weir gateway: control cannot be heard\n");
+    if (gateway_link_start(gw) < 0) gateway_say(gw, "control cannot be heard");
     start_threads(gw);
     worker_run(&gw->workers[0]);
     for (unsigned i = 1; i < gw->thread_count; i++) pthread_join(gw->workers[i].thread, NULL);

@@ -662,6 +662,9 @@ bool log_wants_apps(const struct worker *w); /* what became of requests to apps 
 void log_front(const struct front_req *r);
 void log_app_stderr(struct worker *w, const struct weir_client_req *req, const struct snapshot_pool *pool, struct weir_str id, struct weir_str bytes); /* id: plain, of the client's request; or empty */
 void log_error(struct worker *w, const char *fmt, ...) WEIR_PRINTF(2, 3);
+/* Without a worker: the first thread's, never waits; before there are threads it writes to stderr itself. */
+void gateway_say(struct gateway *gw, const char *fmt, ...) WEIR_PRINTF(2, 3);
+void gateway_say_lines(struct gateway *gw, struct weir_str text); /* as they are */
 void log_flush(struct worker *w);
 void log_tick(struct worker *w);   /* the first thread, now and then: what was dropped is told */
 void gateway_reopen_logs(struct gateway *gw);

@@ -69,10 +69,10 @@ void keys_drop(struct keyring *r)
 }
 
 /* What the files say, or what they said before. */
-static void make(struct entry *e, const struct weir_link_key *k, const struct keyring *old)
+static void make(struct gateway *gw, struct entry *e, const struct weir_link_key *k)
 {
     char why[WEIR_TLS_WHY_MAX];
-    const struct entry *was = find(old, name_of(k->kind, k->path, k->key));
+    const struct entry *was = find(gw->keys, name_of(k->kind, k->path, k->key));
     bool pair = k->kind == WEIR_KEY_PAIR;
     *e = (struct entry){.name = name_of(k->kind, k->path, k->key)};
     for (int i = 0; i < WEIR_LINK_KEY_FILES; i++) e->bytes = weir_hash_u64(e->bytes) + (k->files[i].len ? weir_hash(k->files[i]) : 0);
@@ -81,7 +81,7 @@ static void make(struct entry *e, const struct weir_link_key *k, const struct ke
         int status = pair ? weir_tls_cert_new(&e->cert, k->files[0], k->files[1], k->files[2], why) : weir_tls_trust_new(&e->trust, k->files[0], why);
         if (status == WEIR_OK) return;
         bool stays = was && (was->cert || was->trust);
-        fprintf(stderr, "weir gateway: %.*s: %s%s\n", (int)k->path.len, k->path.ptr, why, stays ? ": the old one stays in use" : ": handshakes that need it fail");
+        gateway_say(gw, "%.*s: %s%s", (int)k->path.len, k->path.ptr, why, stays ? ": the old one stays in use" : ": handshakes that need it fail");
     }
     if (was && was->cert) e->cert = weir_tls_cert_hold(was->cert);
     if (was && was->trust) e->trust = weir_tls_trust_hold(was->trust);
@@ -93,13 +93,13 @@ static int compare(const void *a, const void *b)
     return (x->name > y->name) - (x->name < y->name);
 }
 
-static int keyring_new(struct keyring **out, const struct weir_link_key *list, size_t count, const struct keyring *old)
+static int keyring_new(struct gateway *gw, struct keyring **out, const struct weir_link_key *list, size_t count)
 {
     struct keyring *r = calloc(1, sizeof *r + count * sizeof *r->list);
     if (!r) return WEIR_NOMEM;
     atomic_init(&r->refs, 1);
     r->count = count;
-    for (size_t i = 0; i < count; i++) make(&r->list[i], &list[i], old);
+    for (size_t i = 0; i < count; i++) make(gw, &r->list[i], &list[i]);
     if (count) qsort(r->list, count, sizeof *r->list, compare);
     *out = r;
     return WEIR_OK;
@@ -141,9 +141,9 @@ void gateway_keys(struct gateway *gw, int fd)
     weir_arena_init(&a, 0);
     int status = weir_link_memfd_read(fd, MEMFD_MAX, &bytes, &len);
     if (status == WEIR_OK) status = weir_link_keys_decode(bytes, len, &a, &list, &count);
-    if (status == WEIR_OK) status = keyring_new(&r, list, count, gw->keys);
+    if (status == WEIR_OK) status = keyring_new(gw, &r, list, count);
     if (status == WEIR_OK) publish(gw, r);
-    else fprintf(stderr, "weir gateway: the certificates that control sent cannot be used: the old ones stay in use\n");
+    else gateway_say(gw, "the certificates that control sent cannot be used: the old ones stay in use");
     if (bytes) explicit_bzero(bytes, len);
     free(bytes);
     weir_arena_fini(&a);
@@ -169,7 +169,7 @@ static struct weir_str read_file(struct weir_arena *a, const char *path)
     return s;
 }
 
-static void read_key(struct weir_arena *a, const struct weir_conf_key *k, struct weir_link_key *out)
+static void read_key(struct gateway *gw, struct weir_arena *a, const struct weir_conf_key *k, struct weir_link_key *out)
 {
     char files[2][WEIR_CONFIG_KEY_FILES][4096];
     size_t sets = weir_config_key_files(k, files);
@@ -181,7 +181,7 @@ static void read_key(struct weir_arena *a, const struct weir_conf_key *k, struct
             if (out->files[f].ptr || f == 2) continue;
             bool other = errno == ENOENT || errno == ENOTDIR;
             if (!other || i + 1 == sets)
-                fprintf(stderr, "weir gateway: %s:%u:%u: %s: %s\n", k->place.file, k->place.line, k->place.column, files[i][f], strerror(errno));
+                gateway_say(gw, "%s:%u:%u: %s: %s", k->place.file, k->place.line, k->place.column, files[i][f], strerror(errno));
             out->files[0] = out->files[1] = (struct weir_str){0};
             break;
         }
@@ -194,7 +194,7 @@ void gateway_read_keys(struct gateway *gw, const struct weir_config *conf)
     struct keyring *r = NULL;
     weir_arena_init(&a, 0);
     struct weir_link_key *list = weir_arena_alloc(&a, (conf->key_count + 1) * sizeof *list);
-    for (size_t i = 0; list && i < conf->key_count; i++) read_key(&a, &conf->keys[i], &list[i]);
-    if (list && keyring_new(&r, list, conf->key_count, gw->keys) == WEIR_OK) publish(gw, r);
+    for (size_t i = 0; list && i < conf->key_count; i++) read_key(gw, &a, &conf->keys[i], &list[i]);
+    if (list && keyring_new(gw, &r, list, conf->key_count) == WEIR_OK) publish(gw, r);
     weir_arena_fini(&a);
 }

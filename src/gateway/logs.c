@@ -17,6 +17,8 @@
 #define APP_PIECE  4096  /* of a line, as control's */
 #define APP_LINE_MAX (APP_PIECE * 6 + 512)
 #define ERROR_PIECE 900  /* of a line in the error log */
+#define ERROR_MAX  1024  /* of a line of our own there */
+#define OURS       WEIR_STR("weir gateway: ")
 
 struct log_sink {
     _Atomic unsigned refs;
@@ -83,16 +85,16 @@ int log_sink_set(struct log_sink *s, const char *path)
     return WEIR_OK;
 }
 
-static void sink_reopen(struct log_sink *s)
+static void sink_reopen(struct gateway *gw, struct log_sink *s)
 {
     if (!s || !s->path || s->path[0] != '/' || sink_open(s, s->path) == WEIR_OK) return;
-    fprintf(stderr, "weir gateway: cannot open %s: %s: the old file stays in use\n", s->path, strerror(errno));
+    gateway_say(gw, "cannot open %s: %s: the old file stays in use", s->path, strerror(errno));
 }
 
 void gateway_reopen_logs(struct gateway *gw)
 {
-    sink_reopen(gw->access_log);
-    sink_reopen(gw->app_log);
+    sink_reopen(gw, gw->access_log);
+    sink_reopen(gw, gw->app_log);
 }
 
 /* ---- leaving ---- */
@@ -249,6 +251,12 @@ void log_front(const struct front_req *r)
     access_line(w, &l);
 }
 
+WEIR_PRINTF(2, 0) static struct weir_str format(char line[static ERROR_MAX], const char *fmt, va_list ap)
+{
+    int n = vsnprintf(line, ERROR_MAX, fmt, ap);
+    return weir_str(line, n < 0 ? 0 : n < ERROR_MAX ? (size_t)n : ERROR_MAX - 1);
+}
+
 static void error_line(struct worker *w, struct weir_str head, struct weir_str line)
 {
     char *to = weir_buf_room(&w->err_buf, LOG_LINE_MAX);
@@ -340,11 +348,41 @@ void log_app_stderr(struct worker *w, const struct weir_client_req *req, const s
 
 void log_error(struct worker *w, const char *fmt, ...)
 {
-    char line[1024];
+    char line[ERROR_MAX];
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, ap);
+    struct weir_str text = format(line, fmt, ap);
     va_end(ap);
-    if (n < 0) return;
-    error_line(w, WEIR_STR("weir gateway: "), weir_str(line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1));
+    error_line(w, OURS, text);
+}
+
+/* ---- what the first thread has to say, also before there are lines ---- */
+
+static void say(struct gateway *gw, struct weir_str head, struct weir_str line)
+{
+    struct worker *first = &gw->workers[0];
+    if (first->loop) error_line(first, head, line);
+    else fprintf(stderr, "%.*s%.*s\n", (int)head.len, head.ptr, (int)line.len, line.ptr);
+}
+
+void gateway_say(struct gateway *gw, const char *fmt, ...)
+{
+    char line[ERROR_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    struct weir_str text = format(line, fmt, ap);
+    va_end(ap);
+    say(gw, OURS, text);
+}
+
+void gateway_say_lines(struct gateway *gw, struct weir_str text)
+{
+    while (text.len) {
+        const char *nl = memchr(text.ptr, '\n', text.len);
+        size_t len = nl ? (size_t)(nl - text.ptr) : text.len;
+        say(gw, WEIR_STR(""), weir_str(text.ptr, len));
+        len += nl != NULL;
+        text.ptr += len;
+        text.len -= len;
+    }
 }

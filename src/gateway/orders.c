@@ -92,7 +92,7 @@ void gateway_orders(struct gateway *gw, int fd)
 {
     struct orders *o = NULL;
     if (orders_read(fd, &o) < 0) {
-        fprintf(stderr, "weir gateway: the orders that control sent cannot be used: the old ones hold\n");
+        gateway_say(gw, "the orders that control sent cannot be used: the old ones hold");
         return;
     }
     pthread_mutex_lock(&gw->lock);

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Pools in trouble, and a control that is hindered: the trouble stays with whom it belongs to, and ends when its cause does."""
+import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 
 import pytest
-from weirlib import IS_ROOT, USER, WEIR, Weir, alive, children, wait_for
+from weirlib import IS_ROOT, SLOW, USER, WEIR, Weir, alive, children, free_port, status_of, wait_for
 
 BROKEN = "#!/bin/sh\nexit 3\n"
 
@@ -67,6 +69,36 @@ def test_nobody_reads_the_log():
         os.close(write)
         os.set_blocking(read, False)
     os.close(read)
+
+
+def test_nobody_reads_what_the_gateway_alone_has_to_say(tmp_path):
+    """Each reload writes two lines."""
+    port, conf = free_port(), tmp_path / "weir.conf"
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+
+    def configure(status):
+        conf.write_text(f"weir {{ log off; connections 100000; temp /tmp }}\nsite a {{ listen http://127.0.0.1:{port}; redirect {status} http://b/ }}\n")
+
+    def status():
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=10 * SLOW) as s:
+                s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                return status_of(s.recv(65536))
+        except ConnectionRefusedError:
+            return None
+    configure(302)
+    with subprocess.Popen([WEIR, "gateway", "-c", str(conf)], stderr=write) as p:
+        os.close(write)
+        wait_for(lambda: status() == 302)
+        for i in range(60):
+            configure((301, 302)[i % 2])
+            p.send_signal(signal.SIGHUP)
+            wait_for(lambda i=i: status() == (301, 302)[i % 2])
+        assert b"configuration read again" in os.read(read, 4096)
+        os.close(read)
+        p.terminate()
+    assert p.returncode == 0
 
 
 def test_admin_values_hold_below_a_root_that_a_reload_added():
