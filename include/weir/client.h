@@ -64,8 +64,14 @@ WEIR_API const char *weir_pool_refusal(struct weir_pool *p);
  * alone because it could not be connected to is tried at once when it is told to serve. Any thread. */
 WEIR_API void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
 WEIR_API void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
-/* See weir_client_ping; 0: never. Any thread. */
+/* See weir_client_tend; 0: never. Any thread. */
 WEIR_API void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
+/* Kept connections that serve one request at a time, and had none for so long, are closed [0: never], but for `least` of each endpoint,
+ * which are opened ahead. See weir_client_tend. Any thread. */
+WEIR_API void weir_pool_set_idle(struct weir_pool *p, uint32_t least, uint32_t ms);
+/* The processes of an endpoint start for connections that wait for one, as php-fpm's with pm = ondemand: connections to it are opened one
+ * after the other, and anew where nobody accepts, since a new one is what php-fpm looks at. Any thread. */
+WEIR_API void weir_pool_set_forks(struct weir_pool *p, bool forks);
 WEIR_API const char *weir_pool_name(const struct weir_pool *p);
 
 /* How a pool with several endpoints that is not owned uses them. A key goes to one endpoint, as long as that is up and has room (weighted
@@ -160,9 +166,9 @@ WEIR_API void weir_client_wake(struct weir_client *c);  /* any thread: step() re
 WEIR_API int weir_client_fd(struct weir_client *c);
 /* How long to wait for it at most, in ms, until step(c, 0) has something to do even so. 0: now; -1: for ever. */
 WEIR_API int weir_client_wait_ms(struct weir_client *c);
-/* Now and then: connections of this thread on which nothing was heard for their pool's ping time are asked. Who does not answer in
- * the same time is told by a STUCK event. */
-WEIR_API void weir_client_ping(struct weir_client *c);
+/* Now and then, by each thread: connections of this thread on which nothing was heard for their pool's ping time are asked. Who does
+ * not answer in the same time is told by a STUCK event. The group's first thread looks after idle ones of all (weir_pool_set_idle). */
+WEIR_API void weir_client_tend(struct weir_client *c);
 
 enum weir_client_event_type {
     WEIR_CLIENT_STARTED = 1, /* it has a slot; give the body from its beginning (also after a retry) */

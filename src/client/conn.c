@@ -9,6 +9,8 @@
 /* When to look whether a connection was accepted, after it was made. */
 static const uint32_t probe_us[] = {0, 200, 1000, 5000};
 #define PROBE_LAST_US  20000
+#define PROBE_FORK_US  2500  /* instead, where a process is started for it */
+#define PROBES_FORK    8     /* 15 ms: it was not seen */
 #define PROBES_LONG    9     /* 0.1 s: a key has no more reason to wait */
 #define BACKLOG_US     20000 /* the peer's backlog is full: try again */
 
@@ -98,11 +100,28 @@ static void back_off(struct conn *k, bool failed, const char *reason)
     if (conn_state(k) == CONN_BACKOFF && !weir_list_empty(&k->due_link)) client_due(c, k, weir_loop_clock_us(c->loop) + wait_us);
 }
 
+/* A php-fpm worker counts as idle, and may be ended, until a first byte came; then none is started beside it. */
+static void greet(struct conn *k)
+{
+    struct weir_client *c = k->client;
+    conn_set(k, CONN_ACTIVE);
+    k->single = NULL;
+    k->greeting = true; /* it is still being opened */
+    if (weir_wire_server_ping(k->wire) < 0) {
+        conn_close(k, WEIR_NOMEM, "out of memory");
+        return;
+    }
+    k->proving = true; /* idle when it has answered */
+    conn_dirty(k);
+    client_due(c, k, weir_loop_clock_us(c->loop) + ASK_MS * UINT64_C(1000));
+}
+
 static void proven(struct conn *k)
 {
     weir_list_remove(&k->due_link);
     k->unused = true;
-    pool_conn_idle(k, true);
+    if (atomic_load_explicit(&k->ep->pool->forks, memory_order_relaxed) && k->ep->pings && endpoint_keeps(k->ep)) greet(k);
+    else pool_conn_idle(k, true);
 }
 
 static void look_accepted(struct conn *k)
@@ -120,9 +139,14 @@ static void look_accepted(struct conn *k)
         conn_close(k, WEIR_CLOSED, "not needed any more");
         return;
     }
+    bool forks = atomic_load_explicit(&k->ep->pool->forks, memory_order_relaxed);
+    if (forks && k->probes == PROBES_FORK) {
+        conn_close(k, WEIR_CLOSED, "nobody was started for it");
+        return;
+    }
     uint64_t now = weir_loop_clock_us(c->loop);
     k->probes++;
-    client_due(c, k, k->probes < WEIR_COUNT(probe_us) ? k->batch_since_us + probe_us[k->probes] : now + PROBE_LAST_US);
+    client_due(c, k, k->probes < WEIR_COUNT(probe_us) ? k->batch_since_us + probe_us[k->probes] : now + (forks ? PROBE_FORK_US : PROBE_LAST_US));
 }
 
 static void run_pending(struct conn *k)
@@ -263,10 +287,11 @@ static void stuck(struct conn *k)
     conn_close(k, WEIR_TIMEOUT, "the process did not answer a ping");
 }
 
-void weir_client_ping(struct weir_client *c)
+void weir_client_tend(struct weir_client *c)
 {
     struct weir_list silent;
     weir_list_init(&silent);
+    pool_tend(c);
     if (!atomic_load_explicit(&c->group->pings, memory_order_relaxed)) return;
     pool_take_silent(c, &silent);
     while (!weir_list_empty(&silent)) {
@@ -301,6 +326,7 @@ void conn_clock(struct conn *k)
     case CONN_BACKOFF: conn_close(k, WEIR_SYSTEM, "cannot connect to the application"); break;
     case CONN_ACTIVE:
         if (k->pinged) stuck(k);
+        else if (k->greeting) conn_close(k, WEIR_TIMEOUT, "the application did not answer GET_VALUES");
         break;
     default: break;
     }
@@ -455,7 +481,7 @@ void conn_flush(struct conn *k)
  * next request with it where that is on its way. When it does so again and again, nothing is kept there any more. */
 static void note_hang_up(struct conn *k)
 {
-    bool idle = !k->single && !k->unused, lost = k->single && k->again && k->single->received == 0;
+    bool idle = !k->single && (!k->unused || k->greeting), lost = k->single && k->again && k->single->received == 0;
     if (k->shared || k->client->loop->now_us > k->heard_us + HANG_UP_US || !(idle || lost)) return;
     pthread_mutex_lock(&k->ep->pool->lock);
     if (++k->ep->hang_ups >= HANG_UPS) k->ep->hangs_up = true;
@@ -478,7 +504,7 @@ bool conn_read(struct conn *k)
     int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
     if (n > 0) {
         k->heard_us = c->loop->now_us;
-        if (k->pinged) weir_list_remove(&k->due_link);
+        if (k->pinged || k->greeting) weir_list_remove(&k->due_link);
         k->pinged = false;
         k->read_left -= (uint64_t)n < k->read_left ? (uint32_t)n : k->read_left;
         k->lent = n == SCRATCH || k->peer_closed;
@@ -504,8 +530,12 @@ void conn_end_read(struct conn *k)
     if (k->shared || conn_state(k) != CONN_ACTIVE || k->single) return;
     if (k->proving) return; /* its request ended for the client, perhaps not for the worker: it stays busy */
     /* a single one without a request: its request ended just now, or it was idle and looked at */
-    if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) pool_conn_idle(k, false); /* IOP-S8 */
-    else conn_close(k, WEIR_CLOSED, "not kept"); /* FC1-3.5-a */
+    bool first = k->greeting;
+    if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) { /* IOP-S8 */
+        k->greeting = false;
+        if (first) k->unused = false;
+        pool_conn_idle(k, first);
+    } else conn_close(k, WEIR_CLOSED, "not kept"); /* FC1-3.5-a */
 }
 
 /* Takes an idle connection that has something to tell out of the idle list: true if it is still ours. */
@@ -588,7 +618,7 @@ void conn_close(struct conn *k, int status, const char *reason)
         back_off(k, true, "the application closes its connections at once");
         return;
     }
-    bool opening = !k->shared && (was == CONN_CONNECTING || was == CONN_UNPROVEN || (was == CONN_BACKOFF && k->full));
+    bool opening = !k->shared && (was == CONN_CONNECTING || was == CONN_UNPROVEN || (was == CONN_BACKOFF && k->full) || k->greeting);
     if (c->reading == k) c->reading = NULL;
     weir_list_remove(&k->due_link);
     weir_list_remove(&k->dirty_link);

@@ -68,11 +68,13 @@ struct conn {
     uint32_t read_left;          /* bytes that may be read in this turn */
     uint64_t read_turn;
     bool proving;                /* a ping is out behind a request: until its answer the worker may still run */
+    bool greeting;               /* a ping is out before its first request: it is still being opened */
     bool pinged;                 /* asked whether it lives; due_us is when it has to have answered */
     bool want_write, lent, paused, broken, final, unused, again, attached, full; /* again: this is not its first request; full: the
                                                                                     backlog was, when it was opened */
     uint32_t batched, probes;
     uint64_t batch_since_us, due_us, heard_us; /* heard: the last byte came, or it was opened */
+    uint64_t used_us;            /* single: since when it has no request; UINT64_MAX: it has one */
     struct weir_timer timer;     /* connect, ask */
     struct conn *next_free;
 };
@@ -198,6 +200,9 @@ struct weir_pool {
     struct weir_list endpoints, waiting;
     uint32_t active;     /* requests that hold a slot */
     uint32_t waiting_count, opening, queue_count, queue_ms, ping_ms;
+    uint32_t idle_least; /* connections of an endpoint that are opened ahead, and stay */
+    _Atomic uint32_t idle_ms; /* others close after; 0: never. Read without the lock, too */
+    atomic_bool forks;        /* weir_pool_set_forks; likewise */
     uint32_t posted;     /* granted requests in the inboxes of threads */
     bool changed;        /* since its state was last taken; then it is in the group's list */
     const char *refuses; /* nothing serves it, and that is known: answered at once; NULL: it does not */
@@ -228,6 +233,8 @@ void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t
 /* Connecting failed (opening: it was counted as such, and is no more): returns for how long (us) it is not tried again. */
 uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool opening, const char *reason);
 void endpoint_try_free(struct weir_endpoint *ep); /* locked */
+/* The first thread, now and then: what idled long enough closes, what is to be ready opens. The caller holds no lock. */
+void pool_tend(struct weir_client *c);
 /* Idle connections of c that are to be asked whether their process lives: taken out of their lists, not idle any more. */
 void pool_take_silent(struct weir_client *c, struct weir_list *out);
 void pool_take_all(struct weir_client *c, struct weir_list *out); /* the same with all of them */
@@ -249,7 +256,7 @@ struct weir_endpoint *balance_queued(struct weir_pool *p, struct weir_client_req
 struct weir_endpoint *balance_next_open(struct weir_pool *p);         /* who needs another connection; NULL: nobody */
 void balance_unpin(struct weir_client_req *r);
 void balance_forget(struct weir_endpoint *ep);                        /* it goes */
-bool balance_wants(const struct weir_endpoint *ep);                   /* somebody waits for a connection to it, or to any */
+bool balance_wants(const struct weir_endpoint *ep);                   /* somebody waits for a connection to it, or to any; or it is opened ahead */
 /* It failed; true: it is left alone now until ep->down_until_us, by one who has to wake up those who wait then (conn_rest). */
 WEIR_CHECK bool balance_connect_failed(struct weir_endpoint *ep, uint64_t now_us, uint64_t wait_us, const char *reason);
 void balance_marked(struct weir_endpoint *ep, bool down);
@@ -354,6 +361,7 @@ struct weir_client_group {
     atomic_bool urgent;
     atomic_bool leaves;           /* nothing is kept any more */
     atomic_bool pings;            /* some pool asks its processes */
+    atomic_bool tends;            /* some pool minds how long connections are idle */
     struct weir_loop *watcher;    /* woken when a pool without a process is asked for, or an endpoint is gone */
     pthread_mutex_t lock;
     struct conn **table[256]; /* chunks of 256 */

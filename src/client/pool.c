@@ -114,6 +114,20 @@ void weir_pool_set_ping(struct weir_pool *p, uint32_t ms)
     if (ms) atomic_store(&p->group->pings, true);
 }
 
+void weir_pool_set_idle(struct weir_pool *p, uint32_t least, uint32_t ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->idle_least = least;
+    pthread_mutex_unlock(&p->lock);
+    atomic_store(&p->idle_ms, ms);
+    if (ms) atomic_store(&p->group->tends, true);
+}
+
+void weir_pool_set_forks(struct weir_pool *p, bool forks)
+{
+    atomic_store(&p->forks, forks);
+}
+
 const char *weir_pool_name(const struct weir_pool *p)
 {
     return p->name;
@@ -209,19 +223,22 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->drain = o->drain;
 }
 
-/* Takes idle connections out, at most so many; the caller frees them. */
+/* Takes an idle connection out; the caller frees it. */
+static void take_one(struct weir_endpoint *ep, struct conn *k, struct weir_list *out)
+{
+    weir_list_remove(&k->link);
+    uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed); /* its owner's events become stale */
+    atomic_store_explicit(&k->tag, ((uint64_t)(tag_epoch(tag) + 1) & 0xffffff) << 16 | (tag & 0xff00) | CONN_FREE,
+                          memory_order_relaxed);
+    weir_list_push_back(out, &k->link);
+    ep->conns--;
+    ep->refs--;
+}
+
+/* At most so many. */
 static void take_idle(struct weir_endpoint *ep, struct weir_list *out, uint32_t most)
 {
-    for (; most && !weir_list_empty(&ep->idle); most--) {
-        struct conn *k = WEIR_CONTAINER(ep->idle.next, struct conn, link);
-        weir_list_remove(&k->link);
-        uint64_t tag = atomic_load_explicit(&k->tag, memory_order_relaxed); /* its owner's events become stale */
-        atomic_store_explicit(&k->tag, ((uint64_t)(tag_epoch(tag) + 1) & 0xffffff) << 16 | (tag & 0xff00) | CONN_FREE,
-                              memory_order_relaxed);
-        weir_list_push_back(out, &k->link);
-        ep->conns--;
-        ep->refs--;
-    }
+    for (; most && !weir_list_empty(&ep->idle); most--) take_one(ep, WEIR_CONTAINER(ep->idle.next, struct conn, link), out);
 }
 
 /* Each thread at its shared connections, and at those who wait: they may be served now. */
@@ -494,16 +511,37 @@ void pool_take_all(struct weir_client *c, struct weir_list *out)
     take_of_pools(c, true, out);
 }
 
+static bool awaits_fork(const struct weir_endpoint *ep)
+{
+    return ep->opening && atomic_load_explicit(&ep->pool->forks, memory_order_relaxed);
+}
+
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
 {
     struct weir_endpoint *best = NULL;
     for (struct weir_list *l = p->endpoints.next; l != &p->endpoints; l = l->next) {
         struct weir_endpoint *ep = WEIR_CONTAINER(l, struct weir_endpoint, link);
-        if (ep->drain || ep->down || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us)) continue;
+        if (ep->drain || ep->down || endpoint_shared(ep) || ep->conns + ep->others >= ep->workers || down(ep, now_us) || awaits_fork(ep)) continue;
         if (best && ep->failures > best->failures) continue; /* one that answers first */
         if (!best || ep->failures < best->failures || ep->conns * best->workers < best->conns * ep->workers) best = ep;
     }
     return best;
+}
+
+static bool opens_ahead(const struct weir_endpoint *ep, uint64_t now_us)
+{
+    uint32_t all = ep->conns + ep->others;
+    return all < ep->pool->idle_least && all < ep->workers && !endpoint_shared(ep) && endpoint_keeps(ep) && endpoint_up(ep, now_us) && !awaits_fork(ep);
+}
+
+/* Its place is taken; conn_open() follows, without the lock. */
+static struct weir_endpoint *begin_open(struct weir_endpoint *ep)
+{
+    ep->conns++;
+    ep->opening++;
+    ep->refs++;
+    ep->pool->opening++;
+    return ep;
 }
 
 /* Who waits gets what is free: others are told, those of c go to `mine`. */
@@ -558,11 +596,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
     while (!c->ends && (p->balance.on || p->opening < p->waiting_count) && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
         struct weir_endpoint *ep = p->balance.on ? balance_next_open(p) : may_open(p, now_us);
         if (!ep) break;
-        ep->conns++;
-        ep->opening++;
-        ep->refs++;
-        p->opening++;
-        open[open_count++] = ep;
+        open[open_count++] = begin_open(ep);
     }
     pthread_mutex_unlock(&p->lock);
     while (!weir_list_empty(&mine)) {
@@ -570,6 +604,47 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
         weir_list_remove(&r->link);
         req_start(r);
     }
+    for (unsigned i = 0; i < open_count; i++) (void)conn_open(c, open[i], USE_SINGLE);
+}
+
+/* ---- idle connections ---- */
+
+/* Those that had no request since then, but not those that are to stay. Locked. */
+static void end_rested(struct weir_endpoint *ep, uint64_t before)
+{
+    uint32_t all = ep->conns + ep->others, most = all > ep->pool->idle_least ? all - ep->pool->idle_least : 0;
+    struct weir_list gone;
+    weir_list_init(&gone);
+    for (struct weir_list *i = ep->idle.prev, *prev; most && i != &ep->idle; i = prev) {
+        struct conn *k = WEIR_CONTAINER(i, struct conn, link);
+        prev = i->prev;
+        if (k->used_us > before) continue;
+        take_one(ep, k, &gone);
+        most--;
+    }
+    free_all(&gone);
+}
+
+void pool_tend(struct weir_client *c)
+{
+    struct weir_endpoint *open[32];
+    unsigned open_count = 0;
+    uint64_t now_us = weir_loop_clock_us(c->loop);
+    if (c->index != 0 || c->ends || !atomic_load_explicit(&c->group->tends, memory_order_relaxed)) return;
+    pthread_mutex_lock(&c->group->pools_lock);
+    for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
+        struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
+        uint64_t us = (uint64_t)atomic_load_explicit(&p->idle_ms, memory_order_relaxed) * 1000;
+        if (!us) continue;
+        pthread_mutex_lock(&p->lock);
+        for (struct weir_list *k = p->endpoints.next; k != &p->endpoints; k = k->next) {
+            struct weir_endpoint *ep = WEIR_CONTAINER(k, struct weir_endpoint, link);
+            if (now_us > us) end_rested(ep, now_us - us);
+            while (open_count < WEIR_COUNT(open) && opens_ahead(ep, now_us)) open[open_count++] = begin_open(ep);
+        }
+        pthread_mutex_unlock(&p->lock);
+    }
+    pthread_mutex_unlock(&c->group->pools_lock);
     for (unsigned i = 0; i < open_count; i++) (void)conn_open(c, open[i], USE_SINGLE);
 }
 
@@ -608,6 +683,7 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     if (done && k && k->again) ep->hang_ups = 0;
     pool_changed(p, false);
     bool close_it = k && (ep->drain || too_many(ep));
+    if (k) k->used_us = c->loop->now_us;
     if (k && !close_it) {
         conn_set(k, CONN_IDLE);
         weir_list_push_front(&ep->idle, &k->link);
@@ -630,14 +706,17 @@ void pool_conn_idle(struct conn *k, bool was_opening)
         ep->failures = 0;
         if (ep->refused) ep->down_until_us = 0; /* it can be connected to: that is what it was left alone for */
     }
+    if (was_opening || k->used_us == UINT64_MAX) k->used_us = c->loop->now_us;
     bool wanted = endpoint_keeps(ep) || balance_wants(ep);
     bool close_it = ep->drain || !wanted || (too_many(ep) && !(was_opening && p->waiting_count)); /* it was waited for: once */
     conn_set(k, close_it ? CONN_ACTIVE : CONN_IDLE); /* not opening any more */
     if (!close_it) weir_list_push_front(&ep->idle, &k->link);
-    bool serve = p->waiting_count > 0;
+    bool serve = p->waiting_count > 0, ahead = was_opening && !serve && !c->ends && opens_ahead(ep, c->loop->now_us);
+    if (ahead) begin_open(ep);
     pthread_mutex_unlock(&p->lock);
     if (close_it) conn_close(k, WEIR_CLOSED, "not needed any more");
     else if (serve) pool_serve(p, c);
+    if (ahead) (void)conn_open(c, ep, USE_SINGLE);
 }
 
 void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single, bool was_opening)

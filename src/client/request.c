@@ -361,6 +361,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     }
     k->again = !k->unused;
     k->unused = false;
+    k->used_us = UINT64_MAX;
     if (!k->shared) k->single = r;
     r->conn = k;
     r->state = REQ_RUNNING;

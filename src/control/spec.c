@@ -98,7 +98,7 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket)
     if (o->listen) fprintf(f, "process_control_timeout = %us\n", seconds(o->drain_ms));
     fprintf(f, "[%s]\nlisten = %s\n", o->name, socket);
     if (o->workers_min == o->workers) fprintf(f, "pm = static\n");
-    else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", seconds(o->idle_ms));
+    else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", o->keep ? 1 : seconds(o->idle_ms)); /* the gateway minds kept connections */
     fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", o->workers);
     if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
     if (o->request_ms) /* behind our own 504, and also where the script goes on behind its answer */

@@ -332,7 +332,7 @@ static void tick(struct worker *w)
     struct weir_ident id = {.kind = KIND_TICK};
     if (w->index == 0) gateway_tick(w->gw);
     if (w->index == 0) log_tick(w);
-    weir_client_ping(w->client);
+    weir_client_tend(w->client);
     if (!w->accepting && !w->draining && atomic_load(&w->gw->conn_count) < atomic_load(&w->gw->conn_max))
         set_accepting(w, true);
     uint64_t until = atomic_load(&w->gw->drain_until_ms); /* 0: the end was asked for just now */

@@ -5,6 +5,7 @@ import http.client
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from clients import Clients
@@ -85,6 +86,34 @@ def test_the_number_of_processes_follows_the_demand_and_nobody_fails(tmp_path):
         assert set(load.statuses) == {200}
         assert max(counts) - min(counts) <= 1, counts  # it does not swing
         wait_for(lambda: len(w.pids("p")) == 1)
+
+
+def test_workers_of_php_fpm_are_there_ahead_and_those_above_the_least_end_also_while_others_work():
+    with Weir(site("php fpm; workers 2..5; time { idle 1s }"), SLEEP) as w:
+        master = w.pids("p")[0]
+        wait_for(lambda: len(descendants(master)) == 2)  # nobody asked for anything
+        with Load(w, "/s.php?ms=100", 5) as load:
+            wait_for(lambda: len(descendants(master)) == 5)
+        with Load(w, "/s.php?ms=10", 1) as one:
+            wait_for(lambda: len(descendants(master)) == 2)
+        assert set(load.statuses) | set(one.statuses) == {200}
+        assert w.pids("p") == [master]
+
+
+@pytest.mark.parametrize("workers", ["0..6", "1..6", "4..6"])
+def test_php_fpm_starts_as_many_workers_as_requests_wait(workers):
+    """Each request waits for the five others: php-fpm alone starts one for connections that come together."""
+    meets = """<?php
+        $dir = dirname(__DIR__) . '/marks';
+        touch("$dir/" . getmypid());
+        for ($end = microtime(true) + 50; ($n = count(glob("$dir/*"))) < 6 && microtime(true) < $end; usleep(5000)) clearstatcache();
+        echo $n;"""
+    with Weir(site(f"php fpm; workers {workers}"), {"public/meets.php": meets}) as w:
+        marks = os.path.join(w.dir, "marks")
+        os.mkdir(marks)
+        os.chmod(marks, 0o777)
+        with ThreadPoolExecutor(6) as clients:
+            assert {r.text for r in clients.map(lambda _: w.get("/meets.php", timeout=60), range(6))} == {b"6"}
 
 
 def test_scale_stop_and_restart_by_order():
