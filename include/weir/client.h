@@ -66,12 +66,9 @@ WEIR_API void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
 WEIR_API void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 /* See weir_client_tend; 0: never. Any thread. */
 WEIR_API void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
-/* Kept connections that serve one request at a time, and had none for so long, are closed [0: never], but for `least` of each endpoint,
- * which are opened ahead. See weir_client_tend. Any thread. */
-WEIR_API void weir_pool_set_idle(struct weir_pool *p, uint32_t least, uint32_t ms);
-/* The processes of an endpoint start for connections that wait for one, as php-fpm's with pm = ondemand: connections to it are opened one
- * after the other, and anew where nobody accepts, since a new one is what php-fpm looks at. Any thread. */
-WEIR_API void weir_pool_set_forks(struct weir_pool *p, bool forks);
+/* Kept connections that serve one request at a time, and had none for so long, are closed, but for `least` of their endpoint [0: never].
+ * See weir_client_tend. Any thread. */
+WEIR_API void weir_pool_set_idle(struct weir_pool *p, uint32_t ms);
 WEIR_API const char *weir_pool_name(const struct weir_pool *p);
 
 /* How a pool with several endpoints that is not owned uses them. A key goes to one endpoint, as long as that is up and has room (weighted
@@ -99,6 +96,9 @@ struct weir_endpoint_options {
     uint32_t pid;            /* for logs; 0: the address stands for it */
     bool prove;              /* a worker may go on after END_REQUEST: it is free when it has answered a ping */
     bool pings;              /* it is known to answer GET_VALUES */
+    uint32_t least;          /* of `workers`: opened ahead (weir_client_tend), where they are kept */
+    bool forks;              /* processes start there for connections that wait for one, as php-fpm's with pm = ondemand: they are opened
+                                one after the other, and anew where nobody accepts, since php-fpm looks at new ones alone */
     bool flow;               /* hint: ask for flow control */
     bool plain_mpx;          /* multiplex without credit, because the operator says so */
     bool drain;              /* nothing new; released when idle */
@@ -106,7 +106,7 @@ struct weir_endpoint_options {
     bool backup;             /* serves when no other one is up */
 };
 /* The wanted endpoints, all of them; those that are not named any more drain. Idempotent. Any thread. Of one that is there already pid,
- * prove, pings, flow and plain_mpx stay. WEIR_INVALID: an address cannot be used; WEIR_NOMEM (the others are set). */
+ * prove, pings, forks, flow and plain_mpx stay. WEIR_INVALID: an address cannot be used; WEIR_NOMEM (the others are set). */
 WEIR_API WEIR_CHECK int weir_pool_set(struct weir_pool *p, const struct weir_endpoint_options *list, size_t count);
 
 enum weir_endpoint_state {

@@ -217,7 +217,7 @@ int weir_cmd_restart(int argc, char **argv)
 
 int weir_cmd_scale(int argc, char **argv)
 {
-    return command(argc, argv, "POOL N|A..B", "Changes how many processes a pool has, until the next reload: of a php or cgi pool how many masters, each with its workers.", "scale", 2);
+    return command(argc, argv, "POOL N|A..B", "Changes how many processes a pool has, or workers of a php or cgi pool, until the next reload.", "scale", 2);
 }
 
 int weir_cmd_stop(int argc, char **argv)

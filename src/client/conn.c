@@ -120,7 +120,7 @@ static void proven(struct conn *k)
 {
     weir_list_remove(&k->due_link);
     k->unused = true;
-    if (atomic_load_explicit(&k->ep->pool->forks, memory_order_relaxed) && k->ep->pings && endpoint_keeps(k->ep)) greet(k);
+    if (k->ep->forks && k->ep->pings && endpoint_keeps(k->ep)) greet(k);
     else pool_conn_idle(k, true);
 }
 
@@ -139,7 +139,7 @@ static void look_accepted(struct conn *k)
         conn_close(k, WEIR_CLOSED, "not needed any more");
         return;
     }
-    bool forks = atomic_load_explicit(&k->ep->pool->forks, memory_order_relaxed);
+    bool forks = k->ep->forks;
     if (forks && k->probes == PROBES_FORK) {
         conn_close(k, WEIR_CLOSED, "nobody was started for it");
         return;

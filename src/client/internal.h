@@ -136,7 +136,8 @@ struct weir_endpoint {
     /* under pool->lock */
     uint32_t workers, others;
     uint32_t pid;
-    bool drain, local, prove, pings, down; /* down: it does not answer its check */
+    uint32_t least;    /* connections that are opened ahead, and stay */
+    bool drain, local, prove, pings, forks, down; /* down: it does not answer its check */
     atomic_uint requests;              /* these four are read without the lock, too */
     atomic_bool keep, flow, plain_mpx;
     atomic_bool hangs_up;              /* it keeps no connections, whatever it is asked */
@@ -200,9 +201,7 @@ struct weir_pool {
     struct weir_list endpoints, waiting;
     uint32_t active;     /* requests that hold a slot */
     uint32_t waiting_count, opening, queue_count, queue_ms, ping_ms;
-    uint32_t idle_least; /* connections of an endpoint that are opened ahead, and stay */
-    _Atomic uint32_t idle_ms; /* others close after; 0: never. Read without the lock, too */
-    atomic_bool forks;        /* weir_pool_set_forks; likewise */
+    _Atomic uint32_t idle_ms; /* connections without a request close after; 0: never. Read without the lock, too */
     uint32_t posted;     /* granted requests in the inboxes of threads */
     bool changed;        /* since its state was last taken; then it is in the group's list */
     const char *refuses; /* nothing serves it, and that is known: answered at once; NULL: it does not */

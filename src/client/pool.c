@@ -114,18 +114,10 @@ void weir_pool_set_ping(struct weir_pool *p, uint32_t ms)
     if (ms) atomic_store(&p->group->pings, true);
 }
 
-void weir_pool_set_idle(struct weir_pool *p, uint32_t least, uint32_t ms)
+void weir_pool_set_idle(struct weir_pool *p, uint32_t ms)
 {
-    pthread_mutex_lock(&p->lock);
-    p->idle_least = least;
-    pthread_mutex_unlock(&p->lock);
     atomic_store(&p->idle_ms, ms);
     if (ms) atomic_store(&p->group->tends, true);
-}
-
-void weir_pool_set_forks(struct weir_pool *p, bool forks)
-{
-    atomic_store(&p->forks, forks);
 }
 
 const char *weir_pool_name(const struct weir_pool *p)
@@ -210,11 +202,13 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->others = o->others;
     ep->requests = o->requests;
     ep->keep = o->keep;
+    ep->least = o->least;
     ep->weight = o->weight > 256 ? 256 : o->weight ? o->weight : 1;
     ep->backup = o->backup;
     if (was_new) { /* later changes are what the peer itself told */
         ep->prove = o->prove;
         ep->pings = o->pings;
+        ep->forks = o->forks;
         ep->pid = o->pid;
         ep->flow = o->flow;
         ep->plain_mpx = o->plain_mpx && !o->flow;
@@ -513,7 +507,7 @@ void pool_take_all(struct weir_client *c, struct weir_list *out)
 
 static bool awaits_fork(const struct weir_endpoint *ep)
 {
-    return ep->opening && atomic_load_explicit(&ep->pool->forks, memory_order_relaxed);
+    return ep->opening && ep->forks;
 }
 
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
@@ -531,7 +525,7 @@ static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
 static bool opens_ahead(const struct weir_endpoint *ep, uint64_t now_us)
 {
     uint32_t all = ep->conns + ep->others;
-    return all < ep->pool->idle_least && all < ep->workers && !endpoint_shared(ep) && endpoint_keeps(ep) && endpoint_up(ep, now_us) && !awaits_fork(ep);
+    return all < ep->least && all < ep->workers && !endpoint_shared(ep) && endpoint_keeps(ep) && endpoint_up(ep, now_us) && !awaits_fork(ep);
 }
 
 /* Its place is taken; conn_open() follows, without the lock. */
@@ -612,7 +606,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
 /* Those that had no request since then, but not those that are to stay. Locked. */
 static void end_rested(struct weir_endpoint *ep, uint64_t before)
 {
-    uint32_t all = ep->conns + ep->others, most = all > ep->pool->idle_least ? all - ep->pool->idle_least : 0;
+    uint32_t all = ep->conns + ep->others, most = all > ep->least ? all - ep->least : 0;
     struct weir_list gone;
     weir_list_init(&gone);
     for (struct weir_list *i = ep->idle.prev, *prev; most && i != &ep->idle; i = prev) {

@@ -238,7 +238,7 @@ static json_t *scale(struct control *c, const struct rights *may, const char *wh
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
     if (least < 0 || most < 1 || least > most || most > SCALE_MAX) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
     const struct pool *p = what ? pool_find(c, what) : NULL;
-    uint32_t own = !p || !p->conf ? 0 : p->conf->kind == WEIR_POOL_PHP ? p->conf->workers : p->conf->processes;
+    uint32_t own = !p || !p->conf ? 0 : p->conf->kind == WEIR_POOL_RUN ? p->conf->processes : p->conf->workers;
     if (own && may->all < WEIR_ROLE_OPERATE && most > own) return error_json("its configuration allows no more: ask who operates the machine");
     if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
     return json_pack("{s:s}", "ok", "it holds until the next reload");

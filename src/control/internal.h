@@ -76,7 +76,7 @@ struct unit {
     struct weir_table_node node; /* by id */
     struct weir_list link;       /* pool->units, in the order of their starts */
     struct pool *pool;
-    uint64_t id, start_time, generation, settings;
+    uint64_t id, generation, settings;
     pid_t pid;
     enum unit_state state;
     char address[120]; /* unix:/path */
@@ -84,6 +84,8 @@ struct unit {
     int64_t started_ms, deadline_ms; /* deadline: of starting or draining */
     int64_t used_ms;                 /* last sign of use */
     uint32_t workers, requests, processes;
+    uint32_t least;                  /* workers that are to be there ahead */
+    bool forks;                      /* it starts workers for connections that wait */
     bool flow, prove, pings;         /* pings: it answered GET_VALUES */
     bool shared;                     /* its socket is the pool's (`listen`): who asks it is not known here */
     uint32_t others[ROOT_GATEWAYS_MAX]; /* what gateways were told that others hold */
@@ -275,10 +277,14 @@ void unit_drop(struct control *c, struct unit *u);
 uint32_t unit_room(const struct unit *u); /* requests at once */
 
 /* spec.c */
+/* The workers of a php or cgi pool: as ordered (weir scale), else as configured. */
+void pool_workers(const struct pool *p, uint32_t *least, uint32_t *most);
+/* So many processes, or workers, until the next reload; most 0: as configured. */
+void pool_set_scale(const struct control *c, struct pool *p, uint32_t least, uint32_t most);
 struct unit_spec {
     int memfd, config; /* of the start; a file of its own, -1: none (php-fpm's) */
-    uint32_t workers, processes;
-    bool prove;
+    uint32_t workers, processes, least;
+    bool prove, forks;
     const char *why;   /* it could not be made */
 };
 bool spec_make(struct control *c, const struct pool *p, const char *socket, struct unit_spec *out);

@@ -83,16 +83,32 @@ static uint64_t mix_pairs(uint64_t h, const struct weir_pair *list, size_t count
     return mix(h, NULL);
 }
 
+/* One unit has all the workers: a php-fpm master, a php-cgi group of a fixed number, or a weir-cgi. */
+static bool is_one_unit(const struct pool *p)
+{
+    if (p->conf->kind == WEIR_POOL_CGI) return true;
+    return p->conf->kind == WEIR_POOL_PHP && (p->conf->workers_min == p->conf->workers || p->php == WEIR_PHP_FPM);
+}
+
+void pool_workers(const struct pool *p, uint32_t *least, uint32_t *most)
+{
+    bool ordered = p->most && is_one_unit(p);
+    *least = ordered ? p->least : p->conf->workers_min;
+    *most = ordered ? p->most : p->conf->workers;
+}
+
 /* Of what processes are started with: equal settings keep their processes over a reload. */
 static uint64_t settings_of(const struct control *c, const struct pool *p, const struct weir_conf_pool *o)
 {
     char numbers[256];
     uint64_t h = 0;
     bool php = o->kind == WEIR_POOL_PHP, cgi = o->kind == WEIR_POOL_CGI;
+    uint32_t least, workers;
+    pool_workers(p, &least, &workers);
     h = mix(h, php ? "php" : cgi ? "cgi" : "run");
     for (size_t i = 0; i < o->argc; i++) h = mix(h, o->argv[i]);
     h = mix(mix(mix(mix(h, o->php_version), o->dir), o->user), o->group);
-    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u", php || cgi ? o->workers : 0, php ? o->workers_min : 0, o->requests_per_process, o->keep,
+    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u", php || cgi ? workers : 0, php ? least : 0, o->requests_per_process, o->keep,
              o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0, cgi ? o->request_ms : 0);
     h = mix(mix(h, numbers), o->ready_path);
     if (o->listen) h = mix(h, o->listen->address.socket);
@@ -161,28 +177,22 @@ void pools_plan(struct control *c)
     c->endpoints_changed = true;
 }
 
-/* One unit has all the workers: a php-fpm master, a php-cgi group of a fixed number, or a weir-cgi. */
-static bool is_one_unit(const struct pool *p)
-{
-    if (p->conf->kind == WEIR_POOL_CGI) return true;
-    return p->conf->kind == WEIR_POOL_PHP && (p->conf->workers_min == p->conf->workers || p->php == WEIR_PHP_FPM);
-}
-
 /* The least and the most units that a pool may have. */
 static void bounds(const struct pool *p, uint32_t *least, uint32_t *most)
 {
     const struct weir_conf_pool *o = p->conf;
     *least = *most = 0;
     if (!o || o->broken || p->stopped) return;
-    if (p->most) {
+    if (is_one_unit(p)) {
+        pool_workers(p, least, most);
+        *least = *least > 0;
+        *most = 1;
+    } else if (p->most) {
         *least = p->least;
         *most = p->most;
     } else if (o->kind == WEIR_POOL_RUN) {
         *least = o->processes_min;
         *most = o->processes;
-    } else if (is_one_unit(p)) {
-        *least = o->workers_min > 0;
-        *most = 1;
     } else {
         *least = o->workers_min;
         *most = o->workers;
@@ -572,12 +582,18 @@ bool pool_stop(struct control *c, const char *name, bool patient)
     return true;
 }
 
+void pool_set_scale(const struct control *c, struct pool *p, uint32_t least, uint32_t most)
+{
+    p->least = least;
+    p->most = most;
+    if (p->settings) p->settings = settings_of(c, p, p->conf);
+}
+
 bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t most)
 {
     struct pool *p = pool_find(c, name);
     if (!p || !p->conf) return false;
-    p->least = least;
-    p->most = most;
+    pool_set_scale(c, p, least, most);
     pool_touch(c, p);
     orders_keep(c);
     return true;

@@ -88,7 +88,7 @@ static unsigned seconds(uint32_t ms)
 }
 
 /* A file that the pool's user can open by /proc/self/fd. */
-static int write_fpm_file(const struct weir_conf_pool *o, const char *socket)
+static int write_fpm_file(const struct weir_conf_pool *o, const char *socket, uint32_t least, uint32_t most)
 {
     char *text = NULL;
     size_t len = 0;
@@ -97,9 +97,9 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket)
     fprintf(f, "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = 8192\ndaemonize = no\n");
     if (o->listen) fprintf(f, "process_control_timeout = %us\n", seconds(o->drain_ms));
     fprintf(f, "[%s]\nlisten = %s\n", o->name, socket);
-    if (o->workers_min == o->workers) fprintf(f, "pm = static\n");
+    if (least == most) fprintf(f, "pm = static\n");
     else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", o->keep ? 1 : seconds(o->idle_ms)); /* the gateway minds kept connections */
-    fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", o->workers);
+    fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", most);
     if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
     if (o->request_ms) /* behind our own 504, and also where the script goes on behind its answer */
         fprintf(f, "request_terminate_timeout = %us\nrequest_terminate_timeout_track_finished = yes\n", seconds(o->request_ms) + 5);
@@ -122,11 +122,15 @@ static bool make_fpm(const struct pool *p, const char *socket, const char *progr
     base_environment(&e, o);
     own_environment(&e, o);
     set(&e, "FPM_SOCKETS", sockets);
-    out->config = write_fpm_file(o, socket);
+    uint32_t least, most;
+    pool_workers(p, &least, &most);
+    out->config = write_fpm_file(o, socket, least, most);
     out->memfd = write_spec(o, argv, WEIR_COUNT(argv), &e, ROOT_SPEC_FPM | ROOT_SPEC_GROUP);
-    out->workers = o->workers;
-    out->processes = o->workers + 1;
+    out->workers = most;
+    out->processes = most + 1;
     out->prove = true;
+    out->forks = least < most;
+    out->least = out->forks ? least : 0;
     return out->memfd >= 0 && out->config >= 0;
 }
 
@@ -158,7 +162,9 @@ static bool make_php_cgi(const struct control *c, const struct pool *p, const ch
     char children[16], scan[200], dir[160];
     const char *argv[] = {program};
     bool group = o->workers_min == o->workers; /* a fixed number shares its opcache; else each process is a unit */
-    snprintf(children, sizeof children, "%u", o->workers);
+    uint32_t least, most;
+    pool_workers(p, &least, &most);
+    snprintf(children, sizeof children, "%u", most);
     base_environment(&e, o);
     if (o->php_value_count || o->php_admin_value_count) {
         snprintf(dir, sizeof dir, "%.64s/control/ini.%.64s", c->o.run_dir, o->name);
@@ -170,8 +176,8 @@ static bool make_php_cgi(const struct control *c, const struct pool *p, const ch
     if (group) set(&e, "PHP_FCGI_CHILDREN", children);
     set(&e, "PHP_FCGI_MAX_REQUESTS", "0"); /* Weir recycles: a worker that leaves by itself loses requests */
     out->memfd = write_spec(o, argv, 1, &e, group ? ROOT_SPEC_GROUP : 0);
-    out->workers = group ? o->workers : 1;
-    out->processes = group ? o->workers + 1 : 1;
+    out->workers = group ? most : 1;
+    out->processes = group ? most + 1 : 1;
     return out->memfd >= 0;
 }
 
@@ -219,6 +225,8 @@ static bool make_cgi(const struct control *c, const struct pool *p, const char *
     struct environment e = {.count = 0};
     char workers[16], files[16], behind[16];
     const char *roots[400], *argv[1024] = {runner, "--workers", workers, "--files", files, "--behind", behind};
+    uint32_t least;
+    pool_workers(p, &least, &mine.workers);
     size_t argc = 7, root_count = mine.argc ? 0 : roots_of(c, p, roots, WEIR_COUNT(roots));
     snprintf(workers, sizeof workers, "%u", mine.workers);
     snprintf(files, sizeof files, "%u", mine.files);

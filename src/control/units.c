@@ -104,8 +104,8 @@ void unit_drop(struct control *c, struct unit *u)
 /* What a later control has to know of a unit; the root part keeps it for us. */
 static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
 {
-    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %d %u %u %u", u->pool->name, (unsigned long long)u->generation,
-             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->shared, u->requests, u->workers, u->processes);
+    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %d %u %u %u %u %d", u->pool->name, (unsigned long long)u->generation,
+             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->shared, u->requests, u->workers, u->processes, u->least, u->forks);
 }
 
 /* For its stdout and its stderr: -1 in all where one cannot be made. */
@@ -149,6 +149,8 @@ bool unit_start(struct control *c, struct pool *p)
     u->workers = spec.workers;
     u->processes = spec.processes;
     u->prove = spec.prove;
+    u->least = spec.least;
+    u->forks = spec.forks;
     c->process_count += u->processes;
     if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
     if (c->o.privileged && o->group) snprintf(m.group, sizeof m.group, "%s", o->group);
@@ -257,7 +259,6 @@ void units_root(struct control *c, const struct root_msg *m)
     switch (m->kind) {
     case ROOT_STARTED:
         u->pid = m->pid;
-        u->start_time = m->start_time;
         snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
         watch_output(c, u);
         if (u->state != UNIT_STARTING) break;
@@ -296,9 +297,10 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
 {
     char name[ROOT_TAG_MAX];
     unsigned long long generation, settings;
-    int ready, flow, prove, pings, shared;
-    unsigned requests, workers, processes;
-    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %d %u %u %u", name, &generation, &settings, &ready, &flow, &prove, &pings, &shared, &requests, &workers, &processes) == 11;
+    int ready, flow, prove, pings, shared, forks;
+    unsigned requests, workers, processes, least;
+    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %d %u %u %u %u %d", name, &generation, &settings, &ready, &flow, &prove, &pings, &shared, &requests, &workers, &processes,
+                       &least, &forks) == 13;
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
     struct pool *p = fine ? pool_find(c, name) : NULL;
     if (fine && !p) p = pool_new(c, name);
@@ -309,7 +311,6 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     }
     if (generation > p->generation) p->generation = generation;
     u->pid = m->pid;
-    u->start_time = m->start_time;
     u->generation = generation;
     u->settings = settings;
     u->flow = flow != 0;
@@ -319,6 +320,8 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     u->requests = requests;
     u->workers = workers;
     u->processes = processes;
+    u->least = least;
+    u->forks = forks != 0;
     c->process_count += processes;
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     unit_set(c, u, m->flags & 1 ? UNIT_ENDING : ready ? UNIT_READY : UNIT_PROBING);

@@ -79,10 +79,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
     if (owned) weir_pool_set_ping(gp->pool, conf->ping_ms);
-    /* a php-fpm worker with a connection is none that could end; who owns servers that others start minds his own */
-    bool some = conf->kind == WEIR_POOL_PHP && conf->workers_min < conf->workers;
-    weir_pool_set_idle(gp->pool, some ? conf->workers_min : 0, some || !owned ? conf->idle_ms : 0);
-    weir_pool_set_forks(gp->pool, some);
+    if (conf->kind == WEIR_POOL_PHP || !owned) weir_pool_set_idle(gp->pool, conf->idle_ms); /* a worker of php-fpm with a connection never ends */
     if (!owned) set_connect_endpoints(gw, gp->pool, conf);
     return gp;
 }

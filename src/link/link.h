@@ -25,10 +25,12 @@ enum weir_link_type {
 #define WEIR_LINK_STUCK    4u /* LATE: no request: a ping was not answered */
 #define WEIR_LINK_LEAVES   2u /* DRAIN: another gateway takes over: idle clients may ask once more. READY: it leaves so */
 struct weir_link_endpoint {
-    uint64_t id, start_time; /* start_time: of /proc/PID/stat */
+    uint64_t id;
     uint32_t pid, workers, requests;
+    uint32_t least;  /* workers that are to be there ahead */
     uint32_t others; /* slots that another gateway holds or waits for */
     bool flow, keep, drain;
+    bool forks;       /* it starts workers for connections that wait (php-fpm) */
     bool pings;       /* it answers GET_VALUES */
     bool prove;       /* END_REQUEST does not prove that a worker is free: ask (php-fpm, fastcgi_finish_request) */
     char pool[65], address[112];

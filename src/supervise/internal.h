@@ -24,7 +24,6 @@ struct identity { /* whom a process becomes */
 struct unit {
     uint64_t id;
     pid_t keeper, pid;
-    uint64_t start_time;
     int channel; /* to the keeper */
     int log, log_errors; /* read ends of its output, for a new control */
     int status;
@@ -136,7 +135,6 @@ int become(const struct identity *who, const char **step);
 int send_with_fd(int to, struct msghdr *h, int fd);
 void close_from(int first);
 void reset_signals(void);
-uint64_t start_time_of(pid_t pid);
 /* The folder for what control keeps over the end of everything, made where root has to make it; empty: there is none. */
 void state_dir(bool is_root, const struct identity *control, char *out, size_t len);
 /* What is in the memfd of a start; all strings are checked to end. */
@@ -169,7 +167,7 @@ struct keeper_msg { /* keeper -> root, and root -> keeper */
     uint32_t kind;  /* KEEPER_* */
     int32_t pid, code;
     uint32_t ms;
-    uint64_t start_time, inode;
+    uint64_t inode;
     char text[128], tag[ROOT_TAG_MAX];
 };
 enum { KEEPER_STARTED = 1, KEEPER_FAILED, KEEPER_EXITED, KEEPER_END, KEEPER_LOOK, KEEPER_KILL, KEEPER_LOOKED, KEEPER_LOST };

@@ -176,7 +176,7 @@ static pid_t start_process(const struct keeper_start *s)
     ssize_t n = pid > 0 ? read_report(s->channel, report[0], pid, &m) : -1;
     close(report[0]);
     if (pid > 0 && n == 0) {
-        say(s->channel, (struct keeper_msg){.kind = KEEPER_STARTED, .pid = pid, .start_time = start_time_of(pid)});
+        say(s->channel, (struct keeper_msg){.kind = KEEPER_STARTED, .pid = pid});
         return pid;
     }
     if (n != (ssize_t)sizeof m) {

@@ -41,10 +41,10 @@ enum root_kind {
     ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept, 4: the gateway is to be replaced by its new version;
                         code: how many ROOT_UNIT, ROOT_UNIT_ERRORS and ROOT_ORDERS follow, ms: and behind them ROOT_GATEWAY_UP;
                         fd: else the configuration file, if there is one. First message */
-    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, start_time, name; flags: 1: it ends, 2: it is LOST;
+    ROOT_UNIT,       /* after a restart of control: a unit that lives; tag, pid, name; flags: 1: it ends, 2: it is LOST;
                         fd: its stdout */
     ROOT_LISTENING,
-    ROOT_STARTED,    /* unit, pid, start_time, text: the path of its socket */
+    ROOT_STARTED,    /* unit, pid, text: the path of its socket */
     ROOT_FAILED,     /* unit (or 0: the gateway), code: errno, text: what failed */
     ROOT_EXITED,     /* unit, code: wait status of its first process; nothing of it is left */
     ROOT_LOST,       /* unit, code: wait status of the first process of a group (ROOT_SPEC_GROUP); its workers finish what runs, and
@@ -77,7 +77,7 @@ enum root_kind {
 struct root_msg {
     uint32_t version, kind;
     uint64_t unit;
-    uint64_t start_time, inode;
+    uint64_t inode;
     int32_t pid, code;
     uint32_t ms, flags;
     char name[72];  /* of the unit's socket: pool and number; [A-Za-z0-9._-] */

@@ -193,7 +193,7 @@ static void start_control(struct root *r)
     if (config >= 0) close(config);
     for (size_t i = 0; i < r->unit_count; i++) { /* what lived through the end of the last one */
         const struct unit *u = r->units[i];
-        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid, .start_time = u->start_time,
+        struct root_msg m = {.kind = ROOT_UNIT, .unit = u->id, .pid = u->pid,
                              .flags = (u->ending ? 1u : 0u) | (u->lost ? 2u : 0u)};
         memcpy(m.tag, u->tag, sizeof m.tag);
         memcpy(m.name, u->name, sizeof m.name);
@@ -415,9 +415,8 @@ static void from_keeper(struct root *r, struct unit *u)
         return;
     }
     if (k.kind == KEEPER_STARTED) {
-        struct root_msg m = {.kind = ROOT_STARTED, .unit = u->id, .pid = k.pid, .start_time = k.start_time};
+        struct root_msg m = {.kind = ROOT_STARTED, .unit = u->id, .pid = k.pid};
         u->pid = k.pid;
-        u->start_time = k.start_time;
         snprintf(m.text, sizeof m.text, "%s", u->path);
         tell(r, m, -1);
     } else if (k.kind == KEEPER_FAILED) {

@@ -181,21 +181,6 @@ void reset_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-uint64_t start_time_of(pid_t pid)
-{
-    char path[64], buf[1024];
-    unsigned long long t = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, buf, sizeof buf - 1);
-    if (fd >= 0) close(fd);
-    if (n <= 0) return 0;
-    buf[n] = 0;
-    char *end = strrchr(buf, ')');
-    if (!end || sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &t) != 1) return 0;
-    return t;
-}
-
 /* ---- the contents of a start ---- */
 
 /* The next string of the block; NULL: it does not end. */

@@ -146,6 +146,26 @@ def test_processes_are_replaced_between_requests(pool):
         assert w.pool("p")["cut"] == 0
 
 
+@pytest.mark.parametrize("php", ["fpm", "cgi"])
+def test_an_order_scales_the_workers_of_php_and_control_may_die_then(php):
+    with Weir(site(f"php {php}; workers 2"), SLEEP) as w:
+        def workers(n):
+            return wait_for(lambda: len(m := w.pids("p")) == 1 and len(descendants(m[0])) == n and m[0])
+        workers(2)
+        with Load(w, "/s.php?ms=20", 4) as load:
+            assert w.command("scale", "p", "4").returncode == 0
+            master = workers(4)
+            p = w.pool("p")
+            assert p["scaled"] == "4" and [u["workers"] for u in p["processes"] if u["pid"] == master] == [4]
+            control = w.status()["control_pid"]
+            os.kill(control, 9)
+            wait_for(lambda: (s := w.status()) and s["control_pid"] != control and w.pool("p")["scaled"] == "4")
+            assert workers(4) == master
+            assert w.command("reload").returncode == 0  # as configured
+            workers(2)
+        assert set(load.statuses) == {200}
+
+
 def test_a_php_pool_recycles_its_workers_without_a_lost_request():
     for sapi in ("fpm", "cgi"):
         with Weir(site(f"php {sapi}; workers 2; recycle {{ requests 30; age 1s }}"), SLEEP) as w:
