@@ -47,7 +47,7 @@ static void set(struct call *c, const char *name, size_t name_len, const char *v
     struct weir_str n = weir_str(name, name_len);
     size_t i = 0;
     while (i < c->count && !weir_str_eq(c->params[i].name, n)) i++;
-    if (i == PARAMS_MAX) return;
+    if (i == PARAMS_MAX) argp_failure(NULL, 2, 0, "more than %d parameters", PARAMS_MAX);
     if (i == c->count) c->count++;
     c->params[i] = (struct weir_pair){n, weir_cstr(value)};
 }

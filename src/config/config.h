@@ -310,6 +310,7 @@ enum { /* JSON, with all there is to say, or the combined format and behind it: 
     WEIR_LOG_BYTES = 16, /* of the request's body */
     WEIR_LOG_ID = 32    /* of the request */
 };
+#define WEIR_CONF_ENV_MAX 1000 /* variables of a pool */
 struct weir_config {
     struct weir_arena arena;
     unsigned refs;            /* atomic */

@@ -81,6 +81,21 @@ bool weir_config_own_program(const char *name, char *out, size_t len)
     return false;
 }
 
+/* Where a program may be that was written without its path. */
+static const char *elsewhere(const char *path, char *advice, size_t room)
+{
+    static const char *const dirs[] = {"/usr/local/bin", "/usr/bin", "/bin"};
+    const char *name = strrchr(path, '/');
+    char at[PATH_MAX];
+    for (size_t i = 0; name && i < WEIR_COUNT(dirs); i++) {
+        snprintf(at, sizeof at, "%s%s", dirs[i], name);
+        if (access(at, X_OK) < 0) continue;
+        snprintf(advice, room, "programs are not searched for: write its whole path, such as %.24s%.64s", dirs[i], name);
+        return advice;
+    }
+    return "check its path";
+}
+
 static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir_config_report *r)
 {
     char program[64], runner[PATH_MAX];
@@ -103,9 +118,10 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     if (o->kind == WEIR_POOL_CGI && !weir_config_own_program("weir-cgi", runner, sizeof runner))
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "install it from the same build", "pool %s: weir-cgi does not lie beside weir", o->name);
     struct stat st;
+    char advice[192];
     if (!o->argc) return; /* what requests name is seen when they come */
     if (stat(o->argv[0], &st) < 0)
-        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "check its path", "pool %s: there is no program %s", o->name, o->argv[0]);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, elsewhere(o->argv[0], advice, sizeof advice), "pool %s: there is no program %s", o->name, o->argv[0]);
     else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
     else if (as_root) check_enter(r, WEIR_CONFIG_ERROR, &o->place, o->argv[0], pw);

@@ -162,7 +162,9 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
         config_count(p, n, 1, 0, 1000000, &o->queue_count);
         if (n->count > 2) config_get_time(p, n, 2, false, &o->queue_ms);
     } else if (node_is(n, "env")) {
-        if (config_env_name(n->words[1].text))
+        if (o->env_count == WEIR_CONF_ENV_MAX)
+            config_bad(p, n, 1, "is one variable too many", "a pool has at most 1000: let the program read a file");
+        else if (config_env_name(n->words[1].text))
             config_set_pair(p, &o->env, &o->env_count, weir_cstr(config_keep(p, n->words[1].text)), config_text(p, n, 2));
         else config_bad(p, n, 1, "is no name of a variable", "use letters, digits and _");
     } else if (node_is(n, "time")) {

@@ -287,21 +287,13 @@ static json_t *not_allowed(const struct rights *may, size_t i, const char *what)
 }
 
 /* NULL: it comes later. */
-static json_t *answer(struct control *c, struct client *k, json_t *order)
+static json_t *carry_out(struct control *c, struct client *k, const struct rights *may, enum command what_to_do, const char *what, json_t *order)
 {
-    const char *name = json_string_value(json_object_get(order, "command")), *what = json_string_value(json_object_get(order, "name"));
-    struct rights may;
-    size_t i = 0;
-    if (!name) return error_json("an order without a command");
-    while (i < WEIR_COUNT(commands) && strcmp(commands[i].name, name) != 0) i++;
-    if (i == WEIR_COUNT(commands)) return error_json("a command that is not known");
-    roles_of(c, k->uid, &may);
-    if (!allowed(c, &may, i, what)) return not_allowed(&may, i, what);
-    switch ((enum command)i) {
-    case STATUS: return status_json(c, &may);
+    switch (what_to_do) {
+    case STATUS: return status_json(c, may);
     case RELOAD: return reload(c, k);
     case RESTART: return restart(c, what);
-    case SCALE: return scale(c, &may, what, order);
+    case SCALE: return scale(c, may, what, order);
     case STOP: return stop(c, what, false);
     case DRAIN: return stop(c, what, true);
     case SUSPEND: return orders_suspend(c, what, json_string_value(json_object_get(order, "text")), json_is_true(json_object_get(order, "page")));
@@ -315,6 +307,31 @@ static json_t *answer(struct control *c, struct client *k, json_t *order)
         return NULL;
     }
     return NULL;
+}
+
+/* Who ordered what; not those that only look, nor what came to nothing. */
+static void note_order(const struct client *k, enum command i, const char *what, const json_t *order, const json_t *answer)
+{
+    json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
+    char range[64] = "";
+    if (i == STATUS || (i == DENY && !what) || (answer && json_object_get(answer, "error"))) return;
+    if (i == SCALE) snprintf(range, sizeof range, least == most ? " to %lld" : " to %lld..%lld", (long long)least, (long long)most);
+    say("uid %u orders: %s%s%.200s%s", (unsigned)k->uid, commands[i].name, what ? " " : "", what ? what : "", range);
+}
+
+static json_t *answer(struct control *c, struct client *k, json_t *order)
+{
+    const char *name = json_string_value(json_object_get(order, "command")), *what = json_string_value(json_object_get(order, "name"));
+    struct rights may;
+    size_t i = 0;
+    if (!name) return error_json("an order without a command");
+    while (i < WEIR_COUNT(commands) && strcmp(commands[i].name, name) != 0) i++;
+    if (i == WEIR_COUNT(commands)) return error_json("a command that is not known");
+    roles_of(c, k->uid, &may);
+    if (!allowed(c, &may, i, what)) return not_allowed(&may, i, what);
+    json_t *o = carry_out(c, k, &may, (enum command)i, what, order);
+    note_order(k, (enum command)i, what, order, o);
+    return o;
 }
 
 /* Sends what it takes now; the rest when it has room. False: it is gone. */

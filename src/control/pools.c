@@ -448,6 +448,13 @@ static void shrink(struct control *c, struct pool *p, struct count *n, uint32_t 
     }
 }
 
+static const char *not_ready(const struct pool *p, const struct unit *u)
+{
+    if (p->conf && p->conf->notify && !u->notified) return "it was not ready in time: it did not say READY=1 (sd_notify)";
+    if (p->conf && p->conf->ready_path && u->accepted) return "it was not ready in time: the request of its ready PATH was not answered below 400";
+    return "it was not ready in time: it has to accept connections on descriptor 0, its listening socket";
+}
+
 static void look_at_unit(struct control *c, struct pool *p, struct unit *u, bool complete, int64_t now)
 {
     if (u->state < UNIT_DRAINING && is_old(p, u) && complete) unit_drain(c, u);
@@ -461,7 +468,7 @@ static void look_at_unit(struct control *c, struct pool *p, struct unit *u, bool
         unit_failed(c, u, "it could not be started in time");
     } else if (u->state == UNIT_PROBING) {
         if (now - u->started_ms >= EARLY_MS) unit_not_starting(c, u); /* others do not wait for one that hangs */
-        if (now >= u->deadline_ms) unit_failed(c, u, "it was not ready in time");
+        if (now >= u->deadline_ms) unit_failed(c, u, not_ready(p, u));
         else probe_clock(c, u);
     }
 }

@@ -14,7 +14,7 @@ struct env {
     const char *name, *value;
 };
 struct environment {
-    struct env list[300];
+    struct env list[WEIR_CONF_ENV_MAX + 16]; /* and what Weir itself sets */
     size_t count;
 };
 
@@ -22,7 +22,7 @@ static void set(struct environment *e, const char *name, const char *value)
 {
     size_t i = 0;
     while (i < e->count && strcmp(e->list[i].name, name) != 0) i++;
-    if (i == WEIR_COUNT(e->list)) return;
+    WEIR_ASSERT(i < WEIR_COUNT(e->list));
     if (i == e->count) e->count++;
     e->list[i] = (struct env){name, value};
 }
@@ -206,17 +206,27 @@ static bool make_run(struct control *c, const struct pool *p, struct unit_spec *
 #define CGI_FILES 5u /* descriptors of a program in its runner: three pipes, the process, and a connection of its own */
 #define CGI_SPARE 64u
 
-/* The roots of the routes that lead here, each once. */
-static size_t roots_of(const struct control *c, const struct pool *p, const char **list, size_t room)
+static int compare_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The roots of the routes that lead here, each once. False: out of memory. */
+static bool roots_of(const struct control *c, const struct pool *p, const char ***list, size_t *count)
 {
     struct pool_root at = {0};
-    size_t n = 0;
-    for (const char *root; n < room && (root = pool_next_root(c, p, &at));) {
-        size_t i = 0;
-        while (i < n && strcmp(list[i], root) != 0) i++;
-        if (i == n) list[n++] = root;
-    }
-    return n;
+    size_t all = 0, n = 0;
+    while (pool_next_root(c, p, &at)) all++;
+    const char **roots = calloc(all + 1, sizeof *roots);
+    if (!roots) return false;
+    at = (struct pool_root){0};
+    for (size_t i = 0; i < all; i++) roots[i] = pool_next_root(c, p, &at);
+    qsort(roots, all, sizeof *roots, compare_text);
+    for (size_t i = 0; i < all; i++)
+        if (n == 0 || strcmp(roots[n - 1], roots[i]) != 0) roots[n++] = roots[i];
+    *list = roots;
+    *count = n;
+    return true;
 }
 
 static bool make_cgi(const struct control *c, const struct pool *p, const char *runner, struct unit_spec *out)
@@ -224,10 +234,17 @@ static bool make_cgi(const struct control *c, const struct pool *p, const char *
     struct weir_conf_pool mine = *p->conf; /* of the runner; programs have the pool's own number of files */
     struct environment e = {.count = 0};
     char workers[16], files[16], behind[16];
-    const char *roots[400], *argv[1024] = {runner, "--workers", workers, "--files", files, "--behind", behind};
+    const char *const first[] = {runner, "--workers", workers, "--files", files, "--behind", behind}, **roots = NULL;
     uint32_t least;
+    size_t argc = WEIR_COUNT(first), root_count = 0;
+    if (!mine.argc && !roots_of(c, p, &roots, &root_count)) return false;
+    const char **argv = calloc(argc + root_count * 2 + 1 + mine.argc, sizeof *argv);
+    if (!argv) {
+        free(roots);
+        return false;
+    }
+    memcpy(argv, first, sizeof first);
     pool_workers(p, &least, &mine.workers);
-    size_t argc = 7, root_count = mine.argc ? 0 : roots_of(c, p, roots, WEIR_COUNT(roots));
     snprintf(workers, sizeof workers, "%u", mine.workers);
     snprintf(files, sizeof files, "%u", mine.files);
     snprintf(behind, sizeof behind, "%u", mine.request_ms);
@@ -237,12 +254,13 @@ static bool make_cgi(const struct control *c, const struct pool *p, const char *
         argv[argc++] = roots[i];
     }
     argv[argc++] = "--";
-    if (mine.argc > WEIR_COUNT(argv) - argc) return false;
     for (size_t i = 0; i < mine.argc; i++) argv[argc++] = mine.argv[i];
     base_environment(&e, p->conf);
     set(&e, "WEIR_LISTEN", "private");
     own_environment(&e, p->conf);
     out->memfd = write_spec(&mine, argv, argc, &e, 0);
+    free(argv);
+    free(roots);
     out->workers = 1;
     out->processes = mine.workers + 1;
     return out->memfd >= 0;

@@ -201,6 +201,8 @@ off_t sealed_size(int memfd, off_t least, off_t most)
     return st.st_size < least || st.st_size > most ? -1 : st.st_size;
 }
 
+#define ARGS_MAX 16384 /* weir-cgi is told the roots of all sites */
+
 int spec_read(int memfd, struct spec *out)
 {
     struct root_spec head;
@@ -211,7 +213,7 @@ int spec_read(int memfd, struct spec *out)
     if (!out->bytes) return ENOMEM;
     if (pread(memfd, out->bytes, (size_t)size, 0) != size) return EIO;
     memcpy(&head, out->bytes, sizeof head);
-    if (head.version != ROOT_PROTO_VERSION || head.argc < 1 || head.argc > 1024 || head.envc > 4096) return EINVAL;
+    if (head.version != ROOT_PROTO_VERSION || head.argc < 1 || head.argc > ARGS_MAX || head.envc > 4096) return EINVAL;
     out->argv = calloc(head.argc + 1, sizeof(char *));
     out->envp = calloc(head.envc + 1, sizeof(char *));
     if (!out->argv || !out->envp) return ENOMEM;

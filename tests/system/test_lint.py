@@ -42,6 +42,20 @@ def test_php_without_a_root(folder):
     assert "php has no root" not in check_says(f"site a {{ listen http://*:8080; php p; root {folder} }}\npool p {{ connect unix:/run/p.sock }}\n", folder)[1]
 
 
+def test_a_program_without_its_path(folder):
+    user = "user weir-demo;" if IS_ROOT else ""
+    status, said = check_says(f"site a {{ listen http://*:8080; pool p }}\npool p {{ run env FOO=1 x; {user} }}\n", folder)
+    assert status == 1 and f"there is no program {folder}/env: programs are not searched for: write its whole path, such as /usr/bin/env" in said
+
+
+def test_more_variables_than_a_pool_may_have(folder):
+    pool = "site a {{ listen http://*:8080; pool p }}\npool p {{ connect unix:/run/p.sock; {} }}\n"
+    status, said = check_says(pool.format("; ".join(f"env A{i} 1" for i in range(1000))), folder)
+    assert status == 0, said
+    status, said = check_says(pool.format("; ".join(f"env A{i} 1" for i in range(1001))), folder)
+    assert status == 1 and '"A1000" is one variable too many: a pool has at most 1000' in said
+
+
 def test_a_root_that_is_not_there(folder):
     status, said = check_says(SITE.format(root=folder / "none", more=""), folder)
     assert status == 1 and f"the root {folder}/none is no folder" in said

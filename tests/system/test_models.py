@@ -134,6 +134,9 @@ def test_scale_stop_and_restart_by_order():
         assert w.command("reload").returncode == 0  # run-time changes end with it
         wait_for(lambda: len(w.pids("p")) == 2)
         assert w.command("scale", "q", "1").returncode == 1 and w.command("scale", "p", "x").returncode == 2
+        uid = os.geteuid()
+        told = [line.split(" orders: ")[1] for line in w.log().splitlines() if line.startswith(f"weir: uid {uid} orders: ")]
+        assert told == ["scale p to 4", "scale p to 1..3", "stop p", "restart p", "reload"]
 
 
 @pytest.mark.parametrize("pool", ["run ./bench_app; processes 2; recycle { requests 20 }", "run ./bench_app; processes 2; recycle { age 300ms }"])
