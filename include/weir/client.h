@@ -66,8 +66,7 @@ WEIR_API void weir_pool_mark(struct weir_pool *p, uint64_t id, bool down);
 WEIR_API void weir_pool_set_queue(struct weir_pool *p, uint32_t count, uint32_t ms); /* any thread */
 /* See weir_client_tend; 0: never. Any thread. */
 WEIR_API void weir_pool_set_ping(struct weir_pool *p, uint32_t ms);
-/* Kept connections that serve one request at a time, and had none for so long, are closed, but for `least` of their endpoint [0: never].
- * See weir_client_tend. Any thread. */
+/* Kept connections that serve one request at a time, and had none for so long, are closed [0: never]. See weir_client_tend. Any thread. */
 WEIR_API void weir_pool_set_idle(struct weir_pool *p, uint32_t ms);
 WEIR_API const char *weir_pool_name(const struct weir_pool *p);
 

@@ -212,10 +212,14 @@ struct weir_table_node *weir_table_more(const struct weir_table_node *n);       
 void weir_table_remove(struct weir_table *t, struct weir_table_node *n);                       /* it must be in it */
 void weir_table_fini(struct weir_table *t);
 
+/* ---- where the running weir takes orders, unless its configuration says otherwise ---- */
+#define WEIR_CONTROL_SOCKET         "/run/weir/control.sock" /* with root's rights */
+#define WEIR_CONTROL_SOCKET_OF_USER "/tmp/weir-%d.sock"      /* the user's id */
+
 /* ---- networks ---- */
 struct weir_net {
     uint8_t address[16]; /* IPv4 as ::ffff:a.b.c.d; what is beyond bits is 0 */
-    uint8_t bits;        /* 0 to 128 */
+    uint8_t bits;        /* 0 to 128; IPv4: 96 and more. A network of less holds IPv6 alone: ::/0 says nothing about IPv4 */
 };
 #define WEIR_NET_TEXT 56
 struct sockaddr;
@@ -225,6 +229,7 @@ WEIR_CHECK int weir_net_parse(struct weir_str text, struct weir_net *out);
 void weir_net_text(const struct weir_net *n, char out[WEIR_NET_TEXT]);
 void weir_net_mask(uint8_t address[16], unsigned bits); /* clears what is beyond bits */
 bool weir_net_of(const struct sockaddr *a, uint8_t address[16]); /* false: neither IPv4 nor IPv6 */
+bool weir_net_v4(const uint8_t address[16]);
 /* Is the address one of the network; of one of them? */
 bool weir_net_has(const struct weir_net *n, const uint8_t address[16]);
 bool weir_nets_have(const struct weir_net *list, size_t count, const uint8_t address[16]);

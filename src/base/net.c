@@ -10,7 +10,7 @@
 
 static const uint8_t v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-static bool is_v4(const uint8_t *address)
+bool weir_net_v4(const uint8_t address[16])
 {
     return memcmp(address, v4_prefix, sizeof v4_prefix) == 0;
 }
@@ -46,7 +46,7 @@ int weir_net_parse(struct weir_str text, struct weir_net *out)
 void weir_net_text(const struct weir_net *n, char out[WEIR_NET_TEXT])
 {
     char host[INET6_ADDRSTRLEN];
-    bool v4 = is_v4(n->address) && n->bits >= 96;
+    bool v4 = weir_net_v4(n->address) && n->bits >= 96;
     unsigned most = v4 ? 32 : 128, bits = v4 ? n->bits - 96u : n->bits;
     inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? n->address + 12 : n->address, host, sizeof host);
     if (bits == most) snprintf(out, WEIR_NET_TEXT, "%s", host);
@@ -68,6 +68,7 @@ bool weir_net_of(const struct sockaddr *a, uint8_t address[16])
 bool weir_net_has(const struct weir_net *n, const uint8_t address[16])
 {
     unsigned whole = n->bits / 8, rest = n->bits % 8;
+    if (n->bits < 96 && weir_net_v4(address)) return false;
     if (memcmp(n->address, address, whole) != 0) return false;
     return rest == 0 || ((n->address[whole] ^ address[whole]) >> (8 - rest)) == 0;
 }
@@ -82,7 +83,7 @@ bool weir_nets_have(const struct weir_net *list, size_t count, const uint8_t add
 void weir_net_socket(const uint8_t address[16], uint16_t port, struct sockaddr_storage *out)
 {
     memset(out, 0, sizeof *out);
-    if (is_v4(address)) {
+    if (weir_net_v4(address)) {
         struct sockaddr_in *v4 = (void *)out;
         v4->sin_family = AF_INET;
         v4->sin_port = htons(port);

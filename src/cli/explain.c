@@ -320,26 +320,16 @@ static void print_json(const struct explain *x, const struct weir_explanation *e
 
 /* ---- the command ---- */
 
-static bool is_bad(const struct weir_config_report *r, const char *file)
-{
-    for (size_t i = 0; i < r->bad_count; i++)
-        if (strcmp(r->bad[i], file) == 0) return true;
-    return false;
-}
-
 /* Nothing of an included file with mistakes is used, as when Weir starts. False: none of them is to blame. */
 static bool drop_bad(struct weir_config_sources *src, const struct weir_config_report *r)
 {
     bool dropped = false;
-    if (!src->count || is_bad(r, src->list[0].name)) return false;
+    if (!src->count || weir_config_has_mistakes(r, src->list[0].name)) return false;
     for (size_t i = 1; i < src->count; i++) {
         struct weir_config_source *s = &src->list[i];
-        if (s->lost || !is_bad(r, s->name)) continue;
-        if (s->text) s->text[0] = 0;
-        s->len = 0;
-        free(s->problem);
-        s->problem = NULL;
-        s->lost = dropped = true;
+        if (s->lost || !weir_config_has_mistakes(r, s->name)) continue;
+        weir_config_source_lose(s);
+        dropped = true;
     }
     return dropped;
 }

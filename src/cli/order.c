@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "cli/ask.h"
 #include "cli/cli.h"
 #include "config/config.h"
@@ -18,7 +19,7 @@ struct words {
 enum { OPT_FOR = 256, OPT_LIST, OPT_PAGE };
 
 static const struct argp_option common[] = {
-    {"socket", 's', "PATH", 0, "the control socket [/run/weir/control.sock as root]", 0}, {"json", 'j', NULL, 0, "print the answer as JSON", 0}, {0}};
+    {"socket", 's', "PATH", 0, "the control socket [" WEIR_CONTROL_SOCKET " as root]", 0}, {"json", 'j', NULL, 0, "print the answer as JSON", 0}, {0}};
 static const struct argp_option of_suspend[] = {
     {"message", 'm', "TEXT", 0, "what visitors read [Please come back later.]", 0}, {"page", OPT_PAGE, "FILE", 0, "a page of HTML instead, at most 32 KiB", 0}, {0}};
 static const struct argp_option of_deny[] = {

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/base.h"
 #include "cli/ask.h"
 #include "cli/cli.h"
 #include "weir/weir.h"
@@ -21,7 +22,7 @@ struct order {
 };
 
 static const struct argp_option options[] = {
-    {"socket", 's', "PATH", 0, "the control socket [/run/weir/control.sock as root]", 0},
+    {"socket", 's', "PATH", 0, "the control socket [" WEIR_CONTROL_SOCKET " as root]", 0},
     {"json", 'j', NULL, 0, "print the answer as JSON", 0},
     {0}};
 
@@ -57,8 +58,8 @@ static int try_socket(const char *path)
 static int connect_to(const char *path)
 {
     char own[64];
-    const char *usual = "/run/weir/control.sock";
-    snprintf(own, sizeof own, "/tmp/weir-%d.sock", (int)geteuid());
+    const char *usual = WEIR_CONTROL_SOCKET;
+    snprintf(own, sizeof own, WEIR_CONTROL_SOCKET_OF_USER, (int)geteuid());
     bool guess = !path && geteuid() != 0;
     if (!path) path = guess ? own : usual;
     int fd = try_socket(path);
@@ -135,7 +136,8 @@ static void print_status(const json_t *s)
                num(pool, "requests"), num(pool, "queued"), num(pool, "refused") + num(pool, "timed_out"), num(pool, "restarts"));
         if (str(pool, "problem")[0]) printf("  problem: %s\n", str(pool, "problem"));
         json_array_foreach(json_object_get(pool, "processes"), k, unit)
-            printf("  %-8lld %-9s busy %lld, served %lld%s\n", num(unit, "pid"), str(unit, "state"), num(unit, "busy"), num(unit, "requests"),
+            printf("  %-8lld %-9s busy %lld of %lld, served %lld%s\n", num(unit, "pid"), str(unit, "state"), num(unit, "busy"),
+                   num(unit, "at_once") ? num(unit, "at_once") : num(unit, "workers"), num(unit, "requests"),
                    json_is_true(json_object_get(unit, "flow_control")) ? ", flow control" : "");
         json_array_foreach(json_object_get(pool, "servers"), k, unit) print_server(unit);
     }

@@ -137,7 +137,7 @@ struct conn *group_conn_new(struct weir_client_group *g)
     for (size_t i = 0; i < WEIR_COUNT(lists); i++) weir_list_init(lists[i]);
     k->single = NULL;
     k->wire = NULL;
-    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->again = k->attached = k->peer_closed = k->room_wanted = k->proving = k->retired = k->full = k->pinged = k->greeting = false;
+    k->shared = k->own = k->absorb = k->want_write = k->lent = k->paused = k->broken = k->final = k->unused = k->again = k->attached = k->peer_closed = k->room_wanted = k->proving = k->retired = k->full = k->pinged = k->greeting = k->greeted = false;
     k->aborted = 0;
     k->batched = k->probes = 0;
     k->timer = (struct weir_timer){0};

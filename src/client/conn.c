@@ -10,7 +10,8 @@
 static const uint32_t probe_us[] = {0, 200, 1000, 5000};
 #define PROBE_LAST_US  20000
 #define PROBE_FORK_US  2500  /* instead, where a process is started for it */
-#define PROBES_FORK    8     /* 15 ms: it was not seen */
+#define FORK_US        UINT64_C(15000) /* then it was not seen; twice as long each time, since what is closed stays in the backlog */
+#define FORK_DOUBLES   6
 #define PROBES_LONG    9     /* 0.1 s: a key has no more reason to wait */
 #define BACKLOG_US     20000 /* the peer's backlog is full: try again */
 
@@ -106,14 +107,14 @@ static void greet(struct conn *k)
     struct weir_client *c = k->client;
     conn_set(k, CONN_ACTIVE);
     k->single = NULL;
-    k->greeting = true; /* it is still being opened */
+    k->greeting = k->greeted = true; /* it is still being opened */
     if (weir_wire_server_ping(k->wire) < 0) {
         conn_close(k, WEIR_NOMEM, "out of memory");
         return;
     }
     k->proving = true; /* idle when it has answered */
     conn_dirty(k);
-    client_due(c, k, weir_loop_clock_us(c->loop) + ASK_MS * UINT64_C(1000));
+    client_due(c, k, weir_loop_clock_us(c->loop) + CONNECT_MS * UINT64_C(1000));
 }
 
 static void proven(struct conn *k)
@@ -134,19 +135,21 @@ static void look_accepted(struct conn *k)
     if (k->probes + 1 == WEIR_COUNT(probe_us) || k->probes == PROBES_LONG) balance_slow(k, k->probes == PROBES_LONG); /* it is behind others there */
     pthread_mutex_lock(&k->ep->pool->lock);
     bool wanted = balance_wants(k->ep) && !k->ep->drain;
+    uint64_t now = weir_loop_clock_us(c->loop), since = now - k->batch_since_us;
+    bool missed = k->ep->forks && since >= FORK_US << (k->ep->missed < FORK_DOUBLES ? k->ep->missed : FORK_DOUBLES);
+    k->ep->missed += missed;
     pthread_mutex_unlock(&k->ep->pool->lock);
     if (!wanted) { /* no byte was sent: whoever accepts it later finds its end */
         conn_close(k, WEIR_CLOSED, "not needed any more");
         return;
     }
-    bool forks = k->ep->forks;
-    if (forks && k->probes == PROBES_FORK) {
+    if (missed) {
         conn_close(k, WEIR_CLOSED, "nobody was started for it");
         return;
     }
-    uint64_t now = weir_loop_clock_us(c->loop);
     k->probes++;
-    client_due(c, k, k->probes < WEIR_COUNT(probe_us) ? k->batch_since_us + probe_us[k->probes] : now + (forks ? PROBE_FORK_US : PROBE_LAST_US));
+    bool soon = k->ep->forks && since < FORK_US;
+    client_due(c, k, k->probes < WEIR_COUNT(probe_us) ? k->batch_since_us + probe_us[k->probes] : now + (soon ? PROBE_FORK_US : PROBE_LAST_US));
 }
 
 static void run_pending(struct conn *k)
@@ -202,7 +205,8 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
         return NULL;
     }
     k->client = c;
-    k->ep = ep;
+    __atomic_store_n(&k->ep, ep, __ATOMIC_RELAXED); /* take_from_idle */
+    k->used_us = UINT64_MAX;
     k->shared = shared;
     k->own = use == USE_OWN;
     k->fd = -1;
@@ -242,7 +246,7 @@ void conn_rest(struct weir_client *c, struct weir_endpoint *ep, uint64_t until_u
     struct conn *k = c->ends ? NULL : group_conn_new(c->group);
     if (!k) return; /* the next request looks */
     k->client = c;
-    k->ep = ep;
+    __atomic_store_n(&k->ep, ep, __ATOMIC_RELAXED);
     k->shared = k->own = true; /* it holds no place */
     k->fd = -1;
     reserve_epoch(k, c->index, CONN_BACKOFF);
@@ -372,6 +376,7 @@ static void becomes_single(struct conn *k)
 void conn_values(struct conn *k, bool agreed, uint32_t threads)
 {
     k->proving = false; /* its worker is between requests */
+    if (k->greeting) weir_list_remove(&k->due_link);
     if (conn_state(k) != CONN_ASKING) return;
     weir_timer_clear(&k->timer);
     if (!agreed) {
@@ -481,7 +486,7 @@ void conn_flush(struct conn *k)
  * next request with it where that is on its way. When it does so again and again, nothing is kept there any more. */
 static void note_hang_up(struct conn *k)
 {
-    bool idle = !k->single && (!k->unused || k->greeting), lost = k->single && k->again && k->single->received == 0;
+    bool idle = !k->single && (!k->unused || k->greeted), lost = k->single && k->again && k->single->received == 0;
     if (k->shared || k->client->loop->now_us > k->heard_us + HANG_UP_US || !(idle || lost)) return;
     pthread_mutex_lock(&k->ep->pool->lock);
     if (++k->ep->hang_ups >= HANG_UPS) k->ep->hangs_up = true;
@@ -504,7 +509,7 @@ bool conn_read(struct conn *k)
     int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
     if (n > 0) {
         k->heard_us = c->loop->now_us;
-        if (k->pinged || k->greeting) weir_list_remove(&k->due_link);
+        if (k->pinged) weir_list_remove(&k->due_link);
         k->pinged = false;
         k->read_left -= (uint64_t)n < k->read_left ? (uint32_t)n : k->read_left;
         k->lent = n == SCRATCH || k->peer_closed;
@@ -533,7 +538,6 @@ void conn_end_read(struct conn *k)
     bool first = k->greeting;
     if (weir_wire_server_reusable(k->wire) && (endpoint_keeps(k->ep) || k->unused)) { /* IOP-S8 */
         k->greeting = false;
-        if (first) k->unused = false;
         pool_conn_idle(k, first);
     } else conn_close(k, WEIR_CLOSED, "not kept"); /* FC1-3.5-a */
 }
@@ -541,7 +545,7 @@ void conn_end_read(struct conn *k)
 /* Takes an idle connection that has something to tell out of the idle list: true if it is still ours. */
 static bool take_from_idle(struct conn *k, uint64_t tag)
 {
-    struct weir_pool *p = k->ep->pool;
+    struct weir_pool *p = __atomic_load_n(&k->ep, __ATOMIC_RELAXED)->pool; /* it may be another thread's by now: as the tag tells */
     pthread_mutex_lock(&p->lock);
     bool ours = atomic_load_explicit(&k->tag, memory_order_relaxed) == tag;
     if (ours) {

@@ -28,6 +28,7 @@
 #define HANG_UP_US     1000000      /* a connection that is closed so soon behind a request was not kept, */
 #define HANG_UPS       3            /* and so often in a row none will be */
 #define CONNECT_MS     5000
+#define TEND_US        UINT64_C(500000) /* idle connections are not looked after more often */
 #define MAX_TRIES      3
 #define READ_TURN      (256u << 10) /* bytes of one connection in a turn; then others are read */
 
@@ -68,7 +69,7 @@ struct conn {
     uint32_t read_left;          /* bytes that may be read in this turn */
     uint64_t read_turn;
     bool proving;                /* a ping is out behind a request: until its answer the worker may still run */
-    bool greeting;               /* a ping is out before its first request: it is still being opened */
+    bool greeting, greeted;      /* a ping is out before its first request: it is still being opened; it was */
     bool pinged;                 /* asked whether it lives; due_us is when it has to have answered */
     bool want_write, lent, paused, broken, final, unused, again, attached, full; /* again: this is not its first request; full: the
                                                                                     backlog was, when it was opened */
@@ -146,6 +147,7 @@ struct weir_endpoint {
     uint32_t active;   /* requests that hold a slot */
     uint32_t limit;    /* shared: how many may */
     uint32_t failures; /* connects in a row */
+    uint32_t missed;     /* connections in a row for which no process was started */
     uint32_t hang_ups;   /* connections in a row that were to be kept, and were closed */
     uint32_t unanswered; /* GET_VALUES in a row: nothing came */
     uint32_t refs;     /* connections */
@@ -224,8 +226,9 @@ void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front); /* l
 void pool_unwait(struct weir_pool *p, struct weir_client_req *r);           /* locked */
 /* Free slots go to who waits; opens connections while that helps. The caller holds no lock. */
 void pool_serve(struct weir_pool *p, struct weir_client *c);
-/* A slot of ep is free again (served for hold_us); with a connection that may serve the next one, or NULL. */
-void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done);
+/* A slot of ep is free again (served for hold_us); with a connection that may serve the next one, or NULL. kept: it was answered on a
+ * connection that had served before. */
+void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done, bool kept);
 void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single, bool was_opening);
 void pool_conn_idle(struct conn *k, bool was_opening); /* proven, or looked at: free for the next request */
 void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t limit);
@@ -326,6 +329,7 @@ struct weir_client {
     struct weir_client_own *own;                       /* NULL: it is on somebody else's loop */
     unsigned index;
     struct weir_list later; /* connections that had their share of this turn */
+    uint64_t tended_us; /* idle connections were looked after */
     struct weir_list ready, dirty, due, to_read, open; /* open: connections that are not in an idle list */
     struct conn *reading;                              /* its bytes lie in scratch */
     struct weir_client_req *lent;                      /* was given bytes of scratch by the last event */

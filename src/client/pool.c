@@ -507,7 +507,7 @@ void pool_take_all(struct weir_client *c, struct weir_list *out)
 
 static bool awaits_fork(const struct weir_endpoint *ep)
 {
-    return ep->opening && ep->forks;
+    return ep->opening && ep->forks && endpoint_keeps(ep);
 }
 
 static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
@@ -603,18 +603,16 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
 
 /* ---- idle connections ---- */
 
-/* Those that had no request since then, but not those that are to stay. Locked. */
+/* Those that had no request since then, also where new ones take their places: to php-fpm a request begins when the last one ended on
+ * its connection, and the longer that is ago the sooner request_terminate_timeout cuts it. Locked. */
 static void end_rested(struct weir_endpoint *ep, uint64_t before)
 {
-    uint32_t all = ep->conns + ep->others, most = all > ep->least ? all - ep->least : 0;
     struct weir_list gone;
     weir_list_init(&gone);
-    for (struct weir_list *i = ep->idle.prev, *prev; most && i != &ep->idle; i = prev) {
+    for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
         struct conn *k = WEIR_CONTAINER(i, struct conn, link);
-        prev = i->prev;
-        if (k->used_us > before) continue;
-        take_one(ep, k, &gone);
-        most--;
+        next = i->next;
+        if (k->used_us <= before) take_one(ep, k, &gone);
     }
     free_all(&gone);
 }
@@ -624,7 +622,8 @@ void pool_tend(struct weir_client *c)
     struct weir_endpoint *open[32];
     unsigned open_count = 0;
     uint64_t now_us = weir_loop_clock_us(c->loop);
-    if (c->index != 0 || c->ends || !atomic_load_explicit(&c->group->tends, memory_order_relaxed)) return;
+    if (c->index != 0 || c->ends || !atomic_load_explicit(&c->group->tends, memory_order_relaxed) || now_us < c->tended_us + TEND_US) return;
+    c->tended_us = now_us;
     pthread_mutex_lock(&c->group->pools_lock);
     for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
         struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
@@ -664,7 +663,7 @@ static void smooth(struct weir_pool *p, uint64_t hold_us)
     p->cost = p->cost - p->cost / 16 + (uint32_t)cost / 16;
 }
 
-void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done)
+void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done, bool kept)
 {
     struct weir_pool *p = ep->pool;
     pthread_mutex_lock(&p->lock);
@@ -674,7 +673,7 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     p->active--;
     if (done) ep->done++;
     else ep->failed++;
-    if (done && k && k->again) ep->hang_ups = 0;
+    if (kept) ep->hang_ups = 0;
     pool_changed(p, false);
     bool close_it = k && (ep->drain || too_many(ep));
     if (k) k->used_us = c->loop->now_us;
@@ -697,7 +696,7 @@ void pool_conn_idle(struct conn *k, bool was_opening)
     pthread_mutex_lock(&p->lock);
     if (was_opening) {
         opened(ep);
-        ep->failures = 0;
+        ep->failures = ep->missed = 0;
         if (ep->refused) ep->down_until_us = 0; /* it can be connected to: that is what it was left alone for */
     }
     if (was_opening || k->used_us == UINT64_MAX) k->used_us = c->loop->now_us;

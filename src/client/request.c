@@ -59,7 +59,8 @@ static void leave_slot(struct weir_client_req *r, struct conn *k, bool done)
     weir_client_req_where(r, r->ran_at, sizeof r->ran_at);
     r->slot = false;
     r->ep = NULL;
-    pool_release(ep, r->client, k, r->client->loop->now_us - r->started_us, done);
+    bool kept = done && r->conn && !r->conn->shared && r->conn->again;
+    pool_release(ep, r->client, k, r->client->loop->now_us - r->started_us, done, kept);
 }
 
 void req_tell(struct weir_client_req *r)
@@ -361,6 +362,7 @@ void req_run_on(struct weir_client_req *r, struct conn *k)
     }
     k->again = !k->unused;
     k->unused = false;
+    k->greeted = false;
     k->used_us = UINT64_MAX;
     if (!k->shared) k->single = r;
     r->conn = k;

@@ -96,9 +96,7 @@ struct weir_conf_guards {
 #define WEIR_CONFIG_USERS "users " /* a source of this name and a path holds users and their hashes: no statements */
 struct weir_conf_allow {
     const char *user; /* who connects by a unix socket; NULL: an address */
-    bool v6;
-    uint8_t bits;     /* of the address that count */
-    uint8_t address[16];
+    struct weir_net net;
 };
 struct weir_conf_listener {
     const char *name; /* a site's own `listen` makes one listener for each address, named by its text; shared by equal text */
@@ -316,7 +314,7 @@ struct weir_config {
     unsigned refs;            /* atomic */
     struct weir_config_place place; /* of `weir`, else of the configuration itself */
     const char *user, *gateway_user;   /* weir, weir-gw */
-    const char *control_path; /* control socket [/run/weir/control.sock as root, else $XDG_RUNTIME_DIR or /tmp/weir-UID] */
+    const char *control_path; /* control socket [WEIR_CONTROL_SOCKET as root, else WEIR_CONTROL_SOCKET_OF_USER] */
     struct weir_conf_role *roles; /* who else may drive it; root and the user who runs Weir may all */
     size_t role_count;
     struct weir_conf_trust trust; /* on listeners without their own */
@@ -373,6 +371,10 @@ bool weir_config_own_program(const char *name, char *out, size_t len);
 WEIR_CHECK int weir_config_pack(const struct weir_config_sources *s, struct weir_buf *out);
 WEIR_CHECK int weir_config_unpack(const void *p, size_t len, struct weir_config_sources *out);
 void weir_config_sources_free(struct weir_config_sources *s);
+/* Nothing of an included file is used any more. */
+void weir_config_source_lose(struct weir_config_source *s);
+/* The report tells an error of this file. */
+bool weir_config_has_mistakes(const struct weir_config_report *r, const char *file);
 /* Pure: no file is touched. NULL in *out on any ERROR of the main file (LATER alone is no error here: it is for check). */
 WEIR_CHECK int weir_config_parse(const struct weir_config_sources *s, struct weir_config **out, struct weir_config_report *report);
 /* What `check --effective` prints: each setting of the pool or site `name` (or of "weir") with its value and its place. */

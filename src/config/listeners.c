@@ -90,26 +90,9 @@ int config_add_address(struct parser *p, const struct node *n, size_t word, cons
 /* ADDRESS or ADDRESS/BITS, or the name of a user. */
 static bool read_allow(struct parser *p, struct weir_str s, struct weir_conf_allow *out)
 {
-    char text[INET6_ADDRSTRLEN];
-    const char *slash = memchr(s.ptr, '/', s.len);
-    size_t len = slash ? (size_t)(slash - s.ptr) : s.len;
-    uint64_t bits;
     *out = (struct weir_conf_allow){0};
-    if (len == 0) return false;
-    if (len < sizeof text) {
-        memcpy(text, s.ptr, len);
-        text[len] = 0;
-        bool v4 = inet_pton(AF_INET, text, out->address) == 1;
-        out->v6 = !v4 && inet_pton(AF_INET6, text, out->address) == 1;
-        if (v4 || out->v6) {
-            uint64_t most = v4 ? 32 : 128;
-            bits = most;
-            if (slash && weir_str_u64(weir_str(slash + 1, s.len - len - 1), most, &bits) < 0) return false;
-            out->bits = (uint8_t)bits;
-            return true;
-        }
-    }
-    if (slash) return false;
+    if (weir_net_parse(s, &out->net) == WEIR_OK) return true;
+    if (s.len == 0) return false;
     for (size_t i = 0; i < s.len; i++) {
         char c = s.ptr[i];
         bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
@@ -148,12 +131,9 @@ static bool is_unix(const struct weir_conf_listener *l)
 
 static bool covers_loopback(const struct weir_conf_allow *a)
 {
-    static const uint8_t v6[16] = {[15] = 1};
-    if (a->user) return false;
-    if (!a->v6) return a->bits >= 8 ? a->address[0] == 127 : ((a->address[0] ^ 127) >> (8 - a->bits)) == 0;
-    for (unsigned i = 0; i < a->bits; i++)
-        if ((a->address[i / 8] ^ v6[i / 8]) >> (7 - i % 8) & 1) return false;
-    return true;
+    static const uint8_t v6[16] = {[15] = 1}, v4[16] = {[10] = 0xff, 0xff, 127, [15] = 1};
+    static const struct weir_net all = {.address = {[10] = 0xff, 0xff, 127}, .bits = 104};
+    return !a->user && (weir_net_has(&a->net, v6) || weir_net_has(&a->net, v4) || (a->net.bits >= 104 && weir_net_has(&all, a->net.address)));
 }
 
 /* Is this machine's own traffic let in? Then every user of it is. */

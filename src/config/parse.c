@@ -360,6 +360,13 @@ void weir_config_report_fini(struct weir_config_report *r)
     weir_arena_fini(&r->arena);
 }
 
+bool weir_config_has_mistakes(const struct weir_config_report *r, const char *file)
+{
+    for (size_t i = 0; i < r->bad_count; i++)
+        if (strcmp(r->bad[i], file) == 0) return true;
+    return false;
+}
+
 void weir_config_report_print(const struct weir_config_report *r, FILE *to)
 {
     for (size_t i = 0; i < r->count; i++) {

@@ -32,6 +32,15 @@ void weir_config_sources_free(struct weir_config_sources *s)
     *s = (struct weir_config_sources){0};
 }
 
+void weir_config_source_lose(struct weir_config_source *s)
+{
+    if (s->text) s->text[0] = 0;
+    s->len = 0;
+    free(s->problem);
+    s->problem = NULL;
+    s->lost = true;
+}
+
 /* ---- files ---- */
 
 struct reading {

@@ -65,11 +65,11 @@ void command_listen(struct control *c)
     if (c->conf->control_path) {
         snprintf(c->control_path, sizeof c->control_path, "%s", c->conf->control_path);
     } else if (c->o.privileged) {
-        snprintf(c->control_path, sizeof c->control_path, "/run/weir/control.sock");
+        snprintf(c->control_path, sizeof c->control_path, "%s", WEIR_CONTROL_SOCKET);
         root_send(c, &(struct root_msg){.kind = ROOT_CONTROL_SOCKET}, NULL, 0);
         return; /* it comes with LISTENING */
     } else {
-        snprintf(c->control_path, sizeof c->control_path, "/tmp/weir-%d.sock", (int)geteuid());
+        snprintf(c->control_path, sizeof c->control_path, WEIR_CONTROL_SOCKET_OF_USER, (int)geteuid());
     }
     int bad = make_socket(c, &fd);
     command_socket(c, fd, bad);
@@ -240,6 +240,8 @@ static json_t *scale(struct control *c, const struct rights *may, const char *wh
     const struct pool *p = what ? pool_find(c, what) : NULL;
     uint32_t own = !p || !p->conf ? 0 : p->conf->kind == WEIR_POOL_RUN ? p->conf->processes : p->conf->workers;
     if (own && may->all < WEIR_ROLE_OPERATE && most > own) return error_json("its configuration allows no more: ask who operates the machine");
+    bool fixed = p && p->conf && least != most && (p->conf->listen || (p->conf->kind == WEIR_POOL_PHP && p->php == WEIR_PHP_CGI && p->conf->workers_min == p->conf->workers));
+    if (fixed) return error_json(p->conf->listen ? "processes that share a socket with web servers are a fixed number" : "a php-cgi group has a fixed number of workers");
     if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
     return json_pack("{s:s}", "ok", "it holds until the next reload");
 }
@@ -313,10 +315,12 @@ static json_t *carry_out(struct control *c, struct client *k, const struct right
 static void note_order(const struct client *k, enum command i, const char *what, const json_t *order, const json_t *answer)
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
-    char range[64] = "";
+    char more[64] = "";
     if (i == STATUS || (i == DENY && !what) || (answer && json_object_get(answer, "error"))) return;
-    if (i == SCALE) snprintf(range, sizeof range, least == most ? " to %lld" : " to %lld..%lld", (long long)least, (long long)most);
-    say("uid %u orders: %s%s%.200s%s", (unsigned)k->uid, commands[i].name, what ? " " : "", what ? what : "", range);
+    json_int_t seconds = json_integer_value(json_object_get(order, "seconds"));
+    if (i == SCALE) snprintf(more, sizeof more, least == most ? " to %lld" : " to %lld..%lld", (long long)least, (long long)most);
+    if (i == DENY && seconds) snprintf(more, sizeof more, " for %lld s", (long long)seconds);
+    say("uid %u orders: %s%s%.200s%s", (unsigned)k->uid, commands[i].name, what ? " " : "", what ? what : "", more);
 }
 
 static json_t *answer(struct control *c, struct client *k, json_t *order)

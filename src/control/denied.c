@@ -84,7 +84,8 @@ size_t denied_expire(struct denied_list *l, int64_t now)
 
 const struct denied *denied_covers(const struct denied_list *l, const struct weir_net *net)
 {
-    for (int bits = net->bits; bits >= 0; bits--) {
+    int least = net->bits >= 96 && weir_net_v4(net->address) ? 96 : 0;
+    for (int bits = net->bits; bits >= least; bits--) {
         struct weir_net wider = {.bits = (uint8_t)bits};
         bool there;
         memcpy(wider.address, net->address, sizeof wider.address);
@@ -97,11 +98,7 @@ const struct denied *denied_covers(const struct denied_list *l, const struct wei
 
 bool denied_everybody(const struct weir_net *net)
 {
-    static const uint8_t v4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    uint8_t all[16];
-    memcpy(all, v4, sizeof all);
-    weir_net_mask(all, net->bits);
-    return net->bits <= 96 && memcmp(all, net->address, sizeof all) == 0;
+    return net->bits == 0 || (net->bits == 96 && weir_net_v4(net->address));
 }
 
 /* ---- the deny file ---- */

@@ -312,7 +312,9 @@ static bool make_room(struct control *c, const struct pool *for_whom, uint32_t n
 /* How much one more unit would count. */
 static uint32_t processes_of(const struct pool *p)
 {
-    return is_one_unit(p) ? p->conf->workers + 1 : 1;
+    uint32_t least, workers;
+    pool_workers(p, &least, &workers);
+    return is_one_unit(p) ? workers + 1 : 1;
 }
 
 /* May a unit be started now, or does the pool wait for others? */

@@ -13,7 +13,7 @@
 
 #include "cgi/cgi.h"
 #include "control/internal.h"
-#include "loop/loop_internal.h"
+#include "loop/loop.h"
 
 #define CLOSED_MS 100  /* it closed and still lives then: it does not like GET_VALUES */
 #define SILENT_MS 1000 /* accepted, and no answer to GET_VALUES: it does not know it */

@@ -355,18 +355,18 @@ static bool mend_source(struct control *c, struct weir_config_source *s)
     const struct weir_config_source *old = source_of(&c->sources, s->name);
     bool usable = old && !old->lost && (s->problem || old->len != s->len || memcmp(old->text, s->text, s->len) != 0);
     if (s->lost) return false;
-    char *text = usable ? malloc(old->len + 1) : calloc(1, 1);
-    if (!text) return false;
-    if (usable) memcpy(text, old->text, old->len + 1);
-    if (usable && weir_config_take_homes(&c->next_sources, &c->sources) < 0) {
+    char *text = usable ? malloc(old->len + 1) : NULL;
+    if (usable && (!text || weir_config_take_homes(&c->next_sources, &c->sources) < 0)) {
         free(text);
         return false;
     }
-    free(s->text);
-    free(s->problem);
-    s->text = text;
-    s->problem = NULL;
-    s->len = usable ? old->len : 0;
+    weir_config_source_lose(s);
+    if (usable) {
+        memcpy(text, old->text, old->len + 1);
+        free(s->text);
+        s->text = text;
+        s->len = old->len;
+    }
     s->lost = !usable;
     s->same = usable;
     s->id = (struct weir_config_identity){0}; /* what is wrong may be mended elsewhere: it is read again */
@@ -375,21 +375,14 @@ static bool mend_source(struct control *c, struct weir_config_source *s)
     return true;
 }
 
-static bool has_mistakes(const struct weir_config_report *r, const char *file)
-{
-    for (size_t i = 0; i < r->bad_count; i++)
-        if (strcmp(r->bad[i], file) == 0) return true;
-    return false;
-}
-
 /* True: another try is worth it. The main file is all or nothing. */
 static bool mend_includes(struct control *c, const struct weir_config_report *r)
 {
     struct weir_config_sources *s = &c->next_sources;
     bool mended = false;
-    if (s->count == 0 || has_mistakes(r, s->list[0].name)) return false;
+    if (s->count == 0 || weir_config_has_mistakes(r, s->list[0].name)) return false;
     for (size_t i = 1; i < s->count; i++)
-        if (has_mistakes(r, s->list[i].name)) mended |= mend_source(c, &s->list[i]);
+        if (weir_config_has_mistakes(r, s->list[i].name)) mended |= mend_source(c, &s->list[i]);
     return mended;
 }
 

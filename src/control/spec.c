@@ -102,7 +102,8 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket, ui
     fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", most);
     if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
     if (o->request_ms) /* behind our own 504, and also where the script goes on behind its answer */
-        fprintf(f, "request_terminate_timeout = %us\nrequest_terminate_timeout_track_finished = yes\n", seconds(o->request_ms) + 5);
+        fprintf(f, "request_terminate_timeout = %us\nrequest_terminate_timeout_track_finished = yes\n",
+                seconds(o->request_ms) + 5 + (o->keep ? seconds(o->idle_ms) + 2 : 0)); /* it counts from the end of the last one on a kept connection */
     if (o->slow_ms) fprintf(f, "slowlog = /proc/self/fd/2\nrequest_slowlog_timeout = %us\n", seconds(o->slow_ms));
     write_values(f, "php_value", o->php_values, o->php_value_count);
     write_values(f, "php_admin_value", o->php_admin_values, o->php_admin_value_count);

@@ -245,30 +245,12 @@ static struct front *slot(struct worker *w)
     return f;
 }
 
-static bool same_network(const struct weir_conf_allow *a, const uint8_t *address)
-{
-    size_t whole = a->bits / 8, rest = a->bits % 8;
-    if (memcmp(a->address, address, whole) != 0) return false;
-    return rest == 0 || ((a->address[whole] ^ address[whole]) >> (8 - rest)) == 0;
-}
-
 static bool address_allowed(const struct weir_conf_listener *conf, const struct sockaddr_storage *peer) /* FC1-3.2-b */
 {
-    const struct sockaddr_in *v4 = (const void *)peer;
-    const struct sockaddr_in6 *v6 = (const void *)peer;
-    const uint8_t *address = (const void *)&v4->sin_addr;
-    bool is_v6 = peer->ss_family == AF_INET6;
-    if (is_v6) {
-        address = v6->sin6_addr.s6_addr;
-        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) { /* IPv4, by a socket for both */
-            address += 12;
-            is_v6 = false;
-        }
-    } else if (peer->ss_family != AF_INET) {
-        return false;
-    }
+    uint8_t address[16];
+    if (!weir_net_of((const struct sockaddr *)peer, address)) return false;
     for (size_t i = 0; i < conf->allow_count; i++)
-        if (!conf->allow[i].user && conf->allow[i].v6 == is_v6 && same_network(&conf->allow[i], address)) return true;
+        if (!conf->allow[i].user && weir_net_has(&conf->allow[i].net, address)) return true;
     return false;
 }
 

@@ -17,7 +17,7 @@
 #define APP_PIECE  4096  /* of a line, as control's */
 #define APP_LINE_MAX (APP_PIECE * 6 + 512)
 #define ERROR_PIECE 900  /* of a line in the error log */
-#define ERROR_MAX  1024  /* of a line of our own there */
+#define ERROR_MAX  2048  /* of a line of our own there */
 #define OURS       WEIR_STR("weir gateway: ")
 
 struct log_sink {
@@ -362,7 +362,11 @@ static void say(struct gateway *gw, struct weir_str head, struct weir_str line)
 {
     struct worker *first = &gw->workers[0];
     if (first->loop) error_line(first, head, line);
-    else fprintf(stderr, "%.*s%.*s\n", (int)head.len, head.ptr, (int)line.len, line.ptr);
+    else {
+        char text[ERROR_MAX * 4];
+        int len = (int)weir_text_escape(text, sizeof text, line.ptr, line.len);
+        fprintf(stderr, "%.*s%.*s\n", (int)head.len, head.ptr, len, text);
+    }
 }
 
 void gateway_say(struct gateway *gw, const char *fmt, ...)

@@ -124,6 +124,7 @@ bool worker_denies(const struct worker *w, const uint8_t address[16])
     if (!o) return false;
     for (size_t i = 0; i < o->length_count; i++) {
         uint8_t bits = o->lengths[i];
+        if (bits < 96 && weir_net_v4(address)) continue; /* of IPv6 alone */
         memcpy(masked, address, 16);
         weir_net_mask(masked, bits);
         for (size_t at = slot_of(o, masked, bits); o->slots[at]; at = (at + 1) & o->mask) {

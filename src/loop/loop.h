@@ -196,6 +196,7 @@ WEIR_CHECK int weir_open_listener(const struct sockaddr_storage *at, uint32_t le
 /* Ends it for everybody who holds it, and removes a unix one's name; fd stays the caller's to close. */
 void weir_close_listener(const struct sockaddr_storage *at, uint32_t len, int fd);
 int weir_open_unix_diag(void);                                     /* netlink for accepted(); WEIR_SYSTEM where absent */
+int64_t weir_unix_diag_peer(int netlink, int fd); /* weir_loop_peer by it; one question at a time */
 /* "unix:/path", "fastcgi://ADDRESS:port", "ADDRESS:port", "[v6]:port", "*:port" -> sockaddr. WEIR_INVALID. */
 WEIR_CHECK int weir_address_parse(struct weir_str text, struct sockaddr_storage *out, uint32_t *len);
 /* Writes the numeric host to out; returns the port (0 for unix). */

@@ -123,6 +123,10 @@ bool upgrade_check(int memfd);
 /* It is not: becomes the old program (descriptor old) again. It returns only if not even that can be. */
 void upgrade_back(struct root *r, int memfd, int old);
 
+/* ---- run_dir.c ---- */
+bool run_dir_make(struct root *r); /* what others left there is removed; false: errno */
+void run_dir_remove(const struct root *r);
+
 /* ---- unit.c ---- */
 int identity_of(const char *user, const char *group, struct identity *out); /* 0, or an errno */
 /* A private listening socket at path, reachable by the gateway's group: a descriptor, or -errno. */

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define ROOT_PROTO_VERSION 5
+#define ROOT_PROTO_VERSION 6
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
 #define ROOT_FDS_MAX       6         /* of a message */

@@ -89,7 +89,7 @@ def test_the_number_of_processes_follows_the_demand_and_nobody_fails(tmp_path):
 
 
 def test_workers_of_php_fpm_are_there_ahead_and_those_above_the_least_end_also_while_others_work():
-    with Weir(site("php fpm; workers 2..5; time { idle 1s }"), SLEEP) as w:
+    with Weir(site("php fpm; workers 2..5; time { idle 2s }"), SLEEP) as w:
         master = w.pids("p")[0]
         wait_for(lambda: len(descendants(master)) == 2)  # nobody asked for anything
         with Load(w, "/s.php?ms=100", 5) as load:
@@ -114,6 +114,34 @@ def test_php_fpm_starts_as_many_workers_as_requests_wait(workers):
         os.chmod(marks, 0o777)
         with ThreadPoolExecutor(6) as clients:
             assert {r.text for r in clients.map(lambda _: w.get("/meets.php", timeout=60), range(6))} == {b"6"}
+
+
+def accepted(w):
+    """What the workers of the one process of pool p have accepted: inodes."""
+    path = w.pool("p")["processes"][0]["address"][5:]
+    with open("/proc/net/unix") as f:
+        return {int(line[6]) for line in map(str.split, f) if line[-1] == path and line[5] == "03"}
+
+
+def test_a_connection_to_php_fpm_rests_for_a_while_only():
+    """On one that rests for longer, request_terminate_timeout would end the next request too soon."""
+    with Weir(site("php fpm; workers 2; time { idle 1s }"), SLEEP) as w:
+        assert w.get("/sapi.php").status == 200
+        wait_for(lambda: not accepted(w))
+    with Weir(site("php fpm; workers 2..4; time { idle 1s }"), SLEEP) as w:
+        ahead = wait_for(lambda: len(a := accepted(w)) == 2 and a)
+        wait_for(lambda: len(a := accepted(w)) == 2 and not a & ahead)
+
+
+def test_connections_are_kept_although_php_fpm_replaces_workers():
+    with Weir(site("php fpm; workers 1; recycle { requests 5 }"), SLEEP) as w:
+        workers = {w.get("/s.php?ms=0").text for _ in range(40)}
+        assert len(workers) >= 7
+
+        def keeps():
+            before = w.get("/s.php?ms=0").status == 200 and accepted(w)
+            return w.get("/s.php?ms=0").status == 200 and before & accepted(w)
+        wait_for(keeps)
 
 
 def test_scale_stop_and_restart_by_order():

@@ -294,7 +294,7 @@ static void a_front_has_who_may_connect_and_the_pool_behind_it(void **state)
     assert_int_equal(f->allow_count, 2);
     assert_string_equal(f->allow[0].user, "www-data");
     assert_null(f->allow[1].user);
-    assert_int_equal(f->allow[1].bits, 16);
+    assert_int_equal(f->allow[1].net.bits, 96 + 16);
     assert_int_equal(f->body_max, UINT64_C(1) << 30);
     assert_int_equal(f->header_ms, 1000);
     assert_int_equal(f->body_ms, 2000);
@@ -304,7 +304,7 @@ static void a_front_has_who_may_connect_and_the_pool_behind_it(void **state)
     assert_string_equal(g->address.socket, "[fd00::2]:9000");
     assert_int_equal(g->pool, 1);
     assert_int_equal(g->mode, 0660);
-    assert_true(g->allow[1].v6);
+    assert_int_equal(g->allow[1].net.bits, 8);
     weir_config_drop(c);
     weir_config_report_fini(&r);
 }

@@ -63,7 +63,7 @@ static void an_address_is_in_a_network_or_not(void **state)
         const char *net, *address;
         bool in;
     } cases[] = {{"10.0.0.0/8", "10.255.0.1", true}, {"10.0.0.0/8", "11.0.0.0", false}, {"10.0.0.0/9", "10.127.9.9", true}, {"10.0.0.0/9", "10.128.0.0", false},
-                 {"0.0.0.0/0", "1.2.3.4", true}, {"0.0.0.0/0", "::1", false}, {"::/0", "1.2.3.4", true}, {"::/0", "2001:db8::1", true}, {"2001:db8::/33", "2001:db8:7fff::", true},
+                 {"0.0.0.0/0", "1.2.3.4", true}, {"0.0.0.0/0", "::1", false}, {"::/0", "1.2.3.4", false}, {"::ffff:0:0/96", "1.2.3.4", true}, {"::/0", "2001:db8::1", true}, {"2001:db8::/33", "2001:db8:7fff::", true},
                  {"2001:db8::/33", "2001:db8:8000::", false}, {"1.2.3.4", "1.2.3.4", true}, {"1.2.3.4", "1.2.3.5", false}};
     for (size_t i = 0; i < WEIR_COUNT(cases); i++) {
         struct weir_net n, a;
