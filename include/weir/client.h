@@ -95,9 +95,11 @@ struct weir_endpoint_options {
     uint32_t pid;            /* for logs; 0: the address stands for it */
     bool prove;              /* a worker may go on after END_REQUEST: it is free when it has answered a ping */
     bool pings;              /* it is known to answer GET_VALUES */
-    uint32_t least;          /* of `workers`: opened ahead (weir_client_tend), where they are kept */
-    bool forks;              /* processes start there for connections that wait for one, as php-fpm's with pm = ondemand: they are opened
-                                one after the other, and anew where nobody accepts, since php-fpm looks at new ones alone */
+    uint32_t ahead;          /* of `workers`: connections that are there before anybody asks, where they are kept; opened, and replaced
+                                when they rested (weir_pool_set_idle), by weir_client_tend */
+    bool forks;              /* processes start there for connections that wait for one, as php-fpm's with pm = ondemand. Where connections
+                                are kept they are opened one after the other, with `pings` after a GET_VALUES each; and anew where
+                                nobody accepts, since php-fpm looks at new ones alone */
     bool flow;               /* hint: ask for flow control */
     bool plain_mpx;          /* multiplex without credit, because the operator says so */
     bool drain;              /* nothing new; released when idle */
@@ -166,7 +168,8 @@ WEIR_API int weir_client_fd(struct weir_client *c);
 /* How long to wait for it at most, in ms, until step(c, 0) has something to do even so. 0: now; -1: for ever. */
 WEIR_API int weir_client_wait_ms(struct weir_client *c);
 /* Now and then, by each thread: connections of this thread on which nothing was heard for their pool's ping time are asked. Who does
- * not answer in the same time is told by a STUCK event. The group's first thread looks after idle ones of all (weir_pool_set_idle). */
+ * not answer in the same time is told by a STUCK event. The group's first thread closes idle ones of all
+ * (weir_pool_set_idle), and opens those that are to be there ahead. */
 WEIR_API void weir_client_tend(struct weir_client *c);
 
 enum weir_client_event_type {

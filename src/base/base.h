@@ -230,6 +230,7 @@ void weir_net_text(const struct weir_net *n, char out[WEIR_NET_TEXT]);
 void weir_net_mask(uint8_t address[16], unsigned bits); /* clears what is beyond bits */
 bool weir_net_of(const struct sockaddr *a, uint8_t address[16]); /* false: neither IPv4 nor IPv6 */
 bool weir_net_v4(const uint8_t address[16]);
+bool weir_net_everybody(const struct weir_net *n); /* all addresses of IPv4, or of IPv6 */
 /* Is the address one of the network; of one of them? */
 bool weir_net_has(const struct weir_net *n, const uint8_t address[16]);
 bool weir_nets_have(const struct weir_net *list, size_t count, const uint8_t address[16]);

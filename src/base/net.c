@@ -73,6 +73,11 @@ bool weir_net_has(const struct weir_net *n, const uint8_t address[16])
     return rest == 0 || ((n->address[whole] ^ address[whole]) >> (8 - rest)) == 0;
 }
 
+bool weir_net_everybody(const struct weir_net *n)
+{
+    return n->bits == 0 || (n->bits == 96 && weir_net_v4(n->address));
+}
+
 bool weir_nets_have(const struct weir_net *list, size_t count, const uint8_t address[16])
 {
     for (size_t i = 0; i < count; i++)

@@ -18,7 +18,7 @@ static const struct {
     {"status", "show pools, processes and queues of the running weir", weir_cmd_status},
     {"reload", "read the configuration again", weir_cmd_reload},
     {"restart", "restart a pool, or the gateway", weir_cmd_restart},
-    {"scale", "change how many processes a pool has, until the next reload", weir_cmd_scale},
+    {"scale", "change how many processes, or workers, a pool has, until the next reload", weir_cmd_scale},
     {"stop", "end a pool; its requests are answered 503", weir_cmd_stop},
     {"drain", "end a pool and cut nothing", weir_cmd_drain},
     {"suspend", "answer a site's requests with a page that says so", weir_cmd_suspend},

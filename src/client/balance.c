@@ -318,7 +318,6 @@ void balance_forget(struct weir_endpoint *ep)
 bool balance_wants(const struct weir_endpoint *ep)
 {
     const struct weir_pool *p = ep->pool;
-    if (endpoint_keeps(ep) && ep->conns + ep->others <= ep->least) return true;
     return p->balance.on ? ep->pinned > 0 || p->waiting_count > p->balance.pinned : p->waiting_count > 0;
 }
 

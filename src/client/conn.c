@@ -9,7 +9,7 @@
 /* When to look whether a connection was accepted, after it was made. */
 static const uint32_t probe_us[] = {0, 200, 1000, 5000};
 #define PROBE_LAST_US  20000
-#define PROBE_FORK_US  2500  /* instead, where a process is started for it */
+#define PROBE_FORK_US  2500  /* for FORK_US, where a process is started for it */
 #define FORK_US        UINT64_C(15000) /* then it was not seen; twice as long each time, since what is closed stays in the backlog */
 #define FORK_DOUBLES   6
 #define PROBES_LONG    9     /* 0.1 s: a key has no more reason to wait */
@@ -134,7 +134,7 @@ static void look_accepted(struct conn *k)
     }
     if (k->probes + 1 == WEIR_COUNT(probe_us) || k->probes == PROBES_LONG) balance_slow(k, k->probes == PROBES_LONG); /* it is behind others there */
     pthread_mutex_lock(&k->ep->pool->lock);
-    bool wanted = balance_wants(k->ep) && !k->ep->drain;
+    bool wanted = endpoint_wanted(k->ep) && !k->ep->drain;
     uint64_t now = weir_loop_clock_us(c->loop), since = now - k->batch_since_us;
     bool missed = k->ep->forks && since >= FORK_US << (k->ep->missed < FORK_DOUBLES ? k->ep->missed : FORK_DOUBLES);
     k->ep->missed += missed;

@@ -28,6 +28,7 @@
 #define HANG_UP_US     1000000      /* a connection that is closed so soon behind a request was not kept, */
 #define HANG_UPS       3            /* and so often in a row none will be */
 #define CONNECT_MS     5000
+#define STALE_US       UINT64_C(1000000) /* without a request: php-fpm would take the next one for a slow one soon */
 #define TEND_US        UINT64_C(500000) /* idle connections are not looked after more often */
 #define MAX_TRIES      3
 #define READ_TURN      (256u << 10) /* bytes of one connection in a turn; then others are read */
@@ -68,14 +69,14 @@ struct conn {
     uint32_t aborted;            /* requests on it that are to end */
     uint32_t read_left;          /* bytes that may be read in this turn */
     uint64_t read_turn;
-    bool proving;                /* a ping is out behind a request: until its answer the worker may still run */
-    bool greeting, greeted;      /* a ping is out before its first request: it is still being opened; it was */
+    bool proving;                /* single: a ping is out; until its answer the worker may still run */
+    bool greeting, greeted;      /* its first ping is not answered yet: it counts as being opened; it was asked, and had no request since */
     bool pinged;                 /* asked whether it lives; due_us is when it has to have answered */
     bool want_write, lent, paused, broken, final, unused, again, attached, full; /* again: this is not its first request; full: the
                                                                                     backlog was, when it was opened */
     uint32_t batched, probes;
     uint64_t batch_since_us, due_us, heard_us; /* heard: the last byte came, or it was opened */
-    uint64_t used_us;            /* single: since when it has no request; UINT64_MAX: it has one */
+    uint64_t used_us;            /* single: since when it has no request; UINT64_MAX: it has one, or was never idle */
     struct weir_timer timer;     /* connect, ask */
     struct conn *next_free;
 };
@@ -137,13 +138,13 @@ struct weir_endpoint {
     /* under pool->lock */
     uint32_t workers, others;
     uint32_t pid;
-    uint32_t least;    /* connections that are opened ahead, and stay */
+    uint32_t ahead;    /* so many connections are there before anybody asks */
     bool drain, local, prove, pings, forks, down; /* down: it does not answer its check */
     atomic_uint requests;              /* these four are read without the lock, too */
     atomic_bool keep, flow, plain_mpx;
     atomic_bool hangs_up;              /* it keeps no connections, whatever it is asked */
     uint32_t conns;    /* single ones: open, opening or in backoff; at most workers */
-    uint32_t opening;  /* of them: not proven yet */
+    uint32_t opening;  /* of them: nobody has accepted yet, or answered where it is greeted */
     uint32_t active;   /* requests that hold a slot */
     uint32_t limit;    /* shared: how many may */
     uint32_t failures; /* connects in a row */
@@ -202,8 +203,7 @@ struct weir_pool {
     pthread_mutex_t lock;
     struct weir_list endpoints, waiting;
     uint32_t active;     /* requests that hold a slot */
-    uint32_t waiting_count, opening, queue_count, queue_ms, ping_ms;
-    _Atomic uint32_t idle_ms; /* connections without a request close after; 0: never. Read without the lock, too */
+    uint32_t waiting_count, opening, queue_count, queue_ms, ping_ms, idle_ms;
     uint32_t posted;     /* granted requests in the inboxes of threads */
     bool changed;        /* since its state was last taken; then it is in the group's list */
     const char *refuses; /* nothing serves it, and that is known: answered at once; NULL: it does not */
@@ -258,13 +258,14 @@ struct weir_endpoint *balance_queued(struct weir_pool *p, struct weir_client_req
 struct weir_endpoint *balance_next_open(struct weir_pool *p);         /* who needs another connection; NULL: nobody */
 void balance_unpin(struct weir_client_req *r);
 void balance_forget(struct weir_endpoint *ep);                        /* it goes */
-bool balance_wants(const struct weir_endpoint *ep);                   /* somebody waits for a connection to it, or to any; or it is opened ahead */
+bool balance_wants(const struct weir_endpoint *ep);                   /* somebody waits for a connection to it, or to any */
 /* It failed; true: it is left alone now until ep->down_until_us, by one who has to wake up those who wait then (conn_rest). */
 WEIR_CHECK bool balance_connect_failed(struct weir_endpoint *ep, uint64_t now_us, uint64_t wait_us, const char *reason);
 void balance_marked(struct weir_endpoint *ep, bool down);
 void balance_lost(struct conn *k, const char *reason);                /* takes the lock: requests on it got no answer */
 void balance_answered(struct weir_endpoint *ep, uint64_t now_us);     /* takes the lock; to be called where ep->ailing */
 void balance_slow(struct conn *k, bool keyed);                        /* takes the lock: who waits for it may go elsewhere; keyed: those with a key, too */
+bool endpoint_wanted(const struct weir_endpoint *ep); /* somebody waits for a connection to it, or one is to be there ahead. Locked */
 bool endpoint_keeps(const struct weir_endpoint *ep); /* single connections, after a request */
 
 /* ---- requests ---- */

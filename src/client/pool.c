@@ -17,6 +17,11 @@ bool endpoint_keeps(const struct weir_endpoint *ep) /* IOP-S12 */
     return ep->keep && !ep->hangs_up && !atomic_load_explicit(&ep->pool->group->leaves, memory_order_relaxed);
 }
 
+bool endpoint_wanted(const struct weir_endpoint *ep)
+{
+    return balance_wants(ep) || (endpoint_keeps(ep) && ep->conns + ep->others <= ep->ahead);
+}
+
 /* Single connections that are more than our part. (IOP-S12) */
 static uint32_t too_many(const struct weir_endpoint *ep)
 {
@@ -116,7 +121,9 @@ void weir_pool_set_ping(struct weir_pool *p, uint32_t ms)
 
 void weir_pool_set_idle(struct weir_pool *p, uint32_t ms)
 {
-    atomic_store(&p->idle_ms, ms);
+    pthread_mutex_lock(&p->lock);
+    p->idle_ms = ms;
+    pthread_mutex_unlock(&p->lock);
     if (ms) atomic_store(&p->group->tends, true);
 }
 
@@ -202,7 +209,8 @@ static void apply(struct weir_endpoint *ep, const struct weir_endpoint_options *
     ep->others = o->others;
     ep->requests = o->requests;
     ep->keep = o->keep;
-    ep->least = o->least;
+    ep->ahead = o->ahead;
+    if (o->ahead) atomic_store(&ep->pool->group->tends, true);
     ep->weight = o->weight > 256 ? 256 : o->weight ? o->weight : 1;
     ep->backup = o->backup;
     if (was_new) { /* later changes are what the peer itself told */
@@ -420,10 +428,37 @@ static void take_slot(struct weir_pool *p, struct weir_client_req *r, struct wei
     r->slot = true;
 }
 
+/* Idle connections that had no request since then. Locked. */
+static void end_rested(struct weir_endpoint *ep, uint64_t before)
+{
+    struct weir_list gone;
+    weir_list_init(&gone);
+    for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
+        struct conn *k = WEIR_CONTAINER(i, struct conn, link);
+        next = i->next;
+        if (k->used_us > before) continue;
+        if (!k->unused) ep->hang_ups = 0; /* it was kept */
+        take_one(ep, k, &gone);
+    }
+    free_all(&gone);
+}
+
+/* To php-fpm a request begins when the one before it on its connection ended: one on a connection that rested would be called slow, and
+ * cut, too soon. Locked. */
+static bool drop_stale(struct weir_endpoint *ep, struct weir_client *c, uint64_t now_us)
+{
+    if (!ep->prove || endpoint_shared(ep) || now_us < STALE_US || idle_conn(ep, c)->used_us > now_us - STALE_US) return false;
+    end_rested(ep, now_us - STALE_US);
+    return true;
+}
+
 int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
 {
-    struct weir_endpoint *ep = p->balance.on ? balance_choose(p, r, now_us) : choose(p, r, now_us);
-    if (!ep || (p->balance.on && !endpoint_ready(ep))) return 0;
+    struct weir_endpoint *ep;
+    do {
+        ep = p->balance.on ? balance_choose(p, r, now_us) : choose(p, r, now_us);
+        if (!ep || (p->balance.on && !endpoint_ready(ep))) return 0;
+    } while (drop_stale(ep, r->client, now_us));
     take_slot(p, r, ep);
     return 1;
 }
@@ -525,7 +560,7 @@ static struct weir_endpoint *may_open(struct weir_pool *p, uint64_t now_us)
 static bool opens_ahead(const struct weir_endpoint *ep, uint64_t now_us)
 {
     uint32_t all = ep->conns + ep->others;
-    return all < ep->least && all < ep->workers && !endpoint_shared(ep) && endpoint_keeps(ep) && endpoint_up(ep, now_us) && !awaits_fork(ep);
+    return all < ep->ahead && all < ep->workers && !endpoint_shared(ep) && endpoint_keeps(ep) && endpoint_up(ep, now_us) && !awaits_fork(ep);
 }
 
 /* Its place is taken; conn_open() follows, without the lock. */
@@ -603,20 +638,6 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
 
 /* ---- idle connections ---- */
 
-/* Those that had no request since then, also where new ones take their places: to php-fpm a request begins when the last one ended on
- * its connection, and the longer that is ago the sooner request_terminate_timeout cuts it. Locked. */
-static void end_rested(struct weir_endpoint *ep, uint64_t before)
-{
-    struct weir_list gone;
-    weir_list_init(&gone);
-    for (struct weir_list *i = ep->idle.next, *next; i != &ep->idle; i = next) {
-        struct conn *k = WEIR_CONTAINER(i, struct conn, link);
-        next = i->next;
-        if (k->used_us <= before) take_one(ep, k, &gone);
-    }
-    free_all(&gone);
-}
-
 void pool_tend(struct weir_client *c)
 {
     struct weir_endpoint *open[32];
@@ -627,12 +648,11 @@ void pool_tend(struct weir_client *c)
     pthread_mutex_lock(&c->group->pools_lock);
     for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
         struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
-        uint64_t us = (uint64_t)atomic_load_explicit(&p->idle_ms, memory_order_relaxed) * 1000;
-        if (!us) continue;
         pthread_mutex_lock(&p->lock);
+        uint64_t us = (uint64_t)p->idle_ms * 1000;
         for (struct weir_list *k = p->endpoints.next; k != &p->endpoints; k = k->next) {
             struct weir_endpoint *ep = WEIR_CONTAINER(k, struct weir_endpoint, link);
-            if (now_us > us) end_rested(ep, now_us - us);
+            if (us && now_us > us) end_rested(ep, now_us - us);
             while (open_count < WEIR_COUNT(open) && opens_ahead(ep, now_us)) open[open_count++] = begin_open(ep);
         }
         pthread_mutex_unlock(&p->lock);
@@ -676,7 +696,6 @@ void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *
     if (kept) ep->hang_ups = 0;
     pool_changed(p, false);
     bool close_it = k && (ep->drain || too_many(ep));
-    if (k) k->used_us = c->loop->now_us;
     if (k && !close_it) {
         conn_set(k, CONN_IDLE);
         weir_list_push_front(&ep->idle, &k->link);
@@ -699,8 +718,8 @@ void pool_conn_idle(struct conn *k, bool was_opening)
         ep->failures = ep->missed = 0;
         if (ep->refused) ep->down_until_us = 0; /* it can be connected to: that is what it was left alone for */
     }
-    if (was_opening || k->used_us == UINT64_MAX) k->used_us = c->loop->now_us;
-    bool wanted = endpoint_keeps(ep) || balance_wants(ep);
+    if (k->used_us == UINT64_MAX) k->used_us = c->loop->now_us;
+    bool wanted = endpoint_keeps(ep) || endpoint_wanted(ep);
     bool close_it = ep->drain || !wanted || (too_many(ep) && !(was_opening && p->waiting_count)); /* it was waited for: once */
     conn_set(k, close_it ? CONN_ACTIVE : CONN_IDLE); /* not opening any more */
     if (!close_it) weir_list_push_front(&ep->idle, &k->link);

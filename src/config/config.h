@@ -257,8 +257,10 @@ struct weir_conf_pool {
     uint32_t requests_per_process; /* RUN: 0: learn it from the app */
     uint32_t queue_count, queue_ms;       /* 1000, 30000 */
     uint32_t request_ms, silent_ms, slow_ms; /* 0 none, 60000, 5000 */
+    uint32_t longest_ms;      /* request_ms of it and of all routes that lead to it; 0: one has none */
     uint32_t drain_ms;        /* 30000: end of a generation */
-    uint32_t idle_ms, start_ms; /* above the least: ends after; a start that takes longer failed */
+    uint32_t idle_ms, start_ms; /* a process above the least, and a connection to php or connect, ends after so long without a request; a start
+                                   that takes longer failed */
     const char *check;        /* connect: each server is asked for this path; NULL: not */
     uint32_t check_ms;        /* so often [5 s] */
     uint32_t check_fall, check_rise; /* so many in a row, and it is down; up [2, 1] */

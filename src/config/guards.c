@@ -145,9 +145,8 @@ bool config_read_guard(struct parser *p, struct weir_conf_guards *g, const struc
 /* A network that holds everybody lets every client say who it is. */
 static void check_believed(struct parser *p, const struct node *n, const struct weir_conf_nets *nets)
 {
-    static const uint8_t v4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     for (size_t i = 0; i < nets->count; i++)
-        if (nets->list[i].bits == 0 || (nets->list[i].bits <= 96 && memcmp(nets->list[i].address, v4, 12) == 0))
+        if (weir_net_everybody(&nets->list[i]))
             config_say(p->report, WEIR_CONFIG_WARNING, n, 0, "name the proxies alone", "every client may say whose address it has");
 }
 

@@ -81,13 +81,14 @@ bool weir_config_own_program(const char *name, char *out, size_t len)
     return false;
 }
 
-/* Where a program may be that was written without its path. */
-static const char *elsewhere(const char *path, char *advice, size_t room)
+/* Where a program may be that is not there: one without its path is taken to lie in `dir`. */
+static const char *elsewhere(const char *path, const char *dir, char *advice, size_t room)
 {
     static const char *const dirs[] = {"/usr/local/bin", "/usr/bin", "/bin"};
     const char *name = strrchr(path, '/');
     char at[PATH_MAX];
-    for (size_t i = 0; name && i < WEIR_COUNT(dirs); i++) {
+    bool bare = name && dir && strlen(dir) == (size_t)(name - path) && strncmp(dir, path, strlen(dir)) == 0;
+    for (size_t i = 0; bare && i < WEIR_COUNT(dirs); i++) {
         snprintf(at, sizeof at, "%s%s", dirs[i], name);
         if (access(at, X_OK) < 0) continue;
         snprintf(advice, room, "programs are not searched for: write its whole path, such as %.24s%.64s", dirs[i], name);
@@ -121,7 +122,7 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     char advice[192];
     if (!o->argc) return; /* what requests name is seen when they come */
     if (stat(o->argv[0], &st) < 0)
-        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, elsewhere(o->argv[0], advice, sizeof advice), "pool %s: there is no program %s", o->name, o->argv[0]);
+        config_say_at(r, WEIR_CONFIG_ERROR, &o->place, elsewhere(o->argv[0], o->dir, advice, sizeof advice), "pool %s: there is no program %s", o->name, o->argv[0]);
     else if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "make it executable with chmod +x", "pool %s: %s is not executable", o->name, o->argv[0]);
     else if (as_root) check_enter(r, WEIR_CONFIG_ERROR, &o->place, o->argv[0], pw);

@@ -162,11 +162,13 @@ static void pool_setting(struct parser *p, struct weir_conf_pool *o, const struc
         config_count(p, n, 1, 0, 1000000, &o->queue_count);
         if (n->count > 2) config_get_time(p, n, 2, false, &o->queue_ms);
     } else if (node_is(n, "env")) {
-        if (o->env_count == WEIR_CONF_ENV_MAX)
-            config_bad(p, n, 1, "is one variable too many", "a pool has at most 1000: let the program read a file");
-        else if (config_env_name(n->words[1].text))
+        if (config_env_name(n->words[1].text))
             config_set_pair(p, &o->env, &o->env_count, weir_cstr(config_keep(p, n->words[1].text)), config_text(p, n, 2));
         else config_bad(p, n, 1, "is no name of a variable", "use letters, digits and _");
+        if (o->env_count > WEIR_CONF_ENV_MAX) {
+            config_bad(p, n, 1, "is one variable too many", "a pool has at most 1000: let the program read a file");
+            o->env_count = WEIR_CONF_ENV_MAX;
+        }
     } else if (node_is(n, "time")) {
         struct config_times t = {.request = &o->request_ms, .silent = &o->silent_ms, .slow = &o->slow_ms, .idle = &o->idle_ms, .start = &o->start_ms, .ping = &o->ping_ms};
         config_times(p, n, &t);
@@ -283,5 +285,6 @@ void config_read_pool(struct parser *p, const struct node *n)
         if (!k->used && node_is(k, "watch")) config_say(p->report, WEIR_CONFIG_ERROR, k, 0, "remove it", "others restart what \"connect\" names: \"watch\" has no meaning here");
     if (!o->keep_told) o->keep = o->kind != WEIR_POOL_CONNECT; /* who owns the workers decides otherwise */
     for (size_t i = 0; i < o->endpoint_count; i++) o->endpoints[i].keep = o->keep || o->endpoints[i].flow;
+    o->longest_ms = o->request_ms;
     config_remember(p, &p->pool_names, o->name, n, 1, c->pool_count++);
 }

@@ -149,12 +149,13 @@ static void finish_route(struct parser *p, struct weir_conf_route *r)
 {
     if (r->action != WEIR_ACTION_FILES) r->filter = -1;
     int asked = r->filter >= 0 ? r->filter : r->pool;
-    const struct weir_conf_pool *pool = asked >= 0 ? &p->c->pools[asked] : NULL;
+    struct weir_conf_pool *pool = asked >= 0 ? &p->c->pools[asked] : NULL;
     bool php = r->action == WEIR_ACTION_PHP || (pool && pool->kind == WEIR_POOL_PHP);
     if (php && r->stream_unknown)
         config_say_at(p->report, WEIR_CONFIG_ERROR, &r->place, "write stream yes: PHP reads no further than CONTENT_LENGTH", "a body of unknown length cannot stream to PHP");
     if (r->silent_ms == UINT32_MAX) r->silent_ms = pool ? pool->silent_ms : 0;
     if (r->request_ms == UINT32_MAX) r->request_ms = pool ? pool->request_ms : 0;
+    if (pool && (!r->request_ms || (pool->longest_ms && r->request_ms > pool->longest_ms))) pool->longest_ms = r->request_ms;
     if (r->slow_ms == UINT32_MAX) r->slow_ms = pool ? pool->slow_ms : 0;
     if (r->retry == WEIR_RETRY_UNSET) r->retry = pool ? pool->retry : WEIR_RETRY_CONNECT;
 }

@@ -236,12 +236,12 @@ static json_t *restart(struct control *c, const char *what)
 static json_t *scale(struct control *c, const struct rights *may, const char *what, json_t *order)
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
-    if (least < 0 || most < 1 || least > most || most > SCALE_MAX) return error_json("a number of processes is 1 to 1000, or a range such as 0..8");
+    if (least < 0 || most < 1 || least > most || most > SCALE_MAX) return error_json("a number of processes or workers is 1 to 1000, or a range such as 0..8");
     const struct pool *p = what ? pool_find(c, what) : NULL;
     uint32_t own = !p || !p->conf ? 0 : p->conf->kind == WEIR_POOL_RUN ? p->conf->processes : p->conf->workers;
     if (own && may->all < WEIR_ROLE_OPERATE && most > own) return error_json("its configuration allows no more: ask who operates the machine");
-    bool fixed = p && p->conf && least != most && (p->conf->listen || (p->conf->kind == WEIR_POOL_PHP && p->php == WEIR_PHP_CGI && p->conf->workers_min == p->conf->workers));
-    if (fixed) return error_json(p->conf->listen ? "processes that share a socket with web servers are a fixed number" : "a php-cgi group has a fixed number of workers");
+    if (p && p->conf && p->conf->listen && least != most) return error_json("processes that share a socket with web servers are a fixed number");
+    if (p && p->conf && pool_is_group(p) && least != most) return error_json("a php-cgi group has a fixed number of workers");
     if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
     return json_pack("{s:s}", "ok", "it holds until the next reload");
 }
@@ -311,7 +311,7 @@ static json_t *carry_out(struct control *c, struct client *k, const struct right
     return NULL;
 }
 
-/* Who ordered what; not those that only look, nor what came to nothing. */
+/* Who ordered what; not those that only look, nor what was refused at once (reload and upgrade tell later how they went). */
 static void note_order(const struct client *k, enum command i, const char *what, const json_t *order, const json_t *answer)
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));

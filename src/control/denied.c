@@ -96,11 +96,6 @@ const struct denied *denied_covers(const struct denied_list *l, const struct wei
     return NULL;
 }
 
-bool denied_everybody(const struct weir_net *net)
-{
-    return net->bits == 0 || (net->bits == 96 && weir_net_v4(net->address));
-}
-
 /* ---- the deny file ---- */
 
 struct reading {
@@ -125,7 +120,7 @@ static void read_line(struct reading *r, struct weir_str s)
     while (rest < s.len && blank(s.ptr[rest])) rest++;
     if (len == 0 && (s.len == 0 || s.ptr[0] == '#')) return;
     bool alone = rest == s.len || s.ptr[rest] == '#';
-    if (alone && weir_net_parse(weir_str(s.ptr, len), &net) == WEIR_OK && !denied_everybody(&net)) {
+    if (alone && weir_net_parse(weir_str(s.ptr, len), &net) == WEIR_OK && !weir_net_everybody(&net)) {
         if (denied_add(&r->list, &net, 0) == DENIED_FULL) r->more++;
         return;
     }

@@ -84,7 +84,7 @@ struct unit {
     int64_t started_ms, deadline_ms; /* deadline: of starting or draining */
     int64_t used_ms;                 /* last sign of use */
     uint32_t workers, requests, processes;
-    uint32_t least;                  /* workers that are to be there ahead */
+    uint32_t ahead;                  /* workers that are to be there before anybody asks */
     bool forks;                      /* it starts workers for connections that wait */
     bool flow, prove, pings;         /* pings: it answered GET_VALUES */
     bool shared;                     /* its socket is the pool's (`listen`): who asks it is not known here */
@@ -257,6 +257,11 @@ void pool_trouble(struct control *c, struct pool *p, const char *why); /* a star
 bool pool_restart(struct control *c, const char *name);
 bool pool_stop(struct control *c, const char *name, bool patient); /* patient: nothing is cut, however long it takes */
 bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t most); /* most 0: as the configuration says */
+/* The same for an order that is only taken up again. Settings follow it, so that workers of another number replace those there are. */
+void pool_set_scale(const struct control *c, struct pool *p, uint32_t least, uint32_t most);
+/* The workers of a php or cgi pool: as ordered (weir scale), else as configured. */
+void pool_workers(const struct pool *p, uint32_t *least, uint32_t *most);
+bool pool_is_group(const struct pool *p); /* one php-cgi with a fixed number of workers, which share its opcache; else each is a unit */
 void pools_free(struct control *c);
 bool pools_all_ready(const struct control *c);
 
@@ -277,13 +282,9 @@ void unit_drop(struct control *c, struct unit *u);
 uint32_t unit_room(const struct unit *u); /* requests at once */
 
 /* spec.c */
-/* The workers of a php or cgi pool: as ordered (weir scale), else as configured. */
-void pool_workers(const struct pool *p, uint32_t *least, uint32_t *most);
-/* So many processes, or workers, until the next reload; most 0: as configured. */
-void pool_set_scale(const struct control *c, struct pool *p, uint32_t least, uint32_t most);
 struct unit_spec {
     int memfd, config; /* of the start; a file of its own, -1: none (php-fpm's) */
-    uint32_t workers, processes, least;
+    uint32_t workers, processes, ahead;
     bool prove, forks;
     const char *why;   /* it could not be made */
 };
@@ -376,7 +377,6 @@ enum denied_change denied_add(struct denied_list *l, const struct weir_net *net,
 bool denied_remove(struct denied_list *l, const struct weir_net *net);
 size_t denied_expire(struct denied_list *l, int64_t now); /* how many */
 const struct denied *denied_covers(const struct denied_list *l, const struct weir_net *net); /* one that holds all of net; NULL */
-bool denied_everybody(const struct weir_net *net); /* all addresses of IPv4 or IPv6: a mistake */
 void denied_file_begin(struct control *c); /* the configuration names it, perhaps another one than before */
 void denied_file_read(struct control *c);  /* it changed */
 #define DENIED_MAX 65536 /* of each list */

@@ -456,7 +456,7 @@ json_t *orders_deny(struct control *c, const char *address, int64_t seconds)
     struct weir_net net;
     char text[WEIR_NET_TEXT], out[160], time_text[64] = "";
     if (weir_net_parse(weir_cstr(address), &net) < 0) return error_json("this is no address: write 192.0.2.1, 192.0.2.0/24, or 2001:db8::/32");
-    if (denied_everybody(&net)) return error_json("that would be everybody");
+    if (weir_net_everybody(&net)) return error_json("that would be everybody");
     if (seconds < 0 || seconds > INT32_MAX) return error_json("a time is at most 24000 days");
     enum denied_change what = denied_add(&c->orders.denied, &net, seconds ? (int64_t)time(NULL) + seconds : 0);
     if (what == DENIED_FULL) return error_json("65536 addresses are denied already: deny networks, or allow some again");

@@ -83,11 +83,15 @@ static uint64_t mix_pairs(uint64_t h, const struct weir_pair *list, size_t count
     return mix(h, NULL);
 }
 
-/* One unit has all the workers: a php-fpm master, a php-cgi group of a fixed number, or a weir-cgi. */
+bool pool_is_group(const struct pool *p)
+{
+    return p->conf->kind == WEIR_POOL_PHP && p->php != WEIR_PHP_FPM && p->conf->workers_min == p->conf->workers;
+}
+
+/* One unit has all the workers: a php-fpm master, a php-cgi group, or a weir-cgi. */
 static bool is_one_unit(const struct pool *p)
 {
-    if (p->conf->kind == WEIR_POOL_CGI) return true;
-    return p->conf->kind == WEIR_POOL_PHP && (p->conf->workers_min == p->conf->workers || p->php == WEIR_PHP_FPM);
+    return p->conf->kind == WEIR_POOL_CGI || (p->conf->kind == WEIR_POOL_PHP && p->php == WEIR_PHP_FPM) || pool_is_group(p);
 }
 
 void pool_workers(const struct pool *p, uint32_t *least, uint32_t *most)
@@ -108,8 +112,8 @@ static uint64_t settings_of(const struct control *c, const struct pool *p, const
     h = mix(h, php ? "php" : cgi ? "cgi" : "run");
     for (size_t i = 0; i < o->argc; i++) h = mix(h, o->argv[i]);
     h = mix(mix(mix(mix(h, o->php_version), o->dir), o->user), o->group);
-    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u", php || cgi ? workers : 0, php ? least : 0, o->requests_per_process, o->keep,
-             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0, cgi ? o->request_ms : 0);
+    snprintf(numbers, sizeof numbers, "%u %u %u %u %d %d %u %u %u %u %u", php || cgi ? workers : 0, php ? least : 0, o->requests_per_process, o->keep,
+             o->php, o->notify, o->files, php ? o->slow_ms : 0, php ? o->recycle_requests : 0, php ? o->longest_ms : cgi ? o->request_ms : 0, php ? o->idle_ms : 0);
     h = mix(mix(h, numbers), o->ready_path);
     if (o->listen) h = mix(h, o->listen->address.socket);
     h = mix_pairs(h, o->env, o->env_count);

@@ -101,9 +101,10 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket, ui
     else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", o->keep ? 1 : seconds(o->idle_ms)); /* the gateway minds kept connections */
     fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", most);
     if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
-    if (o->request_ms) /* behind our own 504, and also where the script goes on behind its answer */
+    if (o->longest_ms) /* behind our own 504, also where the script goes on behind its answer; not a worker whose connection rests: that
+                          counts, too, and the gateway closes it after `idle` and a second */
         fprintf(f, "request_terminate_timeout = %us\nrequest_terminate_timeout_track_finished = yes\n",
-                seconds(o->request_ms) + 5 + (o->keep ? seconds(o->idle_ms) + 2 : 0)); /* it counts from the end of the last one on a kept connection */
+                seconds(o->longest_ms) + 5 + (o->keep ? seconds(o->idle_ms) + 2 : 0));
     if (o->slow_ms) fprintf(f, "slowlog = /proc/self/fd/2\nrequest_slowlog_timeout = %us\n", seconds(o->slow_ms));
     write_values(f, "php_value", o->php_values, o->php_value_count);
     write_values(f, "php_admin_value", o->php_admin_values, o->php_admin_value_count);
@@ -131,7 +132,7 @@ static bool make_fpm(const struct pool *p, const char *socket, const char *progr
     out->processes = most + 1;
     out->prove = true;
     out->forks = least < most;
-    out->least = out->forks ? least : 0;
+    out->ahead = out->forks ? least : 0;
     return out->memfd >= 0 && out->config >= 0;
 }
 
@@ -162,7 +163,7 @@ static bool make_php_cgi(const struct control *c, const struct pool *p, const ch
     struct environment e = {.count = 0};
     char children[16], scan[200], dir[160];
     const char *argv[] = {program};
-    bool group = o->workers_min == o->workers; /* a fixed number shares its opcache; else each process is a unit */
+    bool group = pool_is_group(p);
     uint32_t least, most;
     pool_workers(p, &least, &most);
     snprintf(children, sizeof children, "%u", most);

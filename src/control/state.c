@@ -190,7 +190,7 @@ static void tell_unit(struct told *t, const struct pool *p, struct unit *u)
     t->list = list;
     struct weir_link_endpoint *e = &t->list[t->count++];
     u->others[t->to->place] = others(t->c, t->to, u);
-    *e = (struct weir_link_endpoint){.id = u->id, .pid = (uint32_t)u->pid, .least = u->least, .forks = u->forks, .workers = u->workers ? u->workers : 1,
+    *e = (struct weir_link_endpoint){.id = u->id, .pid = (uint32_t)u->pid, .ahead = u->ahead, .forks = u->forks, .workers = u->workers ? u->workers : 1,
                                      .others = u->others[t->to->place],
                                      .requests = o && o->requests_per_process ? o->requests_per_process : u->requests, .prove = u->prove, .pings = u->pings,
                                      .flow = u->flow, .keep = !o || o->keep, .drain = u->state == UNIT_DRAINING};

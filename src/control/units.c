@@ -105,7 +105,7 @@ void unit_drop(struct control *c, struct unit *u)
 static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
 {
     snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %d %u %u %u %u %d", u->pool->name, (unsigned long long)u->generation,
-             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->shared, u->requests, u->workers, u->processes, u->least, u->forks);
+             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->shared, u->requests, u->workers, u->processes, u->ahead, u->forks);
 }
 
 /* For its stdout and its stderr: -1 in all where one cannot be made. */
@@ -149,7 +149,7 @@ bool unit_start(struct control *c, struct pool *p)
     u->workers = spec.workers;
     u->processes = spec.processes;
     u->prove = spec.prove;
-    u->least = spec.least;
+    u->ahead = spec.ahead;
     u->forks = spec.forks;
     c->process_count += u->processes;
     if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
@@ -298,9 +298,9 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     char name[ROOT_TAG_MAX];
     unsigned long long generation, settings;
     int ready, flow, prove, pings, shared, forks;
-    unsigned requests, workers, processes, least;
+    unsigned requests, workers, processes, ahead;
     bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %d %u %u %u %u %d", name, &generation, &settings, &ready, &flow, &prove, &pings, &shared, &requests, &workers, &processes,
-                       &least, &forks) == 13;
+                       &ahead, &forks) == 13;
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
     struct pool *p = fine ? pool_find(c, name) : NULL;
     if (fine && !p) p = pool_new(c, name);
@@ -320,7 +320,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     u->requests = requests;
     u->workers = workers;
     u->processes = processes;
-    u->least = least;
+    u->ahead = ahead;
     u->forks = forks != 0;
     c->process_count += processes;
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);

@@ -92,7 +92,7 @@ static void apply_pool(struct gateway *gw, struct gateway_pool *gp, const struct
     for (size_t i = 0; i < count; i++)
         list[i] = (struct weir_endpoint_options){.id = all[i].id, .address = all[i].address, .workers = all[i].workers,
                                                  .requests = all[i].requests, .others = all[i].others, .keep = all[i].keep, .flow = all[i].flow,
-                                                 .prove = all[i].prove, .pings = all[i].pings, .least = all[i].least, .forks = all[i].forks, .pid = all[i].pid, .drain = all[i].drain};
+                                                 .prove = all[i].prove, .pings = all[i].pings, .ahead = all[i].ahead, .forks = all[i].forks, .pid = all[i].pid, .drain = all[i].drain};
     if (weir_pool_set(gp->pool, list, count) < 0) gateway_say(gw, "pool %s: an address cannot be used", weir_pool_name(gp->pool));
     free(list);
 }

@@ -79,7 +79,7 @@ struct gateway_pool *gateway_pool(struct gateway *gw, const struct weir_conf_poo
     atomic_fetch_add(&gp->refs, 1);
     weir_pool_set_queue(gp->pool, conf->queue_count, conf->queue_ms);
     if (owned) weir_pool_set_ping(gp->pool, conf->ping_ms);
-    weir_pool_set_idle(gp->pool, conf->kind == WEIR_POOL_PHP || !owned ? conf->idle_ms : 0); /* a worker of php-fpm with a connection never ends */
+    weir_pool_set_idle(gp->pool, conf->kind == WEIR_POOL_PHP || !owned ? conf->idle_ms : 0); /* php-fpm never ends a worker with a connection, or cuts it in the end */
     if (!owned) set_connect_endpoints(gw, gp->pool, conf);
     return gp;
 }

@@ -31,7 +31,7 @@ static int put_text(struct weir_buf *b, const char *s)
 static int put_endpoint(struct weir_buf *b, const struct weir_link_endpoint *e)
 {
     uint64_t flags = (uint64_t)e->flow | (uint64_t)e->keep << 1 | (uint64_t)e->drain << 2 | (uint64_t)e->prove << 3 | (uint64_t)e->pings << 4 | (uint64_t)e->forks << 5;
-    const uint64_t v[] = {e->id, e->least, e->pid, e->workers, e->requests, flags, e->others};
+    const uint64_t v[] = {e->id, e->ahead, e->pid, e->workers, e->requests, flags, e->others};
     if (put(b, v, sizeof v) < 0 || put_text(b, e->pool) < 0) return WEIR_NOMEM;
     return put_text(b, e->address);
 }
@@ -123,7 +123,7 @@ static void get_lists(struct cursor *c, struct weir_arena *a, struct weir_link_m
         struct weir_link_endpoint *e = &m->endpoints[m->endpoint_count];
         uint64_t v[7];
         get(c, v, sizeof v);
-        *e = (struct weir_link_endpoint){.id = v[0], .least = (uint32_t)v[1], .pid = (uint32_t)v[2], .workers = (uint32_t)v[3],
+        *e = (struct weir_link_endpoint){.id = v[0], .ahead = (uint32_t)v[1], .pid = (uint32_t)v[2], .workers = (uint32_t)v[3],
                                          .requests = (uint32_t)v[4], .others = (uint32_t)v[6], .flow = v[5] & 1, .keep = v[5] >> 1 & 1, .drain = v[5] >> 2 & 1, .prove = v[5] >> 3 & 1, .pings = v[5] >> 4 & 1, .forks = v[5] >> 5 & 1};
         get_text(c, e->pool, sizeof e->pool);
         get_text(c, e->address, sizeof e->address);

@@ -27,7 +27,7 @@ enum weir_link_type {
 struct weir_link_endpoint {
     uint64_t id;
     uint32_t pid, workers, requests;
-    uint32_t least;  /* workers that are to be there ahead */
+    uint32_t ahead;  /* workers that are to be there before anybody asks */
     uint32_t others; /* slots that another gateway holds or waits for */
     bool flow, keep, drain;
     bool forks;       /* it starts workers for connections that wait (php-fpm) */

@@ -126,11 +126,25 @@ def accepted(w):
 def test_a_connection_to_php_fpm_rests_for_a_while_only():
     """On one that rests for longer, request_terminate_timeout would end the next request too soon."""
     with Weir(site("php fpm; workers 2; time { idle 1s }"), SLEEP) as w:
-        assert w.get("/sapi.php").status == 200
+        wait_for(lambda: w.get("/sapi.php").status == 200 and accepted(w))
         wait_for(lambda: not accepted(w))
     with Weir(site("php fpm; workers 2..4; time { idle 1s }"), SLEEP) as w:
         ahead = wait_for(lambda: len(a := accepted(w)) == 2 and a)
         wait_for(lambda: len(a := accepted(w)) == 2 and not a & ahead)
+
+
+def test_php_fpm_ends_requests_by_the_longest_time_that_any_route_gives():
+    """And a reload that changes a time replaces it."""
+    def config(time):
+        return site("php fpm; workers 1; time { request 1s; idle 1s }", f"route /long/ {{ php p; time {{ request {time} }} }}")
+    with Weir(config("2s"), {**SLEEP, "public/long/s.php": SLEEP["public/s.php"]}) as w:
+        assert w.get("/long/s.php?ms=6000").status == 504
+        old = w.pids("p")
+        w.configure(config("30s"))
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: w.pids("p") not in ([], old) and w.get("/long/s.php?ms=0").status == 200)
+        assert w.get("/long/s.php?ms=10500", timeout=60).status == 200  # 2 s, and 8 s that php-fpm is late by
+        assert w.get("/s.php?ms=6000").status == 504
 
 
 def test_connections_are_kept_although_php_fpm_replaces_workers():
@@ -163,8 +177,8 @@ def test_scale_stop_and_restart_by_order():
         wait_for(lambda: len(w.pids("p")) == 2)
         assert w.command("scale", "q", "1").returncode == 1 and w.command("scale", "p", "x").returncode == 2
         uid = os.geteuid()
-        told = [line.split(" orders: ")[1] for line in w.log().splitlines() if line.startswith(f"weir: uid {uid} orders: ")]
-        assert told == ["scale p to 4", "scale p to 1..3", "stop p", "restart p", "reload"]
+        wait_for(lambda: [line.split(" orders: ")[1] for line in w.log().splitlines() if line.startswith(f"weir: uid {uid} orders: ")] ==
+                 ["scale p to 4", "scale p to 1..3", "stop p", "restart p", "reload"])
 
 
 @pytest.mark.parametrize("pool", ["run ./bench_app; processes 2; recycle { requests 20 }", "run ./bench_app; processes 2; recycle { age 300ms }"])

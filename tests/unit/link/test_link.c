@@ -12,7 +12,7 @@
 static void full_message(struct weir_link_message *m)
 {
     static struct weir_link_endpoint e[2] = {
-        {.id = 7, .least = 8, .forks = true, .pid = 9, .workers = 10, .requests = 11, .flow = true, .prove = true, .pool = "p", .address = "unix:/x"},
+        {.id = 7, .ahead = 8, .forks = true, .pid = 9, .workers = 10, .requests = 11, .flow = true, .prove = true, .pool = "p", .address = "unix:/x"},
         {.id = UINT64_MAX, .keep = true, .drain = true, .pool = "q", .address = ""}};
     static struct weir_link_use u[1] = {{.id = 3, .done = 4, .failed = 5, .busy = 6, .opening = 7, .gone = true}};
     static struct weir_link_pool p[1] = {{.pool = "p", .queued = 1, .oldest_ms = 2, .started = 3, .refused = 4, .timed_out = 5}};
@@ -49,7 +49,7 @@ static void a_message_comes_back_as_it_was(void **state)
     assert_int_equal(m.connections, 77);
     assert_int_equal(m.endpoint_count, 2);
     assert_true(m.endpoints[0].flow && m.endpoints[0].prove && !m.endpoints[0].keep && !m.endpoints[0].drain);
-    assert_true(m.endpoints[0].least == 8 && m.endpoints[0].forks && !m.endpoints[1].forks);
+    assert_true(m.endpoints[0].ahead == 8 && m.endpoints[0].forks && !m.endpoints[1].forks);
     assert_true(m.endpoints[1].keep && m.endpoints[1].drain && m.endpoints[1].id == UINT64_MAX);
     assert_string_equal(m.endpoints[0].address, "unix:/x");
     assert_true(m.uses[0].gone && m.uses[0].busy == 6 && m.uses[0].opening == 7);
