@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         table = item.get_closest_marker("table")
         name = "table" if table else item.nodeid.split("[")[0]
-        (dropped if seen[name] % (24 if table else 2) else kept).append(item)
+        (dropped if seen[name] % (24 if table else 3) else kept).append(item)
         seen[name] += 1
     if dropped:
         config.hook.pytest_deselected(items=dropped)
