@@ -10,7 +10,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "alone: needs the machine for itself, or ends all processes of a user")
     config.addinivalue_line("markers", "threads: run in the TSan build too: several threads of the gateway or of an app touch the same things")
     config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, loads the machine, or runs what others run there)")
-    config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in 24; of other tests' cases, every second")
+    config.addinivalue_line("markers", "table: a long list of cases: sanitizer builds run one in 24; of other tests' cases, every third")
 
 
 def pytest_collection_modifyitems(config, items):
