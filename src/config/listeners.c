@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Listeners: addresses of sites, and those of FastCGI fronts with who may connect there and which pool is behind them. */
-#include <arpa/inet.h>
 
 #include "config/internal.h"
 

@@ -99,7 +99,7 @@ static const char *elsewhere(const char *path, const char *dir, char *advice, si
 
 static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir_config_report *r)
 {
-    char program[64], runner[PATH_MAX];
+    char program[64], runner[PATH_MAX], advice[192];
     if (o->kind == WEIR_POOL_CONNECT || (o->kind == WEIR_POOL_RUN && !o->argc)) return;
     struct passwd *pw = o->user ? getpwnam(o->user) : NULL;
     if (o->user && !pw) config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "create it with useradd, or name another", "pool %s: there is no user %s", o->name, o->user);
@@ -110,7 +110,6 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     if (o->kind == WEIR_POOL_PHP) {
         if (weir_config_php(o->php, o->php_version, program, sizeof program) == WEIR_PHP_ANY) {
             const char *what = o->php == WEIR_PHP_CGI ? "php-cgi" : "php-fpm";
-            char advice[64];
             snprintf(advice, sizeof advice, "apt-get install php%s%s", o->php_version ? o->php_version : "", what + 3);
             config_say_at(r, WEIR_CONFIG_ERROR, &o->place, advice, "pool %s: %s%s is not installed", o->name, what, o->php_version ? o->php_version : "");
         }
@@ -119,7 +118,6 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     if (o->kind == WEIR_POOL_CGI && !weir_config_own_program("weir-cgi", runner, sizeof runner))
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, "install it from the same build", "pool %s: weir-cgi does not lie beside weir", o->name);
     struct stat st;
-    char advice[192];
     if (!o->argc) return; /* what requests name is seen when they come */
     if (stat(o->argv[0], &st) < 0)
         config_say_at(r, WEIR_CONFIG_ERROR, &o->place, elsewhere(o->argv[0], o->dir, advice, sizeof advice), "pool %s: there is no program %s", o->name, o->argv[0]);

@@ -237,12 +237,13 @@ static json_t *scale(struct control *c, const struct rights *may, const char *wh
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
     if (least < 0 || most < 1 || least > most || most > SCALE_MAX) return error_json("a number of processes or workers is 1 to 1000, or a range such as 0..8");
-    const struct pool *p = what ? pool_find(c, what) : NULL;
-    uint32_t own = !p || !p->conf ? 0 : p->conf->kind == WEIR_POOL_RUN ? p->conf->processes : p->conf->workers;
+    struct pool *p = what ? pool_find(c, what) : NULL;
+    if (!p || !p->conf) return no_pool(what);
+    uint32_t own = p->conf->kind == WEIR_POOL_RUN ? p->conf->processes : p->conf->workers;
     if (own && may->all < WEIR_ROLE_OPERATE && most > own) return error_json("its configuration allows no more: ask who operates the machine");
-    if (p && p->conf && p->conf->listen && least != most) return error_json("processes that share a socket with web servers are a fixed number");
-    if (p && p->conf && pool_is_group(p) && least != most) return error_json("a php-cgi group has a fixed number of workers");
-    if (!what || !pool_scale(c, what, (uint32_t)least, (uint32_t)most)) return no_pool(what);
+    if (p->conf->listen && least != most) return error_json("processes that share a socket with web servers are a fixed number");
+    if (pool_is_group(p) && least != most) return error_json("a php-cgi group has a fixed number of workers");
+    pool_scale(c, p, (uint32_t)least, (uint32_t)most);
     return json_pack("{s:s}", "ok", "it holds until the next reload");
 }
 

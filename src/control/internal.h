@@ -256,7 +256,7 @@ void pool_touch(struct control *c, struct pool *p);       /* something changed: 
 void pool_trouble(struct control *c, struct pool *p, const char *why); /* a start failed: not again for a while */
 bool pool_restart(struct control *c, const char *name);
 bool pool_stop(struct control *c, const char *name, bool patient); /* patient: nothing is cut, however long it takes */
-bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t most); /* most 0: as the configuration says */
+void pool_scale(struct control *c, struct pool *p, uint32_t least, uint32_t most); /* it is configured; most 0: as the configuration says */
 /* The same for an order that is only taken up again. Settings follow it, so that workers of another number replace those there are. */
 void pool_set_scale(const struct control *c, struct pool *p, uint32_t least, uint32_t most);
 /* The workers of a php or cgi pool: as ordered (weir scale), else as configured. */

@@ -46,9 +46,7 @@ static void pools_from_json(struct control *c, const json_t *list)
         if (!p || !p->conf) continue;
         p->stopped = json_is_true(json_object_get(o, "stopped"));
         p->patient = json_is_true(json_object_get(o, "patient"));
-        if (least >= 0 && most >= least && most <= SCALE_MAX) {
-            pool_set_scale(c, p, (uint32_t)least, (uint32_t)most);
-        }
+        if (least >= 0 && most >= least && most <= SCALE_MAX) pool_set_scale(c, p, (uint32_t)least, (uint32_t)most);
         pool_touch(c, p);
     }
 }

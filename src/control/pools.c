@@ -602,14 +602,11 @@ void pool_set_scale(const struct control *c, struct pool *p, uint32_t least, uin
     if (p->settings) p->settings = settings_of(c, p, p->conf);
 }
 
-bool pool_scale(struct control *c, const char *name, uint32_t least, uint32_t most)
+void pool_scale(struct control *c, struct pool *p, uint32_t least, uint32_t most)
 {
-    struct pool *p = pool_find(c, name);
-    if (!p || !p->conf) return false;
     pool_set_scale(c, p, least, most);
     pool_touch(c, p);
     orders_keep(c);
-    return true;
 }
 
 bool pools_all_ready(const struct control *c)
