@@ -29,7 +29,7 @@ def read_all(s):
 
 @pytest.mark.threads
 def test_slow_readers_do_not_hold_the_threads_of_a_handler_that_waits():
-    with Weir(f"site a {{ listen http://127.0.0.1:PORT; route /app/ {{ pool p }} }}\npool p {{ run ./threads_app; {USER} }}", wait=False) as w:
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; min-rate none; route /app/ {{ pool p }} }}\npool p {{ run ./threads_app; {USER} }}", wait=False) as w:
         shutil.copy(os.path.join(TEST_APPS, "threads_app"), w.dir)
         wait_for(lambda: w.pids("p"), 30)
         n = 8_000_000
@@ -45,7 +45,7 @@ def test_slow_readers_do_not_hold_the_threads_of_a_handler_that_waits():
 
 @pytest.mark.threads
 def test_slow_readers_of_an_event_app_are_held_by_their_window_and_hold_nobody():
-    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p; time {{ send 10m }} }}\npool p {{ run ./bench_app; {USER} }}", log="-") as w:
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p; min-rate none; time {{ send 10m }} }}\npool p {{ run ./bench_app; {USER} }}", log="-") as w:
         n = 30_000_000
         readers = [slow_reader(w.port, f"/big/{n}") for _ in range(20)]
         wait_for(lambda: w.pool("p")["processes"][0]["busy"] == 20)
