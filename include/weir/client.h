@@ -220,7 +220,7 @@ WEIR_API WEIR_CHECK int weir_client_begin(struct weir_client *c, struct weir_poo
                                  struct weir_client_req **out);
 /* Takes 0..len bytes of the body, and behind body_len of them those of DATA; after fewer than len a ROOM follows, but at the end of
  * STDIN. The streams end by themselves after body_len and data_len bytes. WEIR_CLOSED: it does not run (yet, or any more);
- * WEIR_INVALID: more than was told; WEIR_NOMEM. */
+ * WEIR_INVALID: more than was told; WEIR_NOMEM: nothing was taken, no ROOM follows: write again, or give it up. */
 WEIR_API WEIR_CHECK int64_t weir_client_write(struct weir_client_req *r, const void *p, size_t len);
 /* A body of unknown length ends. WEIR_AGAIN: a new STARTED is on its way, the body begins anew; WEIR_CLOSED: END is. WEIR_INVALID: its
  * length was told. */

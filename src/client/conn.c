@@ -201,7 +201,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
     bool shared = use != USE_SINGLE;
     struct conn *k = group_conn_new(c->group);
     if (!k) {
-        if (!shared) pool_conn_gone(ep, c, true, true);
+        if (!shared) pool_conn_unmade(ep, c);
         return NULL;
     }
     k->client = c;

@@ -229,6 +229,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c);
 /* A slot of ep is free again (served for hold_us); with a connection that may serve the next one, or NULL. kept: it was answered on a
  * connection that had served before. */
 void pool_release(struct weir_endpoint *ep, struct weir_client *c, struct conn *k, uint64_t hold_us, bool done, bool kept);
+void pool_conn_unmade(struct weir_endpoint *ep, struct weir_client *c); /* there was no memory for one whose place was taken */
 void pool_conn_gone(struct weir_endpoint *ep, struct weir_client *c, bool single, bool was_opening);
 void pool_conn_idle(struct conn *k, bool was_opening); /* proven, or looked at: free for the next request */
 void pool_set_mode(struct weir_endpoint *ep, bool flow, bool plain_mpx, uint32_t limit);

@@ -589,6 +589,15 @@ static void grant_slot(struct weir_pool *p, struct weir_client *c, struct weir_c
     grant(p, c, r, mine);
 }
 
+static void start_all(struct weir_list *mine)
+{
+    while (!weir_list_empty(mine)) {
+        struct weir_client_req *r = WEIR_CONTAINER(mine->next, struct weir_client_req, link);
+        weir_list_remove(&r->link);
+        req_start(r);
+    }
+}
+
 static void serve_balanced(struct weir_pool *p, struct weir_client *c, uint64_t now_us, struct weir_list *mine)
 {
     bool stop = false;
@@ -628,11 +637,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
         open[open_count++] = begin_open(ep);
     }
     pthread_mutex_unlock(&p->lock);
-    while (!weir_list_empty(&mine)) {
-        struct weir_client_req *r = WEIR_CONTAINER(mine.next, struct weir_client_req, link);
-        weir_list_remove(&r->link);
-        req_start(r);
-    }
+    start_all(&mine);
     for (unsigned i = 0; i < open_count; i++) (void)conn_open(c, open[i], USE_SINGLE);
 }
 
@@ -761,6 +766,21 @@ static void end_waiters(struct weir_pool *p, struct weir_client *c, int status, 
     }
 }
 
+void pool_conn_unmade(struct weir_endpoint *ep, struct weir_client *c)
+{
+    struct weir_pool *p = ep->pool;
+    struct weir_list mine;
+    weir_list_init(&mine);
+    pthread_mutex_lock(&p->lock);
+    ep->conns--;
+    opened(ep);
+    ep->refs--;
+    if (!p->active && !p->opening) end_waiters(p, c, WEIR_NOMEM, "out of memory", &mine); /* else what ends there serves them */
+    endpoint_try_free(ep);
+    pthread_mutex_unlock(&p->lock);
+    start_all(&mine);
+}
+
 /* Nothing of the pool can be reached, and nobody will mend it. */
 static void fail_waiters(struct weir_pool *p, struct weir_client *c, const char *reason, struct weir_list *mine)
 {
@@ -787,11 +807,7 @@ uint64_t pool_conn_failed(struct weir_endpoint *ep, struct weir_client *c, bool 
     if (!p->owned) fail_waiters(p, c, reason, &mine);
     pthread_mutex_unlock(&p->lock);
     if (ejected) conn_rest(c, ep, until_us);
-    while (!weir_list_empty(&mine)) {
-        struct weir_client_req *r = WEIR_CONTAINER(mine.next, struct weir_client_req, link);
-        weir_list_remove(&r->link);
-        req_start(r);
-    }
+    start_all(&mine);
     pool_serve(p, c); /* another endpoint may take who waits */
     return wait_us;
 }

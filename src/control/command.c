@@ -312,16 +312,17 @@ static json_t *carry_out(struct control *c, struct client *k, const struct right
     return NULL;
 }
 
-/* Who ordered what; not those that only look, nor what was refused at once (reload and upgrade tell later how they went). */
+/* Who ordered what, and why it was not done, or not whole; not those that only look (reload and upgrade tell later how they went). */
 static void note_order(const struct client *k, enum command i, const char *what, const json_t *order, const json_t *answer)
 {
     json_int_t least = json_integer_value(json_object_get(order, "least")), most = json_integer_value(json_object_get(order, "most"));
+    const char *bad = answer ? json_string_value(json_object_get(answer, "error")) : NULL;
     char more[64] = "";
-    if (i == STATUS || (i == DENY && !what) || (answer && json_object_get(answer, "error"))) return;
+    if (i == STATUS || (i == DENY && !what)) return;
     json_int_t seconds = json_integer_value(json_object_get(order, "seconds"));
     if (i == SCALE) snprintf(more, sizeof more, least == most ? " to %lld" : " to %lld..%lld", (long long)least, (long long)most);
     if (i == DENY && seconds) snprintf(more, sizeof more, " for %lld s", (long long)seconds);
-    say("uid %u orders: %s%s%.200s%s", (unsigned)k->uid, commands[i].name, what ? " " : "", what ? what : "", more);
+    say("uid %u orders: %s%s%.200s%s%s%.300s", (unsigned)k->uid, commands[i].name, what ? " " : "", what ? what : "", more, bad ? ": " : "", bad ? bad : "");
 }
 
 static json_t *answer(struct control *c, struct client *k, json_t *order)

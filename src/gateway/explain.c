@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
@@ -253,10 +254,27 @@ static int read_answer(struct dry_run *d)
     return WEIR_OK;
 }
 
+/* A script of a cgi pool that nobody may run: its runner answers 403. */
+static bool is_no_program(const struct weir_explain_asked *a)
+{
+    struct stat st;
+    if (a->pool->kind != WEIR_POOL_CGI || a->pool->argc) return false;
+    for (size_t i = 0; i < a->param_count; i++)
+        if (weir_str_eq(a->params[i].name, WEIR_STR("SCRIPT_FILENAME"))) return stat(a->params[i].value.ptr, &st) == 0 && !(st.st_mode & 0111);
+    return false;
+}
+
 /* An answer of ours below 400 serves, and so does one that an application would give. */
 static void judge(struct weir_explanation *e)
 {
-    bool app = e->asked_count && e->asked[e->asked_count - 1].role != WEIR_EXPLAIN_AUTHORIZER && e->status == 200 && !e->why;
+    const struct weir_explain_asked *last = e->asked_count ? &e->asked[e->asked_count - 1] : NULL;
+    bool app = last && last->role != WEIR_EXPLAIN_AUTHORIZER && e->status == 200 && !e->why;
+    if (app && is_no_program(last)) {
+        e->status = 403;
+        e->field_count = 0;
+        e->why = "the script is not executable: chmod +x";
+        app = false;
+    }
     e->served = app || (e->status >= 200 && e->status < 400);
     if (!app) return;
     e->status = 0; /* the application's */

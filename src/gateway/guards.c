@@ -64,7 +64,8 @@ static void trace_address(struct exchange *ex, bool passed)
     trace_guard(ex->trace, passed, g->allow.count ? "allow" : "deny", "%s %s", text, passed ? "may ask" : g->allow.count ? "is not allowed, or denied" : "is denied");
 }
 
-static void trace_others(struct exchange *ex)
+/* What is not known without a client is supposed to be good. */
+static enum guard_state trace_others(struct exchange *ex)
 {
     const struct weir_conf_guards *g = &ex->route->conf->guards;
     if (g->limit)
@@ -72,6 +73,9 @@ static void trace_others(struct exchange *ex)
                     g->limit->burst, (double)g->limit->interval_us / 1000000);
     if (g->auth)
         trace_guard(ex->trace, !g->auth->broken, "auth basic", "%s: %s", g->auth->file, g->auth->broken ? g->auth->broken : "a name and its password; the rest supposes that they are right");
+    if (!g->auth || !g->auth->broken) return GUARD_PASSED;
+    exchange_fail(ex, 500, g->auth->broken);
+    return GUARD_ANSWERED;
 }
 
 /* ---- all of them ---- */
@@ -84,10 +88,7 @@ enum guard_state guards_enter(struct exchange *ex)
         exchange_fail(ex, 403, "this address may not ask for it");
         return GUARD_ANSWERED;
     }
-    if (ex->trace) {
-        trace_others(ex);
-        return GUARD_PASSED;
-    }
+    if (ex->trace) return trace_others(ex);
     if (!limit_passes(ex, ex->route)) return GUARD_ANSWERED;
     return auth_enter(ex);
 }

@@ -231,6 +231,18 @@ def test_guards_are_told_in_their_order(weir):
         assert not o["served"] and o["answer"]["status"] == 403 and not o["guards"][0]["passes"] and not o["asked"]
 
 
+def test_a_file_of_users_that_is_missing_and_a_script_that_nobody_may_run(weir):
+    path = weir.write("broken.conf", f"""site g {{ listen http://127.0.0.1:1234; root public; auth basic nobody-is-here; route /dir/ {{ auth no; pool c }} }}
+        pool c {{ cgi; {USER} }}\n""")
+    o = explain(weir, "http://g:1234/a.css", config=path)
+    assert not o["served"] and o["answer"]["status"] == 500 and not o["guards"][0]["passes"] and "users" in o["answer"]["reason"]
+    o = explain(weir, "http://g:1234/dir/index.php/more", config=path)
+    assert not o["served"] and o["answer"]["status"] == 403 and "not executable" in o["answer"]["reason"] and o["asked"][0]["pool"] == "c"
+    os.chmod(os.path.join(weir.dir, "public/dir/index.php"), 0o755)
+    assert explain(weir, "http://g:1234/dir/index.php/more", config=path)["served"]
+    os.chmod(os.path.join(weir.dir, "public/dir/index.php"), 0o644)
+
+
 def test_routes_by_method_internal_ones_and_error_pages(weir):
     path = weir.write("routes.conf", """site r *.r.test { listen http://127.0.0.1:1234; root public; error 404 /a.css
         route /m/ method POST { pool app }
