@@ -178,7 +178,7 @@ def test_scale_stop_and_restart_by_order():
         assert w.command("scale", "q", "1").returncode == 1 and w.command("scale", "p", "x").returncode == 2
         uid = os.geteuid()
         wait_for(lambda: [line.split(" orders: ")[1] for line in w.log().splitlines() if line.startswith(f"weir: uid {uid} orders: ")] ==
-                 ["scale p to 4", "scale p to 1..3", "stop p", "restart p", "reload"])
+                 ["scale p to 4", "scale p to 1..3", "stop p", "restart p", "reload", "scale q to 1: there is no pool q that Weir owns"])
 
 
 @pytest.mark.parametrize("pool", ["run ./bench_app; processes 2; recycle { requests 20 }", "run ./bench_app; processes 2; recycle { age 300ms }"])
