@@ -92,7 +92,7 @@ int weir_cmd_check(int argc, char **argv)
 {
     static const struct argp argp = {options, parse, "[FILE]",
                                      "Finds the mistakes of a configuration: syntax, names, values, references, and what "
-                                     "this machine lacks (users, programs, folders).\vThe exit status is 0 if nothing is wrong, 1 if "
+                                     "this machine lacks (users, programs, folders, rights).\vThe exit status is 0 if nothing is wrong, 1 if "
                                      "there is any mistake (where only a pool cannot be started on this machine, weir serve runs without it).", NULL, NULL, NULL};
     struct check o = {.file = WEIR_CONFIG_DEFAULT};
     struct weir_config_sources src = {0};

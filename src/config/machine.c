@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Checks of a configuration against this machine: users, programs, folders. */
+/* Checks of a configuration against this machine: users, programs, folders, rights. */
 #include <errno.h>
 #include <grp.h>
 #include <limits.h>
@@ -24,7 +24,15 @@ static bool in_group(const struct passwd *pw, gid_t gid)
     return false;
 }
 
-/* May this user pass through every folder above (and into) path? Tells the first one that bars it. By mode bits. */
+/* May this user? bits: of S_IRWXO. By mode bits. */
+static bool may(const struct passwd *pw, const struct stat *st, mode_t bits)
+{
+    mode_t group = st->st_mode >> 3 & bits, others = st->st_mode & bits;
+    if (st->st_uid == pw->pw_uid) return (st->st_mode >> 6 & bits) == bits;
+    return (group != others && in_group(pw, st->st_gid) ? group : others) == bits; /* equal: the groups need not be known */
+}
+
+/* May this user pass through every folder above (and into) path? Tells the first one that bars it. */
 static bool may_enter(const char *path, const struct passwd *pw, char *bar, size_t bar_len)
 {
     for (size_t i = 1; i <= strlen(path); i++) {
@@ -32,10 +40,7 @@ static bool may_enter(const char *path, const struct passwd *pw, char *bar, size
         if (path[i] != '/' && path[i] != 0) continue;
         snprintf(bar, bar_len, "%.*s", (int)i, path);
         if (stat(bar, &st) < 0) return errno != EACCES;
-        if (!S_ISDIR(st.st_mode)) continue;
-        bool same = !(st.st_mode & S_IXGRP) == !(st.st_mode & S_IXOTH); /* then the groups need not be known */
-        mode_t bit = st.st_uid == pw->pw_uid ? S_IXUSR : !same && in_group(pw, st.st_gid) ? S_IXGRP : S_IXOTH;
-        if (!(st.st_mode & bit)) return false;
+        if (S_ISDIR(st.st_mode) && !may(pw, &st, S_IXOTH)) return false;
     }
     return true;
 }
@@ -126,6 +131,30 @@ static void check_pool(const struct weir_conf_pool *o, bool as_root, struct weir
     else if (as_root) check_enter(r, WEIR_CONFIG_ERROR, &o->place, o->argv[0], pw);
 }
 
+static bool loopback(const char *address)
+{
+    return strncmp(address, "fastcgi://127.", 14) == 0 || strncmp(address, "fastcgi://[::1]", 15) == 0;
+}
+
+/* A server that others own: may the gateway speak to it? One that is not there may come. */
+static void check_endpoint(const struct weir_conf_pool *o, const char *address, const struct passwd *gateway, struct weir_config_report *r)
+{
+    struct stat st;
+    char advice[192];
+    if (strncmp(address, "fastcgi://", 10) == 0 && !loopback(address))
+        config_say_at(r, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, address);
+    if (strncmp(address, "unix:/", 6) != 0 || !gateway->pw_uid || stat(address + 5, &st) < 0) return;
+    const struct group *gr = st.st_mode & S_IWGRP ? getgrgid(st.st_gid) : NULL;
+    if (!S_ISSOCK(st.st_mode)) {
+        config_say_at(r, WEIR_CONFIG_WARNING, &o->place, "check the path", "pool %s: %s is no socket", o->name, address + 5);
+    } else if (may(gateway, &st, S_IWOTH)) {
+        check_enter(r, WEIR_CONFIG_WARNING, &o->place, address + 5, gateway);
+    } else {
+        snprintf(advice, sizeof advice, gr ? "usermod -a -G %.64s %.64s, and restart weir" : "whoever makes it decides about its mode", gr ? gr->gr_name : "", gateway->pw_name);
+        config_say_at(r, WEIR_CONFIG_WARNING, &o->place, advice, "pool %s: the user %s may not connect to %s", o->name, gateway->pw_name, address + 5);
+    }
+}
+
 static void check_listener(const struct weir_conf_listener *l, struct weir_config_report *r)
 {
     if (l->group && !getgrnam(l->group))
@@ -133,11 +162,6 @@ static void check_listener(const struct weir_conf_listener *l, struct weir_confi
     for (size_t i = 0; i < l->allow_count; i++)
         if (l->allow[i].user && !getpwnam(l->allow[i].user))
             config_say_at(r, WEIR_CONFIG_ERROR, &l->place, "create it with useradd, or name another", "listener %s: there is no user %s", l->name, l->allow[i].user);
-}
-
-static bool loopback(const char *address)
-{
-    return strncmp(address, "fastcgi://127.", 14) == 0 || strncmp(address, "fastcgi://[::1]", 15) == 0;
 }
 
 static void check_role(const struct weir_conf_role *o, struct weir_config_report *r)
@@ -156,6 +180,33 @@ static void check_folders(const struct weir_config_place *at, const char *const 
     for (size_t i = 0; i < count; i++) {
         if (stat(list[i], &st) < 0 || !S_ISDIR(st.st_mode)) config_say_at(r, WEIR_CONFIG_WARNING, at, "create it, or check the path", "%s: %s is no folder", what, list[i]);
         else check_enter(r, WEIR_CONFIG_WARNING, at, list[i], who);
+    }
+}
+
+/* Can `who` (root: whoever runs this) write the log, or make it? */
+static void check_log(const struct weir_config *c, const char *what, const char *path, const struct passwd *who, struct weir_config_report *r)
+{
+    char folder[PATH_MAX], advice[192];
+    struct stat st;
+    if (!path || path[0] != '/') return;
+    size_t len = (size_t)(strrchr(path, '/') - path);
+    snprintf(folder, sizeof folder, "%.*s", len ? (int)len : 1, path);
+    const char *at = path;
+    mode_t bits = S_IWOTH;
+    if (stat(path, &st) < 0) {
+        at = folder;
+        bits |= S_IXOTH;
+    }
+    bool there = at == path || stat(folder, &st) == 0;
+    if (!there && errno == EACCES) return; /* not for us to see */
+    if (!there || (at == folder && !S_ISDIR(st.st_mode))) {
+        snprintf(advice, sizeof advice, "create it: install -d%s%.64s %.100s", who->pw_uid ? " -o " : "", who->pw_uid ? who->pw_name : "", folder);
+        config_say_at(r, WEIR_CONFIG_WARNING, &c->place, advice, "%s %.500s: there is no folder %.500s", what, path, folder);
+    } else if (who->pw_uid ? !may(who, &st, bits) : access(at, W_OK) < 0) {
+        config_say_at(r, WEIR_CONFIG_WARNING, &c->place, "name a folder that it may write", "%s %.500s: %.64s may not write %.500s", what, path,
+            who->pw_uid ? who->pw_name : "this user", at);
+    } else {
+        check_enter(r, WEIR_CONFIG_WARNING, &c->place, folder, who);
     }
 }
 
@@ -231,16 +282,23 @@ bool weir_config_check_roots(const struct weir_config *c, const struct weir_conf
     return fine;
 }
 
+/* getpwnam's own one does not last. Nobody, or not there: root. */
+static void keep_user(struct passwd *out, char name[static 64], const char *of)
+{
+    const struct passwd *pw = of ? getpwnam(of) : NULL;
+    *out = (struct passwd){.pw_name = name};
+    if (!pw) return;
+    out->pw_uid = pw->pw_uid;
+    out->pw_gid = pw->pw_gid;
+    snprintf(name, 64, "%s", pw->pw_name);
+}
+
 void weir_config_check_machine(const struct weir_config *c, bool as_root, struct weir_config_report *report)
 {
-    char gateway_name[64] = "";
-    struct passwd gateway = {.pw_name = gateway_name}; /* getpwnam's own one does not last */
-    const struct passwd *gw = as_root ? getpwnam(c->gateway_user) : NULL;
-    if (gw) {
-        gateway.pw_uid = gw->pw_uid;
-        gateway.pw_gid = gw->pw_gid;
-        snprintf(gateway_name, sizeof gateway_name, "%s", gw->pw_name);
-    }
+    char names[2][64] = {"", ""};
+    struct passwd control, gateway;
+    keep_user(&control, names[0], as_root ? c->user : NULL);
+    keep_user(&gateway, names[1], as_root ? c->gateway_user : NULL);
     const char *const own[] = {c->user, c->gateway_user};
     for (size_t i = 0; as_root && i < WEIR_COUNT(own); i++) {
         const struct passwd *pw = getpwnam(own[i]);
@@ -254,10 +312,10 @@ void weir_config_check_machine(const struct weir_config *c, bool as_root, struct
         const struct weir_conf_pool *o = &c->pools[i];
         if (o->same) continue;
         check_pool(o, as_root, report);
-        for (size_t k = 0; k < o->endpoint_count; k++)
-            if (strncmp(o->endpoints[k].address, "fastcgi://", 10) == 0 && !loopback(o->endpoints[k].address))
-                config_say_at(report, WEIR_CONFIG_WARNING, &o->place, "whoever is on the way can read and change it", "pool %s: %s is plain text off this machine", o->name, o->endpoints[k].address);
+        for (size_t k = 0; k < o->endpoint_count; k++) check_endpoint(o, o->endpoints[k].address, &gateway, report);
     }
+    check_log(c, "log", c->log_path, &gateway, report);
+    check_log(c, "app-log", c->app_log, &control, report);
     for (size_t i = 0; i < c->listener_count; i++) check_listener(&c->listeners[i], report);
     for (size_t i = 0; i < c->site_count; i++) {
         const struct weir_conf_site *s = &c->sites[i];

@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import socket
 import subprocess
 
 import pytest
@@ -108,6 +109,47 @@ def test_a_group_that_the_gateway_is_a_member_of(folder):
     other = grp.getgrnam("games").gr_gid
     os.chown(folder / "in", 0, groups[0] if groups else other)
     assert check_says(SITE.format(root=root, more=""), folder)[0] == (0 if groups else 1)
+
+
+def test_logs_that_cannot_be_written(folder):
+    logs = folder / "logs"
+    text = f"weir {{ log {logs}/access.log; app-log {logs}/app.log }}\nsite a {{ listen http://*:8080; root {folder} }}\n"
+    status, said = check_says(text, folder)
+    assert status == 0 and f"access.log: there is no folder {logs}" in said and f"app.log: there is no folder {logs}" in said, said
+    logs.mkdir()
+    if not IS_ROOT:
+        assert "may not write" not in check_says(text, folder)[1]
+        return
+    os.chmod(logs, 0o750)
+    said = check_says(text, folder)[1]
+    assert f"access.log: weir-gw may not write {logs}:" in said and f"app.log: weir may not write {logs}:" in said, said
+    os.chown(logs, pwd.getpwnam("weir").pw_uid, pwd.getpwnam("weir-gw").pw_gid)
+    os.chmod(logs, 0o770)
+    assert "may not write" not in check_says(text, folder)[1]
+    (logs / "access.log").write_text("of another one\n")
+    assert f"access.log: weir-gw may not write {logs}/access.log:" in check_says(text, folder)[1]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="the gateway is whoever runs it")
+def test_a_socket_that_the_gateway_may_not_connect_to(folder):
+    path = folder / "app.sock"
+    text = f"site a {{ listen http://*:8080; pool p }}\npool p {{ connect unix:{path} }}\n"
+    assert "warning" not in check_says(text, folder)[1]  # it may come
+    path.write_text("")
+    assert f"{path} is no socket" in check_says(text, folder)[1]
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(path))
+        os.chown(path, 0, grp.getgrnam("www-data").gr_gid)
+        os.chmod(path, 0o660)
+        status, said = check_says(text, folder)
+        assert status == 0 and f"pool p: the user weir-gw may not connect to {path}: usermod -a -G www-data weir-gw" in said, said
+        os.chmod(path, 0o600)
+        assert f"the user weir-gw may not connect to {path}: whoever makes it decides" in check_says(text, folder)[1]
+        os.chmod(path, 0o666)
+        assert "warning" not in check_says(text, folder)[1]
+        os.chmod(folder, 0o700)
+        assert f"the user weir-gw cannot enter the folder {folder}" in check_says(text, folder)[1]
 
 
 def test_names_that_two_sites_have(folder):
