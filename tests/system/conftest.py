@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 import collections
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # begun by a shell's &: what we start would ignore it, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "alone: needs the machine for itself, or ends all processes of a user")
     config.addinivalue_line("markers", "threads: run in the TSan build too: several threads of the gateway or of an app touch the same things")
     config.addinivalue_line("markers", "nosan: not run in sanitizer builds (it measures, loads the machine, or runs what others run there)")
