@@ -90,7 +90,7 @@ static void back_off(struct conn *k, bool failed, const char *reason)
     conn_set(k, CONN_BACKOFF);
     if (k->shared && k->ep->shared[c->index] == k) k->ep->shared[c->index] = NULL;
     requeue_pending(k);
-    if (!failed) { /* its backlog is full: it is alive, and this place is still being opened */
+    if (!failed) { /* its backlog is full, or we lack something: it is alive, and this place is still being opened */
         k->full = true;
         client_due(c, k, weir_loop_clock_us(c->loop) + BACKLOG_US);
         return;
@@ -169,7 +169,7 @@ static void connected(struct conn *k)
     if (weir_wire_server_new(&k->wire, NULL) < 0 || (asks && weir_wire_server_ask(k->wire) < 0)) {
         weir_wire_server_free(k->wire);
         k->wire = NULL;
-        k->broken = true; /* told behind this call, as in conn_open */
+        k->broken = k->full = true; /* told behind this call, as in conn_open */
         client_due(c, k, c->loop->now_us);
         return;
     }
@@ -194,6 +194,12 @@ static void connected(struct conn *k)
     conn_set(k, CONN_ACTIVE);
     if (!k->own) weir_wire_server_allow_plain_mpx(k->wire, k->ep->requests ? k->ep->requests : 16);
     run_pending(k);
+}
+
+/* We lack something, not the peer. */
+static bool ours(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
 struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum conn_use use)
@@ -236,7 +242,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
     }
     /* told behind this call: whoever opens it still has to put a request on it */
     k->broken = true;
-    k->full = fd == WEIR_AGAIN;
+    k->full = fd >= 0 || fd == WEIR_AGAIN || ours(errno);
     client_due(c, k, c->loop->now_us);
     return k;
 }
@@ -453,6 +459,12 @@ static void tell_room(struct conn *k)
     }
 }
 
+void conn_breaks(struct conn *k)
+{
+    if (weir_list_empty(&k->read_link)) weir_list_push_back(&k->client->to_read, &k->read_link);
+    k->broken = true;
+}
+
 void conn_flush(struct conn *k)
 {
     struct weir_client *c = k->client;
@@ -465,9 +477,8 @@ void conn_flush(struct conn *k)
         struct iovec v = {(void *)(uintptr_t)p, len};
         int64_t n = weir_loop_writev(c->loop, k->fd, &v, 1, false);
         if (n == WEIR_AGAIN || n == 0) break;
-        if (n < 0) { /* the answer may still lie in our receive buffer: reading tells the end */
-            if (weir_list_empty(&k->read_link)) weir_list_push_back(&c->to_read, &k->read_link);
-            k->broken = true;
+        if (n < 0) {
+            conn_breaks(k);
             return;
         }
         weir_wire_server_sent(k->wire, (size_t)n);
@@ -486,7 +497,7 @@ void conn_flush(struct conn *k)
  * next request with it where that is on its way. When it does so again and again, nothing is kept there any more. */
 static void note_hang_up(struct conn *k)
 {
-    bool idle = !k->single && (!k->unused || k->greeted), lost = k->single && k->again && k->single->received == 0;
+    bool idle = !k->single && (!k->unused || k->greeted), lost = k->single && k->again && k->single->received == 0 && !k->ep->prove; /* php-fpm: a script that crashed */
     if (k->shared || k->client->loop->now_us > k->heard_us + HANG_UP_US || !(idle || lost)) return;
     pthread_mutex_lock(&k->ep->pool->lock);
     if (++k->ep->hang_ups >= HANG_UPS) k->ep->hangs_up = true;

@@ -105,6 +105,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
 void conn_close(struct conn *k, int status, const char *reason);
 void conn_dirty(struct conn *k);
 void conn_flush(struct conn *k);
+void conn_breaks(struct conn *k); /* it is of no use for what follows: it closes behind what lies in our receive buffer, perhaps an answer */
 void conn_event(struct weir_client *c, const struct weir_event *ev);
 void conn_timer(struct weir_client *c, const struct weir_event *ev);
 void conn_clock(struct conn *k);                             /* its due_us came */
@@ -221,7 +222,7 @@ struct weir_pool {
 
 /* Takes a slot for r if one is free: 1 (r->ep, and r->conn if single), else 0. Locked. r may be another thread's: the clock is
  * the caller's. */
-int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us);
+int pool_take(struct weir_pool *p, struct weir_client_req *r, const struct weir_client *by, uint64_t now_us);
 void pool_wait(struct weir_pool *p, struct weir_client_req *r, bool front); /* locked */
 void pool_unwait(struct weir_pool *p, struct weir_client_req *r);           /* locked */
 /* Free slots go to who waits; opens connections while that helps. The caller holds no lock. */

@@ -407,7 +407,8 @@ static void note_batch(struct weir_pool *p, const struct weir_client_req *r, str
     t->turn = turn;
 }
 
-static void take_slot(struct weir_pool *p, struct weir_client_req *r, struct weir_endpoint *ep)
+/* by: whose thread this is. Where r learns of it later, an event of its connection must not find it before. */
+static void take_slot(struct weir_pool *p, struct weir_client_req *r, const struct weir_client *by, struct weir_endpoint *ep)
 {
     struct pool_thread *t = &p->threads[r->client->index];
     if (p->balance.on) note_batch(p, r, ep);
@@ -416,7 +417,7 @@ static void take_slot(struct weir_pool *p, struct weir_client_req *r, struct wei
     if (!endpoint_shared(ep)) {
         struct conn *k = idle_conn(ep, r->client);
         weir_list_remove(&k->link);
-        if (k->client != r->client) conn_give(k, r->client);
+        if (k->client != r->client || by != r->client) conn_give(k, r->client);
         conn_set(k, CONN_ACTIVE);
         r->conn = k;
     }
@@ -452,14 +453,14 @@ static bool drop_stale(struct weir_endpoint *ep, struct weir_client *c, uint64_t
     return true;
 }
 
-int pool_take(struct weir_pool *p, struct weir_client_req *r, uint64_t now_us)
+int pool_take(struct weir_pool *p, struct weir_client_req *r, const struct weir_client *by, uint64_t now_us)
 {
     struct weir_endpoint *ep;
     do {
         ep = p->balance.on ? balance_choose(p, r, now_us) : choose(p, r, now_us);
         if (!ep || (p->balance.on && !endpoint_ready(ep))) return 0;
     } while (drop_stale(ep, r->client, now_us));
-    take_slot(p, r, ep);
+    take_slot(p, r, by, ep);
     return 1;
 }
 
@@ -585,7 +586,7 @@ static void grant(struct weir_pool *p, struct weir_client *c, struct weir_client
 static void grant_slot(struct weir_pool *p, struct weir_client *c, struct weir_client_req *r, struct weir_endpoint *ep, struct weir_list *mine)
 {
     balance_unpin(r);
-    take_slot(p, r, ep);
+    take_slot(p, r, c, ep);
     grant(p, c, r, mine);
 }
 
@@ -628,7 +629,7 @@ void pool_serve(struct weir_pool *p, struct weir_client *c)
     if (p->balance.on) serve_balanced(p, c, now_us, &mine);
     while (!p->balance.on && !weir_list_empty(&p->waiting)) {
         struct weir_client_req *r = next_waiter(p, c);
-        if (!pool_take(p, r, now_us)) break;
+        if (!pool_take(p, r, c, now_us)) break;
         grant(p, c, r, &mine);
     }
     while (!c->ends && (p->balance.on || p->opening < p->waiting_count) && open_count < WEIR_COUNT(open)) { /* IOP-S11 */
@@ -650,9 +651,11 @@ void pool_tend(struct weir_client *c)
     uint64_t now_us = weir_loop_clock_us(c->loop);
     if (c->index != 0 || c->ends || !atomic_load_explicit(&c->group->tends, memory_order_relaxed) || now_us < c->tended_us + TEND_US) return;
     c->tended_us = now_us;
+    struct weir_list *pools = &c->group->pools, *first = NULL;
     pthread_mutex_lock(&c->group->pools_lock);
-    for (struct weir_list *l = c->group->pools.next; l != &c->group->pools; l = l->next) {
+    for (struct weir_list *l = pools->next; l != pools; l = l->next) {
         struct weir_pool *p = WEIR_CONTAINER(l, struct weir_pool, link);
+        bool full = open_count == WEIR_COUNT(open);
         pthread_mutex_lock(&p->lock);
         uint64_t us = (uint64_t)p->idle_ms * 1000;
         for (struct weir_list *k = p->endpoints.next; k != &p->endpoints; k = k->next) {
@@ -661,6 +664,11 @@ void pool_tend(struct weir_client *c)
             while (open_count < WEIR_COUNT(open) && opens_ahead(ep, now_us)) open[open_count++] = begin_open(ep);
         }
         pthread_mutex_unlock(&p->lock);
+        if (!full && open_count == WEIR_COUNT(open)) first = l;
+    }
+    if (first) { /* the next pass begins there: all have their turn */
+        weir_list_remove(pools);
+        weir_list_push_back(first, pools);
     }
     pthread_mutex_unlock(&c->group->pools_lock);
     for (unsigned i = 0; i < open_count; i++) (void)conn_open(c, open[i], USE_SINGLE);

@@ -235,7 +235,7 @@ int weir_client_begin(struct weir_client *c, struct weir_pool *p, const struct w
         return WEIR_REFUSED;
     }
     r->queue_ms = o->queue_ms && o->queue_ms < p->queue_ms ? o->queue_ms : p->queue_ms;
-    if (p->waiting_count == 0 && pool_take(p, r, c->loop->now_us)) {
+    if (p->waiting_count == 0 && pool_take(p, r, c, c->loop->now_us)) {
         r->state = REQ_GRANTED;
         granted = true;
     } else if (!queue_takes(p, r)) {
@@ -333,9 +333,9 @@ static void end_streams(struct weir_client_req *r)
 {
     struct conn *k = r->conn;
     bool whole = r->sent == r->o.body_len + r->o.data_len;
-    if (r->sent == r->o.body_len && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) k->broken = true; /* IOP-S4, FC1-6.1-e, FC1-6.3-e */
+    if (r->sent == r->o.body_len && weir_wire_server_write_end(k->wire, r->id, WEIR_STDIN) < 0) conn_breaks(k); /* IOP-S4, FC1-6.1-e, FC1-6.3-e */
     if (!whole) return;
-    if (r->o.role == WEIR_FILTER && weir_wire_server_write_end(k->wire, r->id, WEIR_DATA) < 0) k->broken = true; /* FC1-6.4-b */
+    if (r->o.role == WEIR_FILTER && weir_wire_server_write_end(k->wire, r->id, WEIR_DATA) < 0) conn_breaks(k); /* FC1-6.4-b */
     if (k->shared || !k->ep->prove || !endpoint_keeps(k->ep)) return;
     k->proving = weir_wire_server_ping(k->wire) == WEIR_OK;
 }

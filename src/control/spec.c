@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pwd.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -70,16 +71,30 @@ static int write_spec(const struct weir_conf_pool *o, const char *const *argv, s
 
 /* ---- php-fpm ---- */
 
-/* A line of php-fpm's file (kind[name] = value), or without kind of an ini file; config refuses what cannot be quoted. */
-static void write_value(FILE *f, const char *kind, const struct weir_pair *v)
+/* A file without one of its lines may be valid, and lack a wall. */
+struct lines {
+    FILE *f;
+    bool bad;
+};
+
+static void WEIR_PRINTF(2, 3) line(struct lines *l, const char *fmt, ...)
 {
-    char quote = strchr(v->value.ptr, '\'') ? '"' : '\'';
-    fprintf(f, "%s%s%s%s = %c%s%c\n", kind ? kind : "", kind ? "[" : "", v->name.ptr, kind ? "]" : "", quote, v->value.ptr, quote);
+    va_list ap;
+    va_start(ap, fmt);
+    l->bad |= vfprintf(l->f, fmt, ap) < 0;
+    va_end(ap);
 }
 
-static void write_values(FILE *f, const char *kind, const struct weir_pair *list, size_t count)
+/* A line of php-fpm's file (kind[name] = value), or without kind of an ini file; config refuses what cannot be quoted. */
+static void write_value(struct lines *l, const char *kind, const struct weir_pair *v)
 {
-    for (size_t i = 0; i < count; i++) write_value(f, kind, &list[i]);
+    char quote = strchr(v->value.ptr, '\'') ? '"' : '\'';
+    line(l, "%s%s%s%s = %c%s%c\n", kind ? kind : "", kind ? "[" : "", v->name.ptr, kind ? "]" : "", quote, v->value.ptr, quote);
+}
+
+static void write_values(struct lines *l, const char *kind, const struct weir_pair *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) write_value(l, kind, &list[i]);
 }
 
 static unsigned seconds(uint32_t ms)
@@ -92,24 +107,24 @@ static int write_fpm_file(const struct weir_conf_pool *o, const char *socket, ui
 {
     char *text = NULL;
     size_t len = 0;
-    FILE *f = open_memstream(&text, &len);
-    if (!f) return -1;
-    fprintf(f, "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = 8192\ndaemonize = no\n");
-    if (o->listen) fprintf(f, "process_control_timeout = %us\n", seconds(o->drain_ms));
-    fprintf(f, "[%s]\nlisten = %s\n", o->name, socket);
-    if (least == most) fprintf(f, "pm = static\n");
-    else fprintf(f, "pm = ondemand\npm.process_idle_timeout = %us\n", o->keep ? 1 : seconds(o->idle_ms)); /* the gateway minds kept connections */
-    fprintf(f, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", most);
-    if (o->recycle_requests) fprintf(f, "pm.max_requests = %u\n", o->recycle_requests);
+    struct lines l = {.f = open_memstream(&text, &len)};
+    if (!l.f) return -1;
+    line(&l, "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = 8192\ndaemonize = no\n");
+    if (o->listen) line(&l, "process_control_timeout = %us\n", seconds(o->drain_ms));
+    line(&l, "[%s]\nlisten = %s\n", o->name, socket);
+    if (least == most) line(&l, "pm = static\n");
+    else line(&l, "pm = ondemand\npm.process_idle_timeout = %us\n", o->keep ? 1 : seconds(o->idle_ms)); /* the gateway minds kept connections */
+    line(&l, "pm.max_children = %u\ncatch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n", most);
+    if (o->recycle_requests) line(&l, "pm.max_requests = %u\n", o->recycle_requests);
     if (o->longest_ms) /* behind our own 504, also where the script goes on behind its answer; not a worker whose connection rests: that
                           counts, too, and the gateway closes it after `idle` and a second */
-        fprintf(f, "request_terminate_timeout = %us\nrequest_terminate_timeout_track_finished = yes\n",
-                seconds(o->longest_ms) + 5 + (o->keep ? seconds(o->idle_ms) + 2 : 0));
-    if (o->slow_ms) fprintf(f, "slowlog = /proc/self/fd/2\nrequest_slowlog_timeout = %us\n", seconds(o->slow_ms));
-    write_values(f, "php_value", o->php_values, o->php_value_count);
-    write_values(f, "php_admin_value", o->php_admin_values, o->php_admin_value_count);
-    fclose(f);
-    int fd = weir_link_memfd("weir-fpm", text, len);
+        line(&l, "request_terminate_timeout = %us\nrequest_terminate_timeout_track_finished = yes\n",
+            seconds(o->longest_ms) + 5 + (o->keep ? seconds(o->idle_ms) + 2 : 0));
+    if (o->slow_ms) line(&l, "slowlog = /proc/self/fd/2\nrequest_slowlog_timeout = %us\n", seconds(o->slow_ms));
+    write_values(&l, "php_value", o->php_values, o->php_value_count);
+    write_values(&l, "php_admin_value", o->php_admin_values, o->php_admin_value_count);
+    l.bad |= fclose(l.f) != 0;
+    int fd = l.bad ? -1 : weir_link_memfd("weir-fpm", text, len);
     free(text);
     return fd;
 }
@@ -146,15 +161,16 @@ static bool write_ini(const struct control *c, const struct pool *p, const char 
     snprintf(path, sizeof path, "%s/weir.ini", dir);
     snprintf(made, sizeof made, "%s.new", path);
     if (mkdir(dir, 0755) < 0 && errno != EEXIST) return false;
-    FILE *f = fopen(made, "we");
-    if (!f) return false;
-    write_values(f, NULL, o->php_values, o->php_value_count);
+    struct lines l = {.f = fopen(made, "we")};
+    if (!l.f) return false;
+    write_values(&l, NULL, o->php_values, o->php_value_count);
     struct pool_root at = {0};
     for (const char *root; o->php_admin_value_count && (root = pool_next_root(c, p, &at));) {
-        fprintf(f, "[PATH=%s]\n", root);
-        write_values(f, NULL, o->php_admin_values, o->php_admin_value_count);
+        line(&l, "[PATH=%s]\n", root);
+        write_values(&l, NULL, o->php_admin_values, o->php_admin_value_count);
     }
-    return fclose(f) == 0 && rename(made, path) == 0;
+    l.bad |= fclose(l.f) != 0;
+    return !l.bad && rename(made, path) == 0;
 }
 
 static bool make_php_cgi(const struct control *c, const struct pool *p, const char *program, struct unit_spec *out)

@@ -9,10 +9,12 @@
 #include <cmocka.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "client/on_loop.h"
 #include "peer.h"
 #include "weir/client.h"
 
@@ -41,6 +43,7 @@ struct site {
     struct weir_client_group *group;
     struct weir_client *client;
     struct weir_pool *pool;
+    struct weir_loop *loop; /* of ours; NULL: the client has its own one */
 };
 
 static void path_of(struct ask *a, const char *path)
@@ -118,11 +121,31 @@ static void on_event(const struct weir_client_event *ev)
     }
 }
 
-static void turn(struct site *s, int wait_ms)
+static void take_events(struct site *s)
 {
     struct weir_client_event ev;
-    assert_int_equal(weir_client_step(s->client, wait_ms), WEIR_OK);
     while (weir_client_next(s->client, &ev) == WEIR_OK) on_event(&ev);
+}
+
+/* As the gateway does it: the client's events are taken behind each one of the loop. */
+static void loop_turn(struct site *s, int wait_ms)
+{
+    struct weir_event ev[88];
+    int64_t due = weir_client_next_us(s->client), wait = (int64_t)wait_ms * 1000;
+    int n = weir_loop_wait(s->loop, ev, (int)COUNT(ev), due >= 0 && due < wait ? due : wait);
+    weir_client_turn(s->client);
+    for (int i = 0; i < n; i++) {
+        if (ev[i].ready & WEIR_READY_WAKE) weir_client_woken(s->client);
+        else weir_client_ready(s->client, &ev[i]);
+        take_events(s);
+    }
+}
+
+static void turn(struct site *s, int wait_ms)
+{
+    if (s->loop) loop_turn(s, wait_ms);
+    else assert_int_equal(weir_client_step(s->client, wait_ms), WEIR_OK);
+    take_events(s);
     weir_client_flush(s->client);
 }
 
@@ -135,6 +158,7 @@ static void site_start(struct site *s, const struct weir_pool_options *po, const
     weir_client_options_init(&c);
     weir_pool_options_init(&p);
     p.name = "test";
+    s->loop = NULL;
     assert_int_equal(weir_client_group_new(&s->group, 1), WEIR_OK);
     assert_int_equal(weir_client_new(&s->client, s->group, co ? co : &c), WEIR_OK);
     assert_int_equal(weir_pool_new(&s->pool, s->group, po ? po : &p), WEIR_OK);
@@ -699,6 +723,81 @@ static void only_what_may_run_twice_is_repeated(void **state)
     unlink(b.at.sun_path);
 }
 
+/* Connections rest and end, in all pools at once, and few are opened in one go: those of the first pools not for ever before the others. */
+static void every_pool_has_its_connections_ahead(void **state)
+{
+    (void)state;
+    struct peer p;
+    struct site s;
+    struct weir_pool *pools[40];
+    bool seen[COUNT(pools)] = {0};
+    size_t all = 0;
+    peer_start(&p, 0, ALL_ROLES);
+    site_start(&s, NULL, NULL);
+    for (size_t i = 0; i < COUNT(pools); i++) {
+        struct weir_pool_options o;
+        struct weir_endpoint_options e = endpoint(p.address, 1, 0);
+        weir_pool_options_init(&o);
+        o.name = "ahead";
+        o.owned = true;
+        e.ahead = 1;
+        assert_int_equal(weir_pool_new(&pools[i], s.group, &o), WEIR_OK);
+        weir_pool_set_idle(pools[i], 1);
+        assert_int_equal(weir_pool_set(pools[i], &e, 1), WEIR_OK);
+    }
+    for (int t = 0; t < 20000 && all < COUNT(pools); t++) {
+        weir_client_tend(s.client);
+        turn(&s, 1);
+        for (size_t i = 0; i < COUNT(pools); i++) {
+            struct weir_pool_stats stats;
+            struct weir_endpoint_stats ep = {0};
+            weir_pool_get_stats(pools[i], &stats, &ep, 1);
+            all += ep.conns && !seen[i];
+            seen[i] |= ep.conns > 0;
+        }
+    }
+    assert_int_equal(all, COUNT(pools));
+    weir_client_free(s.client);
+    for (size_t i = 0; i < COUNT(pools); i++) weir_pool_free(pools[i]);
+    weir_pool_free(s.pool);
+    weir_client_group_free(s.group);
+    peer_stop(&p);
+}
+
+/* Without a descriptor for one more connection, whoever waits has the next one that is free, and the server is not to blame. */
+static void without_descriptors_the_connections_that_are_there_serve(void **state)
+{
+    (void)state;
+    struct peer p;
+    struct site s;
+    struct ask a, b;
+    struct rlimit before, none;
+    struct weir_endpoint_stats ep;
+    peer_start(&p, 0, ALL_ROLES);
+    site_start(&s, NULL, NULL);
+    serve_by(&s, p.address, 2, 0);
+    run_path(&s, &a, "/hello");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int next = dup(0);
+    close(next);
+    none = (struct rlimit){(rlim_t)next, before.rlim_max};
+    path_of(&a, "/late");
+    path_of(&b, "/hello");
+    assert_int_equal(begin(&s, &a), 1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(begin(&s, &b), 0);
+    until_ended(&s, &a);
+    until_ended(&s, &b);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(a.result.status, WEIR_OK);
+    assert_int_equal(b.result.status, WEIR_OK);
+    assert_int_equal(stats_of(&s, &ep).queued, 0);
+    assert_int_equal(ep.state, WEIR_ENDPOINT_UP);
+    assert_int_equal(ep.failed, 0);
+    site_stop(&s);
+    peer_stop(&p);
+}
+
 /* ---- output that nobody takes yet ---- */
 
 static void take_held(struct site *s, struct ask *a, size_t most)
@@ -1018,6 +1117,100 @@ static void threads_of_a_group_share_a_pool(void **state)
     }
 }
 
+/* An application that answers one request on a connection, keeps it, and closes it when it is told to. */
+struct keeper {
+    int fd;
+    struct sockaddr_un at;
+    char address[128];
+    atomic_int answered, close_order, closed;
+    pthread_t thread;
+};
+
+static void *keep_and_close(void *arg)
+{
+    static const uint8_t answer[] = "\1\6\0\1\0\16\0\0Status: 200\r\n\r" "\1\6\0\1\0\1\0\0\n" "\1\3\0\1\0\10\0\0\0\0\0\0\0\0\0";
+    struct keeper *k = arg;
+    char piece[4096];
+    for (;;) {
+        int fd = accept(k->fd, NULL, NULL);
+        if (fd < 0) return NULL;
+        if (read(fd, piece, sizeof piece) > 0 && write(fd, answer, sizeof answer) == sizeof answer) atomic_fetch_add(&k->answered, 1);
+        while (atomic_load(&k->close_order) == atomic_load(&k->closed)) usleep(1000);
+        close(fd);
+        atomic_fetch_add(&k->closed, 1);
+    }
+}
+
+static void keeper_start(struct keeper *k)
+{
+    *k = (struct keeper){.at = {.sun_family = AF_UNIX}};
+    snprintf(k->at.sun_path, sizeof k->at.sun_path, "/tmp/weir-test-keeper-%d", (int)getpid());
+    snprintf(k->address, sizeof k->address, "unix:%s", k->at.sun_path);
+    k->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(k->fd, (struct sockaddr *)&k->at, sizeof k->at), 0);
+    assert_int_equal(listen(k->fd, 10), 0);
+    assert_int_equal(pthread_create(&k->thread, NULL, keep_and_close, k), 0);
+}
+
+/* One thread gives a request of another one a connection that this other one has; it closes before it knows of it. */
+static void a_connection_that_closes_while_its_request_is_on_the_way(void **state)
+{
+    (void)state;
+    struct keeper keeper;
+    struct peer p;
+    struct site one = {0}, two = {0};
+    struct ask first, busy, waiting;
+    struct weir_client_options co;
+    struct weir_pool_options po;
+    weir_client_options_init(&co);
+    weir_pool_options_init(&po);
+    po.name = "test";
+    po.owned = true;
+    keeper_start(&keeper);
+    peer_start(&p, 0, ALL_ROLES);
+    assert_int_equal(weir_client_group_new(&one.group, 2), WEIR_OK);
+    assert_int_equal(weir_client_new(&one.client, one.group, &co), WEIR_OK);
+    co.index = 1;
+    assert_int_equal(weir_loop_epoll_new(&two.loop), WEIR_OK);
+    struct weir_spill_quota quota = {.dir = "/tmp", .max = 1 << 20};
+    struct weir_client_place place = {.loop = two.loop, .kind = 1, .quota = &quota};
+    assert_int_equal(weir_client_new_on(&two.client, one.group, &co, &place), WEIR_OK);
+    assert_int_equal(weir_pool_new(&one.pool, one.group, &po), WEIR_OK);
+    two.group = one.group;
+    two.pool = one.pool;
+    struct weir_endpoint_options e[] = {endpoint(keeper.address, 1, 0), endpoint(p.address, 1, 0)};
+    e[1].id = 2;
+    assert_int_equal(weir_pool_set(one.pool, e, 2), WEIR_OK);
+    weir_pool_mark(one.pool, 2, true);
+    run_path(&two, &first, "/hello");
+    assert_int_equal(first.result.status, WEIR_OK);
+    weir_pool_mark(one.pool, 2, false);
+    weir_pool_mark(one.pool, 1, true);
+    path_of(&busy, "/hold");
+    assert_in_range(begin(&two, &busy), 0, 1);
+    until_running(&two, &p, 1);
+    path_of(&waiting, "/hello");
+    assert_int_equal(begin(&two, &waiting), 0);
+    weir_pool_mark(one.pool, 1, false);
+    turn(&one, 0); /* gives it the connection of the first one */
+    assert_int_equal(stats_of(&one, NULL).queued, 0);
+    atomic_fetch_add(&keeper.close_order, 1);
+    while (!atomic_load(&keeper.closed)) usleep(1000);
+    until_ended(&two, &waiting);
+    assert_int_equal(waiting.result.status, WEIR_OK); /* none of its bytes had been sent: on another connection */
+    assert_int_equal(atomic_load(&keeper.answered), 2);
+    weir_client_req_free(busy.req);
+    weir_client_free(two.client);
+    weir_loop_free(two.loop);
+    site_stop(&one);
+    atomic_fetch_add(&keeper.close_order, 1);
+    shutdown(keeper.fd, SHUT_RDWR);
+    pthread_join(keeper.thread, NULL);
+    close(keeper.fd);
+    unlink(keeper.at.sun_path);
+    peer_stop(&p);
+}
+
 /* ---- the end ---- */
 
 static void a_client_that_goes_takes_its_requests_along(void **state)
@@ -1166,6 +1359,8 @@ int main(void)
         cmocka_unit_test(a_pool_refuses_as_long_as_it_is_told_to),
         cmocka_unit_test(what_one_app_refuses_another_may_take),
         cmocka_unit_test(only_what_may_run_twice_is_repeated),
+        cmocka_unit_test(every_pool_has_its_connections_ahead),
+        cmocka_unit_test(without_descriptors_the_connections_that_are_there_serve),
         cmocka_unit_test(a_slow_reader_takes_what_is_held),
         cmocka_unit_test(what_is_held_is_in_order),
         cmocka_unit_test(more_than_may_be_held_is_cut),
@@ -1174,6 +1369,7 @@ int main(void)
         cmocka_unit_test(another_thread_wakes_it),
         cmocka_unit_test(it_lives_in_a_foreign_loop),
         cmocka_unit_test(threads_of_a_group_share_a_pool),
+        cmocka_unit_test(a_connection_that_closes_while_its_request_is_on_the_way),
         cmocka_unit_test(a_client_that_goes_takes_its_requests_along),
         cmocka_unit_test(an_endpoint_that_is_not_named_any_more_drains),
         cmocka_unit_test(an_app_that_drains_is_asked_nothing_more),
