@@ -18,6 +18,8 @@
 #include "loop/loop.h"
 #include "weir/weir.h"
 
+#define READY_MS 60000 /* pools that take longer to be ready do not keep the service manager waiting */
+
 int64_t now_ms(void)
 {
     struct timespec ts;
@@ -173,7 +175,10 @@ void tell_ready(struct control *c, const char *trouble)
 static void announce(struct control *c)
 {
     bool web = gateway_is_needed(c->conf);
-    if (c->announced || (web && !(c->serving && c->serving->ready)) || !pools_all_ready(c)) return;
+    if (c->announced || (web && !(c->serving && c->serving->ready))) return;
+    bool all = pools_all_ready(c);
+    if (!all && now_ms() < c->started_ms + READY_MS) return; /* then the others serve all the same */
+    if (!all) pools_say_missing(c);
     c->announced = true;
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
@@ -256,6 +261,10 @@ static void from_root(struct control *c)
         else gateway_failed(c, &m);
         break;
     case ROOT_READ_AGAIN:
+        if (!c->conf) { /* what was kept comes first: it is what stays in use if this one is of no use */
+            c->read_later = true;
+            break;
+        }
         reload_begin(c, fd, false, m.flags & 1 || c->files.asked);
         c->files.asked = false;
         break;
@@ -304,6 +313,7 @@ static int next_ms(struct control *c)
     int64_t order = c->conf && !c->ending ? orders_next_ms(c) : -1, file = c->conf && !c->ending ? files_next_ms(c) : -1;
     if (order >= 0 && (wait < 0 || order < wait)) wait = order;
     if (file >= 0 && (wait < 0 || file < wait)) wait = file;
+    if (c->conf && !c->announced && now_ms() < c->started_ms + READY_MS && (wait < 0 || wait > READY_MS)) wait = c->started_ms + READY_MS - now_ms();
     int64_t keys = c->conf && !c->ending ? keys_next_ms(c) : -1;
     if (keys >= 0 && (wait < 0 || keys < wait)) wait = keys;
     return wait < 0 ? -1 : wait > 60000 ? 60000 : (int)wait;

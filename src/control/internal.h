@@ -87,7 +87,8 @@ struct unit {
     uint32_t ahead;                  /* workers that are to be there before anybody asks */
     bool forks;                      /* it starts workers for connections that wait */
     bool flow, prove, pings;         /* pings: it answered GET_VALUES */
-    bool shared;                     /* its socket is the pool's (`listen`): who asks it is not known here */
+    uint64_t shared;                 /* inode of the pool's socket (`listen`), on which it accepts: who asks it is not known here; 0: it has its own */
+    bool deaf;                       /* it was not ready when the last control ended: its READY=1 may be lost */
     uint32_t others[ROOT_GATEWAYS_MAX]; /* what gateways were told that others hold */
     struct use use[ROOT_GATEWAYS_MAX], before; /* as the gateways say; before: of those that ended */
     uint32_t busy, opening;         /* together */
@@ -118,6 +119,7 @@ struct pool {
     bool stopped;                      /* by `weir stop` or `drain`, until it is restarted or reloaded */
     bool patient;                      /* what runs is not cut */
     bool waits;                        /* for its turn to start something */
+    uint64_t socket;                   /* inode of the one that `listen` says; 0: none is open */
     int64_t log_ms;                    /* the second of output that is counted began */
     uint64_t log_lines, log_dropped;   /* in it */
     int64_t changed_ms;                /* a file that it watches changed last; 0: it follows from none any more */
@@ -223,6 +225,8 @@ struct control {
     bool own_socket;        /* made here: removed here */
     unsigned guests;        /* connections of people that are no admins */
     int64_t started_ms;
+    bool read_later; /* it was ordered before the first configuration was in use */
+    bool swept;      /* what the last control left open was closed */
     int adopting; /* units, gateways and orders that the root part has yet to tell: nothing is started before */
     struct orders orders;
     struct files files;
@@ -264,6 +268,7 @@ void pool_workers(const struct pool *p, uint32_t *least, uint32_t *most);
 bool pool_is_group(const struct pool *p); /* one php-cgi with a fixed number of workers, which share its opcache; else each is a unit */
 void pools_free(struct control *c);
 bool pools_all_ready(const struct control *c);
+void pools_say_missing(const struct control *c); /* those that are not, and are not known to fail */
 
 /* units.c */
 struct unit *unit_find(const struct control *c, uint64_t id);
@@ -342,6 +347,7 @@ int reload_listener_fd(struct control *c, const struct weir_conf_listener *l);
  * the last try); closed at once, whoever holds it; its address into an order. */
 bool reload_open_socket(struct control *c, const struct weir_conf_listener *l, int *code);
 void reload_close_socket(struct control *c, const struct weir_conf_listener *l);
+uint64_t reload_socket(struct control *c, const struct weir_conf_listener *l); /* inode of the one that is open; 0: none */
 bool reload_socket_address(struct control *c, const struct weir_conf_listener *l, struct root_msg *m);
 const char *reload_unix_trouble(int error);
 

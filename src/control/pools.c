@@ -155,6 +155,7 @@ static enum weir_conf_php php_of(const struct weir_conf_pool *o, struct php_answ
 void pools_plan(struct control *c)
 {
     struct php_answer last = {0};
+    bool notifies = false;
     servers_trim(c);
     for (struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         struct pool *p = WEIR_CONTAINER(l, struct pool, link);
@@ -170,6 +171,7 @@ void pools_plan(struct control *c)
         if (!p) p = pool_new(c, o->name);
         if (!p) continue;
         p->conf = o;
+        notifies |= o->notify;
         p->php = php_of(o, &last);
         uint64_t settings = settings_of(c, p, o);
         pool_touch(c, p);
@@ -179,6 +181,7 @@ void pools_plan(struct control *c)
         no_trouble(p);
     }
     c->endpoints_changed = true;
+    if (notifies && notify_listen(c) < 0) say("READY=1 cannot be heard: %s", strerror(errno));
 }
 
 /* The least and the most units that a pool may have. */
@@ -210,6 +213,7 @@ struct count {
 
 static bool is_old(const struct pool *p, const struct unit *u)
 {
+    if (u->shared && p->socket && u->shared != p->socket) return true; /* it listens where nobody comes any more */
     return u->generation != p->generation || u->settings != p->settings || u->recycle;
 }
 
@@ -321,6 +325,17 @@ static uint32_t processes_of(const struct pool *p)
     return is_one_unit(p) ? workers + 1 : 1;
 }
 
+/* What its old units have: they go when the new ones are there, and until then they serve. */
+static uint32_t replaced(const struct pool *p)
+{
+    uint32_t n = 0;
+    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
+        const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
+        if (is_old(p, u)) n += u->processes;
+    }
+    return n;
+}
+
 /* May a unit be started now, or does the pool wait for others? */
 static bool may_start(struct control *c, struct pool *p, uint32_t starting)
 {
@@ -329,11 +344,14 @@ static bool may_start(struct control *c, struct pool *p, uint32_t starting)
     if (starting >= 1 && starting >= c->conf->starting - c->conf->starting / 4) return false; /* some places are for others */
     uint32_t after = c->process_count + processes_of(p);
     if (after > c->conf->processes) {
-        if (!make_room(c, p, after - c->conf->processes) && now_ms() - p->said_ms >= SAY_AGAIN_MS) {
-            p->said_ms = now_ms();
-            say("pool %s: all pools together have %u processes, as many as weir { processes } allows, and none is idle", p->name, c->process_count);
+        if (make_room(c, p, after - c->conf->processes)) return false;
+        if (after - replaced(p) > c->conf->processes) {
+            if (now_ms() - p->said_ms >= SAY_AGAIN_MS) {
+                p->said_ms = now_ms();
+                say("pool %s: all pools together have %u processes, as many as weir { processes } allows, and none is idle", p->name, c->process_count);
+            }
+            return false;
         }
-        return false;
     }
     p->waits = false;
     return true;
@@ -474,7 +492,10 @@ static void look_at_unit(struct control *c, struct pool *p, struct unit *u, bool
         unit_failed(c, u, "it could not be started in time");
     } else if (u->state == UNIT_PROBING) {
         if (now - u->started_ms >= EARLY_MS) unit_not_starting(c, u); /* others do not wait for one that hangs */
-        if (now >= u->deadline_ms) unit_failed(c, u, not_ready(p, u));
+        if (u->deaf && p->conf && p->conf->notify && !u->notified) {
+            say("pool %s: process %d may have said READY=1 while control was away: it starts anew", p->name, (int)u->pid);
+            unit_end(c, u, 5000);
+        } else if (now >= u->deadline_ms) unit_failed(c, u, not_ready(p, u));
         else probe_clock(c, u);
     }
 }
@@ -533,6 +554,7 @@ static void pool_turn(struct control *c, struct pool *p)
     int64_t now = now_ms();
     follow_change(p, now);
     if (p->log_dropped) output_rate_turn(p, now);
+    if (p->conf && p->conf->listen) p->socket = reload_socket(c, p->conf->listen);
     recycle_some(p, now);
     struct count n = count_units(p);
     uint32_t want = wanted(p, &n);
@@ -609,15 +631,27 @@ void pool_scale(struct control *c, struct pool *p, uint32_t least, uint32_t most
     orders_keep(c);
 }
 
+/* It has what it is to have, or is known to fail. */
+static bool is_settled(const struct pool *p)
+{
+    uint32_t least, most;
+    bounds(p, &least, &most);
+    return count_units(p).ready >= least || p->failures;
+}
+
 bool pools_all_ready(const struct control *c)
+{
+    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next)
+        if (!is_settled(WEIR_CONTAINER(l, struct pool, link))) return false;
+    return true;
+}
+
+void pools_say_missing(const struct control *c)
 {
     for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
         const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
-        uint32_t least, most;
-        bounds(p, &least, &most);
-        if (count_units(p).ready < least && !p->failures) return false;
+        if (!is_settled(p)) say("pool %s: not ready yet%s: the others serve", p->name, p->waits ? ", it waits for others to start or to end" : "");
     }
-    return true;
 }
 
 void pools_free(struct control *c)

@@ -73,6 +73,10 @@ static void close_listener(struct control *c, struct listener_fd *f)
 /* What neither the configuration in use nor the coming one names is closed. */
 void reload_drop_listeners(struct control *c)
 {
+    if (c->conf && !c->swept) { /* and what the last control left open when it ended */
+        c->swept = true;
+        root_send(c, &(struct root_msg){.kind = ROOT_UNLISTEN}, NULL, 0);
+    }
     for (size_t i = 0; i < c->listener_count;) {
         struct listener_fd *f = &c->listeners[i];
         if (!f->answered || named(c->conf, f) || named(c->next, f)) {
@@ -134,10 +138,16 @@ bool reload_socket_address(struct control *c, const struct weir_conf_listener *l
     return f && f->fd >= 0 && address_of(f, m);
 }
 
-static bool same_socket(int a, int b)
+static uint64_t inode_of(int fd)
 {
-    struct stat x, y;
-    return a >= 0 && b >= 0 && fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino;
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
+uint64_t reload_socket(struct control *c, const struct weir_conf_listener *l)
+{
+    const struct listener_fd *f = listener_for(c, l);
+    return f ? inode_of(f->fd) : 0;
 }
 
 void reload_listening(struct control *c, const struct root_msg *m, int fd)
@@ -146,7 +156,7 @@ void reload_listening(struct control *c, const struct root_msg *m, int fd)
         struct listener_fd *f = &c->listeners[i];
         if (f->id != m->unit) continue;
         f->answered = true;
-        if (f->fd >= 0 && fd >= 0 && !same_socket(f->fd, fd) && named(c->conf, f)) c->config_version++; /* the gateway is given the new one */
+        if (f->fd >= 0 && fd >= 0 && inode_of(f->fd) != inode_of(fd) && named(c->conf, f)) c->config_version++; /* the gateway is given the new one */
         f->code = m->code;
         if (fd >= 0 && f->fd >= 0) close(f->fd);
         if (fd >= 0) f->fd = fd;
@@ -275,6 +285,11 @@ static void take(struct control *c)
     c->reload_by_signal = false;
     tell_ready(c, "");
     command_reloaded(c, NULL);
+    if (c->read_later) {
+        c->read_later = false;
+        c->files.asked = true;
+        root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0);
+    }
 }
 
 const char *reload_unix_trouble(int code)

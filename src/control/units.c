@@ -104,8 +104,8 @@ void unit_drop(struct control *c, struct unit *u)
 /* What a later control has to know of a unit; the root part keeps it for us. */
 static void write_tag(char tag[ROOT_TAG_MAX], const struct unit *u)
 {
-    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %d %u %u %u %u %d", u->pool->name, (unsigned long long)u->generation,
-             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, u->shared, u->requests, u->workers, u->processes, u->ahead, u->forks);
+    snprintf(tag, ROOT_TAG_MAX, "%.64s %llu %llu %d %d %d %d %llu %u %u %u %u %d", u->pool->name, (unsigned long long)u->generation,
+             (unsigned long long)u->settings, u->state == UNIT_READY, u->flow, u->prove, u->pings, (unsigned long long)u->shared, u->requests, u->workers, u->processes, u->ahead, u->forks);
 }
 
 /* For its stdout and its stderr: -1 in all where one cannot be made. */
@@ -154,7 +154,8 @@ bool unit_start(struct control *c, struct pool *p)
     c->process_count += u->processes;
     if (c->o.privileged && o->user) snprintf(m.user, sizeof m.user, "%s", o->user);
     if (c->o.privileged && o->group) snprintf(m.group, sizeof m.group, "%s", o->group);
-    u->shared = o->listen != NULL;
+    u->shared = o->listen ? reload_socket(c, o->listen) : 0;
+    if (o->listen && !u->shared) u->shared = 1; /* it is gone by now */
     write_tag(m.tag, u);
     if (u->shared && !reload_socket_address(c, o->listen, &m)) m.address_len = sizeof m.address; /* it is gone: the root part says so */
     const int fds[] = {spec.memfd, out[1], err[1], out[0], err[0], spec.config};
@@ -296,10 +297,10 @@ void units_looked(struct control *c, const struct root_msg *m)
 void units_adopt(struct control *c, const struct root_msg *m, int log)
 {
     char name[ROOT_TAG_MAX];
-    unsigned long long generation, settings;
-    int ready, flow, prove, pings, shared, forks;
+    unsigned long long generation, settings, shared;
+    int ready, flow, prove, pings, forks;
     unsigned requests, workers, processes, ahead;
-    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %d %u %u %u %u %d", name, &generation, &settings, &ready, &flow, &prove, &pings, &shared, &requests, &workers, &processes,
+    bool fine = sscanf(m->tag, "%159s %llu %llu %d %d %d %d %llu %u %u %u %u %d", name, &generation, &settings, &ready, &flow, &prove, &pings, &shared, &requests, &workers, &processes,
                        &ahead, &forks) == 13;
     if (m->unit >= c->next_unit) c->next_unit = m->unit + 1;
     struct pool *p = fine ? pool_find(c, name) : NULL;
@@ -316,7 +317,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     u->flow = flow != 0;
     u->prove = prove != 0;
     u->pings = pings != 0;
-    u->shared = shared != 0;
+    u->shared = shared;
     u->requests = requests;
     u->workers = workers;
     u->processes = processes;
@@ -326,6 +327,7 @@ void units_adopt(struct control *c, const struct root_msg *m, int log)
     snprintf(u->address, sizeof u->address, "unix:%.107s", m->text);
     unit_set(c, u, m->flags & 1 ? UNIT_ENDING : ready ? UNIT_READY : UNIT_PROBING);
     if (log >= 0) output_watch(c, log, name, u->pid, false);
+    u->deaf = u->state == UNIT_PROBING;
     if (!(m->flags & 2)) return;
     unit_drain(c, u);
     u->released = c->conf && !gateway_is_needed(c->conf); /* a gateway that runs has not been told of yet */

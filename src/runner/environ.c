@@ -40,14 +40,39 @@ static bool pool_says(const struct runner *r, struct weir_str name)
     return false;
 }
 
-/* May a parameter become a variable? Proxy is a client's word for HTTP_PROXY (httpoxy); LD_* is for the loader, and would let whoever
- * speaks FastCGI with us choose the code that runs. */
+/* With these, whoever speaks FastCGI with us would choose the code that runs: the loader, libc, shells and interpreters ask for them.
+ * Proxy is a client's word for HTTP_PROXY (httpoxy). */
+static bool is_dangerous(struct weir_str name)
+{
+    static const struct weir_str whole[] = {
+        WEIR_CONST_STR("HTTP_PROXY"), WEIR_CONST_STR("PATH"), WEIR_CONST_STR("IFS"), WEIR_CONST_STR("ENV"), WEIR_CONST_STR("PS4"), WEIR_CONST_STR("SHELLOPTS"),
+        WEIR_CONST_STR("GCONV_PATH"), WEIR_CONST_STR("GLIBC_TUNABLES"), WEIR_CONST_STR("LOCPATH"), WEIR_CONST_STR("NLSPATH"), WEIR_CONST_STR("PHPRC"),
+        WEIR_CONST_STR("PHP_INI_SCAN_DIR"), WEIR_CONST_STR("TCLLIBPATH"), WEIR_CONST_STR("_JAVA_OPTIONS")};
+    static const struct weir_str first[] = {WEIR_CONST_STR("LD_"), WEIR_CONST_STR("BASH"), WEIR_CONST_STR("PERL"), WEIR_CONST_STR("PYTHON"), WEIR_CONST_STR("RUBY"),
+                                            WEIR_CONST_STR("GEM_"), WEIR_CONST_STR("NODE_"), WEIR_CONST_STR("LUA_"), WEIR_CONST_STR("JAVA_"), WEIR_CONST_STR("JDK_")};
+    for (size_t i = 0; i < WEIR_COUNT(whole); i++)
+        if (weir_str_eq(name, whole[i])) return true;
+    for (size_t i = 0; i < WEIR_COUNT(first); i++)
+        if (weir_str_prefix(name, first[i])) return true;
+    return false;
+}
+
+/* [A-Za-z_][A-Za-z0-9_]*: bash takes others for functions. */
+static bool is_name(struct weir_str name)
+{
+    bool good = name.len > 0 && !(name.ptr[0] >= '0' && name.ptr[0] <= '9');
+    for (size_t i = 0; i < name.len && good; i++) {
+        char c = name.ptr[i];
+        good = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+    }
+    return good;
+}
+
+/* May a parameter become a variable? */
 static bool passes(const struct runner *r, const struct weir_pair *p)
 {
-    if (!p->name.len || memchr(p->name.ptr, '=', p->name.len) || memchr(p->name.ptr, 0, p->name.len)) return false;
-    if (p->value.len && memchr(p->value.ptr, 0, p->value.len)) return false;
-    if (weir_str_eq(p->name, WEIR_STR("HTTP_PROXY")) || weir_str_prefix(p->name, WEIR_STR("LD_")) || is_ours(p->name)) return false;
-    return !pool_says(r, p->name);
+    if (!is_name(p->name) || (p->value.len && memchr(p->value.ptr, 0, p->value.len))) return false;
+    return !is_dangerous(p->name) && !is_ours(p->name) && !pool_says(r, p->name);
 }
 
 static char *pair_text(struct weir_app_req *req, struct weir_str name, struct weir_str value) /* FC1-6.1-g */

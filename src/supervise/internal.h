@@ -44,6 +44,7 @@ struct held { /* a listening socket for others than apps */
     bool given;  /* by the service manager, and no listener has asked for it yet */
     bool kept;   /* given, and once opened by us: nobody else needs it */
     bool stored; /* the service manager has a copy, or there is none */
+    bool asked;  /* by the control that runs */
     _Alignas(struct sockaddr_storage) unsigned char address[128];
 };
 
@@ -83,6 +84,7 @@ struct root {
     bool upgraded;      /* control and gateway are to follow */
     int lock;           /* of our folder, as long as we live; -1 */
     bool is_root, ending, control_stopped, answered, ready, manager_behind, units_told;
+    bool read_later;    /* it was ordered (SIGHUP) while there was no control */
 };
 int64_t now_ms(void);
 /* A message to control: sent, or kept until it takes it; fd stays the caller's. */

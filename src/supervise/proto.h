@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define ROOT_PROTO_VERSION 6
+#define ROOT_PROTO_VERSION 7
 #define ROOT_TAG_MAX       160
 #define ROOT_SPEC_MAX      (1u << 20) /* bytes of a memfd */
 #define ROOT_FDS_MAX       6         /* of a message */
@@ -35,7 +35,8 @@ enum root_kind {
     ROOT_CONTROL_SOCKET, /* the control socket at its usual place, below a folder that only root changes; answer LISTENING, unit 0 */
     ROOT_LOOK,       /* unit, inode, tag: what does the process do that holds this socket (0: the first one)? answer LOOKED */
     ROOT_KILL,       /* unit, inode, tag: end the process that holds this socket, if one of the unit still does; answer LOOKED */
-    ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed */
+    ROOT_UNLISTEN,   /* address: nobody is accepted there any more; the socket is closed. Without one: all that this control did not
+                        ask for (LISTEN) */
     ROOT_UPGRADE,    /* become the program that is installed now; answer UPGRADED */
     /* root -> control */
     ROOT_HELLO,      /* flags: 1: has root's rights, 2: fd is what was kept, 4: the gateway is to be replaced by its new version;

@@ -200,6 +200,9 @@ static void start_control(struct root *r)
         tell(r, (struct root_msg){.kind = ROOT_UNIT_ERRORS, .unit = u->id}, u->log_errors);
     }
     if (r->kept_orders >= 0) tell(r, (struct root_msg){.kind = ROOT_ORDERS}, r->kept_orders);
+    for (size_t i = 0; i < r->listener_count; i++) r->listeners[i].asked = false;
+    if (r->read_later) tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN, .flags = 1}, -1);
+    r->read_later = false;
     tell(r, (struct root_msg){.kind = ROOT_PING}, -1);
 }
 
@@ -518,6 +521,8 @@ static void do_listen(struct root *r, const struct root_msg *m)
         h->given = false;
         listen(h->fd, 4096); /* as long a queue as one of ours has */
     }
+    if (!h) h = find_held(r, m); /* made just now */
+    if (h) h->asked = true;
     tell(r, answer, fd);
 }
 
@@ -544,10 +549,13 @@ static void end_listener(struct root *r, struct held *h)
 
 static void do_unlisten(struct root *r, const struct root_msg *m)
 {
-    struct held *h = find_held(r, m);
-    if (!h) return;
-    systemd_unstore(h);
-    end_listener(r, h);
+    struct held *named = m->address_len ? find_held(r, m) : NULL;
+    for (size_t i = r->listener_count; i-- > 0;) { /* the last one takes the place of one that ends */
+        struct held *h = &r->listeners[i];
+        if (m->address_len ? h != named : h->asked || h->given) continue;
+        systemd_unstore(h);
+        end_listener(r, h);
+    }
 }
 
 /* ---- the end ---- */
@@ -592,6 +600,10 @@ static void push_end(struct root *r)
 
 static void read_again(struct root *r, uint32_t flags)
 {
+    if (r->control < 0) {
+        r->read_later = true;
+        return;
+    }
     int fd = open_config(r);
     if (r->ready) systemd_reloading();
     tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN, .flags = flags}, fd);
@@ -735,10 +747,7 @@ static void reap(struct root *r)
         for (size_t i = 0; i < r->unit_count; i++) {
             if (r->units[i]->keeper != pid) continue;
             for (int words = 0; r->units[i]->channel >= 0 && words < 16; words++) from_keeper(r, r->units[i]);
-            if (WIFSIGNALED(status)) { /* it could not clean up: what it kept came to us */
-                if (r->units[i]->pid > 0) kill(r->units[i]->pid, SIGKILL);
-                r->units[i]->status = status;
-            }
+            if (WIFSIGNALED(status)) r->units[i]->status = status; /* it could not clean up: what it kept came to us (kill_strays) */
             drop_unit(r, i);
             break;
         }
@@ -924,13 +933,12 @@ int main(int argc, char **argv)
     r.control_socket = r.kept = r.kept_orders = r.base = r.lock = -1;
     if (!r.self[0] && readlink("/proc/self/exe", r.self, sizeof r.self - 1) == (ssize_t)sizeof r.self - 1) r.self[0] = 0; /* a longer one */
     if (resume < 0 && !container_proc()) return 1;
-    bool known = find_users(&r, control_user, gateway_user);
-    if (resume >= 0 && (!known || !upgrade_resume(&r, resume))) {
+    if (resume >= 0 && !upgrade_resume(&r, resume)) {
         upgrade_back(&r, resume, back);
         return 1;
     }
     if (back >= 0) close(back);
-    if (!known) return 1;
+    if (resume < 0 && !find_users(&r, control_user, gateway_user)) return 1;
     if (resume < 0 && !run_dir_make(&r)) {
         fprintf(stderr, "weir: cannot make the folder %s: %s: it has to be on a file system that can be written%s\n", r.dir, strerror(errno),
                 r.is_root ? " (in a read-only container, mount a tmpfs on /run)" : "; XDG_RUNTIME_DIR names another place than /tmp");

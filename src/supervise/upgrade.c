@@ -16,7 +16,7 @@
 
 #include "supervise/internal.h"
 
-#define STATE_VERSION 4
+#define STATE_VERSION 5
 #define ASK_MS        2000 /* what the new program has to answer */
 #define ARGS_MAX      96
 
@@ -29,6 +29,8 @@ struct state { /* then units, then listening sockets */
     int64_t control_started_ms;
     struct gateway gateways[ROOT_GATEWAYS_MAX];
     char dir[64], name[24];
+    struct identity control_who, gateway_who; /* as they were at the start: that users are gone by now ends nothing */
+    gid_t gateway_gid;
 };
 static const char magic[8] = {'w', 'e', 'i', 'r', 'r', 'o', 'o', 't'};
 
@@ -45,7 +47,7 @@ static int write_state(const struct root *r)
                       .held_size = sizeof(struct held), .keeper_size = sizeof(struct keeper_msg), .unit_count = (uint32_t)r->unit_count,
                       .listener_count = (uint32_t)r->listener_count, .gateway_count = (uint32_t)r->gateway_count, .control = r->control,
                       .control_socket = r->control_socket, .kept = r->kept, .kept_orders = r->kept_orders, .base = r->base, .lock = r->lock, .control_pid = r->control_pid,
-                      .control_started_ms = r->control_started_ms};
+                      .control_started_ms = r->control_started_ms, .control_who = r->control_who, .gateway_who = r->gateway_who, .gateway_gid = r->gateway_gid};
     memcpy(s.magic, magic, sizeof magic);
     memcpy(s.gateways, r->gateways, sizeof s.gateways);
     memcpy(s.dir, r->dir, sizeof s.dir);
@@ -142,6 +144,9 @@ bool upgrade_resume(struct root *r, int memfd)
     r->lock = s.lock;
     r->control_pid = s.control_pid;
     r->control_started_ms = s.control_started_ms;
+    r->control_who = s.control_who;
+    r->gateway_who = s.gateway_who;
+    r->gateway_gid = s.gateway_gid;
     memcpy(r->dir, s.dir, sizeof r->dir);
     memcpy(r->name, s.name, sizeof r->name);
     if (!is_open(r->control, true) || !is_open(r->base, false)) return false;

@@ -531,6 +531,10 @@ def test_only_scripts_below_a_root_are_run_and_no_parameter_reaches_the_loader(t
         lines = r.stdout.splitlines()
         assert "PATH=/bin:/usr/bin" in lines and "POOL=says" in lines and "OWN=1" in lines and "GATEWAY_INTERFACE=CGI/1.1" in lines, r
         assert "LD_PRELOAD" not in r.stdout and "HTTP_PROXY" not in r.stdout
+        evil = ("BASH_FUNC_echo%%=() { printf evil; }", "BASH_ENV=/proc/self/fd/0", "ENV=/x", "PERL5OPT=-Mx", "PYTHONSTARTUP=/x", "NODE_OPTIONS=x", "0X=y", "X-Y=z")
+        script.write_text(script.read_text().replace("/bin/sh", "/bin/bash"))
+        r = call(at, f"SCRIPT_FILENAME={script}", *evil, "GIT_PROJECT_ROOT=/srv")
+        assert "evil" not in r.stdout and "GIT_PROJECT_ROOT=/srv" in r.stdout and not [e for e in evil if e.split("=")[0] + "=" in r.stdout], r
         for path in (outside, tmp_path / "root/../y", tmp_path / "root", "/bin/sh"):
             assert "403" in call(at, f"SCRIPT_FILENAME={path}").stdout, path
         assert "404" in call(at, f"SCRIPT_FILENAME={tmp_path}/root/none").stdout

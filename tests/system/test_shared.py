@@ -118,6 +118,24 @@ def test_the_socket_has_its_rights_and_outlives_control_and_goes_with_the_pool(t
         wait_for(lambda: not os.path.exists(path))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_socket_whose_name_was_removed_is_made_anew_and_processes_move_to_it(kind, tmp_path):
+    with start(kind) as w, front(w, tmp_path) as port:
+        path = w.run_dir + "/keep-app.sock"
+        for how in ("reload", "control"):
+            before = w.pids("app")
+            os.unlink(path)
+            if how == "reload":
+                assert w.command("reload").returncode == 0
+            else:
+                control = w.status()["control_pid"]
+                os.kill(control, signal.SIGKILL)
+                wait_for(lambda: (w.status() or {"control_pid": control})["control_pid"] != control)
+            wait_for(lambda: w.pids("app") and not set(w.pids("app")) & set(before))
+            wait_for(lambda: not any(alive(p) for p in before))
+            assert all(get(port, "/x").status == 200 for _ in range(5))
+
+
 def test_a_path_that_is_taken_stops_the_pool_alone():
     with start("libfcgi") as w:
         other = w.run_dir + "/keep-other.sock"
