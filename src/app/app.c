@@ -378,7 +378,7 @@ int weir_app_next(struct weir_app *a, struct weir_app_event *ev)
     while (!weir_list_empty(&a->events)) {
         struct weir_app_req *r = WEIR_CONTAINER(a->events.next, struct weir_app_req, event_link);
         if (weir_app_req_pop_event(r, ev)) return WEIR_OK;
-        if (r->in_use) weir_list_remove(&r->event_link);
+        if (r->in_use && !weir_app_req_has_events(r)) weir_list_remove(&r->event_link);
     }
     if (a->drain_told && a->conn_count == 0 && a->req_count == 0 && !a->drained_told) {
         a->drained_told = true;

@@ -230,7 +230,7 @@ void weir_app_conn_read(struct app_conn *k)
     }
     for (int i = 0; i < 16; i++) {
         const void *out;
-        if (k->stalled) return;
+        if (k->full_count) return;
         if (weir_wire_app_output(k->wire, &out) >= a->o.output_buffer + CHOKED) { /* what requests write is bounded elsewhere */
             k->choked = true;
             return;

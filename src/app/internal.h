@@ -24,7 +24,8 @@ struct app_conn {
     struct weir_timer timer;
     uint32_t index, epoch;
     int fd;
-    bool want_write, stalled, peer_closed, broken, in_use; /* stalled: not read because a plain request's input is full */
+    bool want_write, peer_closed, broken, in_use;
+    uint32_t full_count;   /* plain requests whose input is full: it is not read */
     bool choked;           /* not read because the server takes none of our answers */
     bool fresh;            /* nothing has been asked of it yet */
     bool leaving;          /* it was idle for too long, and the server was told FINAL */
@@ -54,6 +55,7 @@ struct weir_app_req {
     uint32_t end_status;
     uint16_t id;
     uint8_t role;
+    bool full;           /* its input, of a plain request: its connection is not read */
     bool in_use, ending; /* ending: its handler is done, its header waits for room */
     bool input_ended[2], ev_input[2]; /* as in */
     bool aborted, head_closed, head_sent, has_type, touched, flow, wants_room, has_cond;
@@ -131,6 +133,8 @@ bool weir_app_req_send_kept(struct weir_app_req *r); /* events: there is room; t
 void weir_app_req_pump(struct weir_app_req *r); /* events: of from_fd what there is room for */
 bool weir_app_req_wait(struct weir_app_req *r);
 bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev);
+bool weir_app_req_has_events(const struct weir_app_req *r);
+bool weir_app_req_not_full(struct weir_app_req *r); /* its input has room again: true: its connection is read again */
 
 int weir_app_threads_start(struct weir_app *a);
 void weir_app_threads_stop(struct weir_app *a);

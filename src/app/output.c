@@ -329,10 +329,7 @@ void weir_app_req_finish(struct weir_app_req *r, uint32_t app_status, uint8_t pr
         if ((status < 0 || r->cut) && !app_status) app_status = 1;
         if (weir_wire_app_end(k->wire, r->id, app_status, protocol_status) < 0) k->broken = true; /* FC1-5.4-a, FC1-6.2-e, FC1-6.4-e */
         k->input_over = weir_wire_app_closing(k->wire) && r->input_ended[0] && r->input_ended[1];
-        if (k->stalled) {
-            k->stalled = false;
-            weir_app_conn_resume(k);
-        }
+        (void)weir_app_req_not_full(r);
     }
     weir_app_req_free(r);
     if (k) flush_when_due(k);

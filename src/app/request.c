@@ -165,7 +165,10 @@ void weir_app_req_input(struct weir_app_req *r, enum weir_stream s, struct weir_
         return;
     }
     /* without credit the socket is all that can hold the server back */
-    if (!r->flow && unread(r) >= r->app->o.body_window) r->conn->stalled = true;
+    if (!r->flow && !r->full && unread(r) >= r->app->o.body_window) {
+        r->full = true;
+        r->conn->full_count++;
+    }
     r->ev_input[i] = true;
     weir_app_req_post(r);
 }
@@ -175,6 +178,11 @@ void weir_app_req_input_ends(struct weir_app_req *r, enum weir_stream s)
     size_t i = weir_app_input(s);
     r->input_ended[i] = r->ev_input[i] = true;
     weir_app_req_post(r);
+}
+
+bool weir_app_req_has_events(const struct weir_app_req *r)
+{
+    return !r->ending && (r->ev_request || r->ev_abort || r->ev_input[0] || r->ev_input[1] || r->ev_room || r->ev_deadline);
 }
 
 bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
@@ -295,6 +303,16 @@ bool weir_app_req_wait(struct weir_app_req *r)
     return true;
 }
 
+bool weir_app_req_not_full(struct weir_app_req *r)
+{
+    struct app_conn *k = r->conn;
+    if (!r->full) return false;
+    r->full = false;
+    if (--k->full_count) return false;
+    weir_app_conn_resume(k);
+    return true;
+}
+
 /* The program took len bytes: the server may send more. */
 static void taken(struct weir_app_req *r, enum weir_stream s, size_t len)
 {
@@ -307,11 +325,7 @@ static void taken(struct weir_app_req *r, enum weir_stream s, size_t len)
         weir_app_conn_dirty(k);
         wake = true;
     }
-    if (k->stalled && unread(r) < r->app->o.body_window / 2) {
-        k->stalled = false;
-        wake = true;
-        weir_app_conn_resume(k);
-    }
+    if (r->full && unread(r) < r->app->o.body_window / 2) wake = weir_app_req_not_full(r) || wake;
     if (wake && threaded(r->app)) weir_loop_wake(r->app->loop);
 }
 

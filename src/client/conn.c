@@ -117,9 +117,21 @@ static void greet(struct conn *k)
     client_due(c, k, weir_loop_clock_us(c->loop) + CONNECT_MS * UINT64_C(1000));
 }
 
+/* Nobody asked it anything yet, and it has sent something, or closed. */
+static bool speaks_unasked(const struct conn *k)
+{
+    return !weir_list_empty(&k->read_link) || k->client->reading == k || !weir_wire_server_reusable(k->wire);
+}
+
 static void proven(struct conn *k)
 {
     weir_list_remove(&k->due_link);
+    if (speaks_unasked(k)) {
+        weir_list_remove(&k->read_link);
+        if (k->client->reading == k) k->client->reading = NULL;
+        back_off(k, true, "the application speaks, or closes, before it is asked");
+        return;
+    }
     k->unused = true;
     if (k->ep->forks && k->ep->pings && endpoint_keeps(k->ep)) greet(k);
     else pool_conn_idle(k, true);
@@ -165,6 +177,11 @@ static void connected(struct conn *k)
 {
     struct weir_client *c = k->client;
     weir_timer_clear(&k->timer);
+    if (k->shared && !k->own && !endpoint_shared(k->ep)) { /* another thread found out meanwhile that it serves one at a time */
+        k->broken = k->full = true; /* told behind this call, as in conn_open */
+        client_due(c, k, c->loop->now_us);
+        return;
+    }
     bool asks = k->shared && k->ep->flow; /* IOP-S10 */
     if (weir_wire_server_new(&k->wire, NULL) < 0 || (asks && weir_wire_server_ask(k->wire) < 0)) {
         weir_wire_server_free(k->wire);
@@ -271,7 +288,8 @@ static void conn_ping(struct conn *k)
     pthread_mutex_lock(&k->ep->pool->lock);
     uint64_t ms = k->ep->pool->ping_ms;
     pthread_mutex_unlock(&k->ep->pool->lock);
-    if (weir_wire_server_ping(k->wire) < 0) {
+    int status = weir_wire_server_ping(k->wire);
+    if (status < 0 && status != WEIR_INVALID) { /* INVALID: the last one has not been answered yet, but something else came */
         conn_close(k, WEIR_NOMEM, "out of memory");
         return;
     }
@@ -382,7 +400,8 @@ static void becomes_single(struct conn *k)
 void conn_values(struct conn *k, bool agreed, uint32_t threads)
 {
     k->proving = false; /* its worker is between requests */
-    if (k->greeting) weir_list_remove(&k->due_link);
+    if (k->greeting || k->pinged) weir_list_remove(&k->due_link);
+    k->pinged = false;
     if (conn_state(k) != CONN_ASKING) return;
     weir_timer_clear(&k->timer);
     if (!agreed) {
@@ -520,8 +539,10 @@ bool conn_read(struct conn *k)
     int64_t n = weir_loop_read(c->loop, k->fd, c->scratch, SCRATCH);
     if (n > 0) {
         k->heard_us = c->loop->now_us;
-        if (k->pinged) weir_list_remove(&k->due_link);
-        k->pinged = false;
+        if (k->pinged && k->shared) { /* it lives; of one without a request only the answer counts */
+            weir_list_remove(&k->due_link);
+            k->pinged = false;
+        }
         k->read_left -= (uint64_t)n < k->read_left ? (uint32_t)n : k->read_left;
         k->lent = n == SCRATCH || k->peer_closed;
         weir_wire_server_feed(k->wire, c->scratch, (size_t)n);

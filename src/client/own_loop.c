@@ -87,6 +87,12 @@ void weir_client_free(struct weir_client *c)
     struct weir_client_own *own = c->own;
     struct weir_loop *loop = c->place.loop;
     client_end(c);
+    while (own && loop->jobs) { /* files that are written just now end with their job */
+        struct weir_event ev[8];
+        int n = weir_loop_wait(loop, ev, (int)WEIR_COUNT(ev), -1);
+        for (int i = 0; i < n; i++)
+            if (ev[i].ident.kind == KIND_FIRST + KIND_SPILL) (void)weir_spill_done(ev[i].ptr);
+    }
     if (own) weir_loop_free(loop);
     own_free(own);
 }

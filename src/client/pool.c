@@ -732,6 +732,7 @@ void pool_conn_idle(struct conn *k, bool was_opening)
         if (ep->refused) ep->down_until_us = 0; /* it can be connected to: that is what it was left alone for */
     }
     if (k->used_us == UINT64_MAX) k->used_us = c->loop->now_us;
+    WEIR_ASSERT(weir_list_empty(&k->read_link) && weir_list_empty(&k->dirty_link)); /* another thread may have it from here on */
     bool wanted = endpoint_keeps(ep) || balance_wants(ep);
     bool close_it = ep->drain || !wanted || (too_many(ep) && !(was_opening && p->waiting_count)); /* it was waited for: once */
     conn_set(k, close_it ? CONN_ACTIVE : CONN_IDLE); /* not opening any more */

@@ -294,6 +294,11 @@ void req_start(struct weir_client_req *r)
         req_run_on(r, k);
         return;
     }
+    if (!endpoint_shared(r->ep)) { /* it was when the slot was granted */
+        req_requeue(r);
+        pool_serve(r->pool, c);
+        return;
+    }
     bool own = !r->ep->flow && r->o.body_len > PLAIN_MPX_BODY;
     struct conn *k = own ? NULL : r->ep->shared[c->index];
     if (!k) k = conn_open(c, r->ep, own ? USE_OWN : USE_SHARED);
@@ -573,7 +578,7 @@ void req_held_written(struct weir_client_req *r)
     if (k->paused) {
         k->paused = false;
         heard(r);
-        if (weir_list_empty(&k->read_link)) weir_list_push_back(&r->client->to_read, &k->read_link);
+        if (weir_list_empty(&k->read_link) && r->client->reading != k) weir_list_push_back(&r->client->to_read, &k->read_link);
     }
     uint32_t owed = r->owed;
     r->owed = 0;

@@ -88,8 +88,9 @@ size_t guards_proxy_input(struct http_conn *h, const char *p, size_t len)
     if (!parser->known) return used;
     set_peer(h, &parser->from);
     bool denied = worker_denies(h->worker, parser->from.address);
-    if (denied || !count_connection(h, snapshot_listener(h->worker->snap, h->listener))) http_close(h);
-    return used;
+    if (!denied && count_connection(h, snapshot_listener(h->worker->snap, h->listener))) return used;
+    http_close(h);
+    return len; /* nothing behind it is a request */
 }
 
 void guards_close(struct http_conn *h)

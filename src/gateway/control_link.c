@@ -205,8 +205,8 @@ static void receive(struct gateway *gw)
     weir_arena_fini(&a);
 }
 
-/* The root part says nothing but: here is a new link. */
-static void receive_root(struct gateway *gw)
+/* The root part says nothing but: here is a new link. False: that was all. */
+static bool receive_root(struct gateway *gw)
 {
     struct gateway_link *l = gw->link;
     char byte;
@@ -217,27 +217,30 @@ static void receive_root(struct gateway *gw)
     struct iovec v = {&byte, 1};
     struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
     ssize_t n = recvmsg(l->root_fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n < 0 && errno == EINTR) return true;
+    if (n < 0 && errno == EAGAIN) return false;
     if (n <= 0) { /* the root part is gone: so are we */
         close(l->root_fd);
         l->root_fd = -1;
         gateway_drain(gw, 0, false);
-        return;
+        return false;
     }
     struct cmsghdr *c = CMSG_FIRSTHDR(&h);
-    if (!c || c->cmsg_type != SCM_RIGHTS) return; /* no descriptor was free: it comes again */
+    if (!c || c->cmsg_type != SCM_RIGHTS) return true; /* no descriptor was free: it comes again */
     if (l->fd >= 0) close(l->fd);
     memcpy(&l->fd, CMSG_DATA(c), sizeof l->fd);
     if (weir_loop_add(gw->workers[0].loop, l->fd, link_ident(0), false) < 0) lose(gw);
     say_ready(gw, l->config_version, NULL);
     l->all = true;
+    return true;
 }
 
 void gateway_main_event(struct gateway *gw, const struct weir_event *ev)
 {
     if (!gw->link) return;
     if (ev->ident.index == 0 && gw->link->fd >= 0) receive(gw);
-    else if (ev->ident.index == 1 && gw->link->root_fd >= 0) receive_root(gw);
+    else if (ev->ident.index == 1)
+        while (gw->link->root_fd >= 0 && receive_root(gw)) {} /* of several the last one is the living one's */
 }
 
 /* ---- state ---- */

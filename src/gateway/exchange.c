@@ -37,13 +37,6 @@ struct exchange *exchange_new(struct worker *w)
     return ex;
 }
 
-void exchange_free(struct exchange *ex)
-{
-    weir_arena_fini(&ex->arena);
-    weir_buf_fini(&ex->pend);
-    free(ex);
-}
-
 static void recycle(struct exchange *ex)
 {
     struct worker *w = ex->worker;
@@ -53,15 +46,23 @@ static void recycle(struct exchange *ex)
     lookup_close(&ex->lookup);
     if (ex->snap) snapshot_drop(ex->snap);
     w->ex_count--;
-    if (w->free_ex_count == FREE_MOST) {
-        exchange_free(ex);
-        return;
-    }
     weir_arena_reset(&ex->arena);
     weir_buf_reset(&ex->pend, 4096);
     ex->next_free = w->free_ex;
-    w->free_ex = ex;
+    w->free_ex = ex; /* until the turn is over: who has it on the stack finds its serial changed, or http NULL */
     w->free_ex_count++;
+}
+
+void exchange_trim(struct worker *w, uint32_t most)
+{
+    while (w->free_ex_count > most) {
+        struct exchange *ex = w->free_ex;
+        w->free_ex = ex->next_free;
+        w->free_ex_count--;
+        weir_arena_fini(&ex->arena);
+        weir_buf_fini(&ex->pend);
+        free(ex);
+    }
 }
 
 /* Its connection goes on, or away, without it. */
@@ -614,7 +615,10 @@ void exchange_file_done(struct exchange *ex)
         recycle(ex);
         return;
     }
+    struct http_conn *h = ex->http;
+    uint32_t epoch = h->epoch;
     ex->job_done(ex);
+    http_left(h, epoch); /* its client may have gone meanwhile */
 }
 
 void exchange_dispatch(struct exchange *ex)

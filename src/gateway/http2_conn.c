@@ -58,13 +58,20 @@ static void stream_free(struct stream *s)
     weir_http2_set_user(s->wire, NULL);
     if (ex) exchange_gone(ex);
     s->conn->h2->stream_count--;
-    if (w->free_stream_count == FREE_MOST) {
-        free(s);
-        return;
-    }
+    s->due_ms = s->send_due_ms = 0; /* its timer may be among the events of this turn: it finds nothing to do */
     s->next_free = w->free_streams;
     w->free_streams = s;
     w->free_stream_count++;
+}
+
+void stream_trim(struct worker *w, uint32_t most)
+{
+    while (w->free_stream_count > most) {
+        struct stream *s = w->free_streams;
+        w->free_streams = s->next_free;
+        w->free_stream_count--;
+        free(s);
+    }
 }
 
 static void set_timer(struct stream *s)

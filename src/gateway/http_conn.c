@@ -164,6 +164,7 @@ static bool may_read(const struct http_conn *h)
 /* A message begins: its exchange holds the strings of the head. */
 static bool message_begins(struct http_conn *h)
 {
+    WEIR_ASSERT(h->in_use);
     h->ex = exchange_new(h->worker);
     if (!h->ex) {
         http_close(h);
@@ -365,7 +366,11 @@ void http_event(struct worker *w, const struct weir_event *ev)
         if (h->state == HTTP_LINGER) linger_on(h);
         else pump(h);
     }
-    /* Nobody waits for the answer any more, also where the request came together with the close. */
+    http_left(h, epoch);
+}
+
+void http_left(struct http_conn *h, uint32_t epoch)
+{
     if (h->epoch == epoch && h->in_use && h->peer_closed && h->state == HTTP_EXCHANGE && exchange_waits_for_app(h->ex)) http_close(h);
 }
 
@@ -511,7 +516,7 @@ void http_flush(struct http_conn *h)
             exchange_room(h->ex);
         } else if (h->state == HTTP_IDLE && h->close_after) {
             http_linger(h);
-        } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable)) {
+        } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable || h->tls)) { /* tls: it may hold records */
             pump(h);
         }
     }

@@ -175,6 +175,7 @@ struct http_conn {
 /* fd was counted already (in the worker's and the gateway's conn_count). */
 void http_accepted(struct worker *w, int fd, const struct sockaddr_storage *peer, uint64_t listener);
 void http_event(struct worker *w, const struct weir_event *ev);
+void http_left(struct http_conn *h, uint32_t epoch); /* closes it where its client left, and waited only for an app */
 void http_timer(struct http_conn *h);
 void http_close(struct http_conn *h);
 void http_dirty(struct http_conn *h);  /* it has output, or its exchange has: looked at when the turn ends */
@@ -239,6 +240,7 @@ void http2_flush(struct http_conn *h);
 void http2_end(struct http_conn *h);   /* it closes: all exchanges are gone */
 void http2_timer(struct http_conn *h); /* it was idle for too long */
 void http2_leave(struct http_conn *h); /* this gateway ends, or another one takes over */
+void stream_trim(struct worker *w, uint32_t most); /* as exchange_trim */
 void stream_timer(struct weir_timer *t);
 void stream_arm(struct stream *s, uint32_t ms);
 void stream_resume(struct stream *s);
@@ -405,7 +407,7 @@ void exchange_client_event(struct worker *w, const struct weir_client_event *ev)
 void exchange_room(struct exchange *ex);    /* the connection's output has room again */
 bool exchange_commit(struct exchange *ex);  /* end of the turn: a response head that is known leaves. False: ex is gone */
 void exchange_gone(struct exchange *ex);    /* the connection closed under it */
-void exchange_free(struct exchange *ex);    /* one that is kept for the next request */
+void exchange_trim(struct worker *w, uint32_t most); /* of those that are kept for the next requests; at the end of a turn */
 void exchange_fail(struct exchange *ex, int status, const char *why);
 void exchange_file_done(struct exchange *ex);
 void exchange_body_stored(struct weir_job *job);

@@ -10,7 +10,7 @@ int reply_head(struct exchange *ex, const struct weir_http_response *r)
         worker_take_spare(ex->worker, &h->out);
         return weir_http1_write_head(&h->out, r, &ex->framing, &ex->keep_alive);
     }
-    bool last = exchange_no_content(ex) || r->content_length == 0;
+    bool last = (exchange_no_content(ex) || r->content_length == 0) && (ex->answer != ANSWER_APP || ex->app_done); /* an app goes on behind it */
     ex->framing = last ? WEIR_HTTP_NONE : WEIR_HTTP_LENGTH;
     return weir_http2_write_head(ex->stream->wire, r, last);
 }

@@ -34,18 +34,11 @@ int worker_init(struct worker *w, struct gateway *gw, unsigned index)
     return weir_client_new_on(&w->client, gw->group, &o, &place);
 }
 
-static void free_exchanges(struct worker *w)
+/* So many of each stay for the next requests. */
+static void trim_exchanges(struct worker *w, uint32_t most)
 {
-    while (w->free_ex) {
-        struct exchange *ex = w->free_ex;
-        w->free_ex = ex->next_free;
-        exchange_free(ex);
-    }
-    while (w->free_streams) {
-        struct stream *s = w->free_streams;
-        w->free_streams = s->next_free;
-        free(s);
-    }
+    exchange_trim(w, most);
+    stream_trim(w, most);
 }
 
 void worker_fini(struct worker *w)
@@ -56,7 +49,7 @@ void worker_fini(struct worker *w)
     log_flush(w);
     weir_client_free(w->client);
     if (w->loop) weir_loop_free(w->loop); /* ends the helper behind its last job */
-    free_exchanges(w);
+    trim_exchanges(w, 0);
     front_free_all(w);
     for (uint32_t i = 0; i < w->conn_top; i++) {
         weir_http1_free(w->conns[i]->parser);
@@ -247,19 +240,6 @@ static bool close_inbox(struct worker *w)
     return w->inbox_closed;
 }
 
-static void take_inbox(struct worker *w)
-{
-    for (;;) {
-        struct accepted a;
-        pthread_mutex_lock(&w->inbox_lock);
-        bool some = w->inbox_count > 0;
-        if (some) a = w->inbox[--w->inbox_count];
-        pthread_mutex_unlock(&w->inbox_lock);
-        if (!some) return;
-        begin_conn(w, &a);
-    }
-}
-
 /* ---- the snapshot ---- */
 
 static void take_snapshot(struct worker *w)
@@ -301,6 +281,20 @@ static void begin_drain(struct worker *w)
         if (!h->in_use || (h->state != HTTP_IDLE && h->state != HTTP_PROXY) || http_unsent(h)) continue;
         if (h->served) http_close(h);
         else http_arm(h, FIRST_MS);
+    }
+}
+
+static void take_inbox(struct worker *w)
+{
+    for (;;) {
+        struct accepted a;
+        pthread_mutex_lock(&w->inbox_lock);
+        bool some = w->inbox_count > 0;
+        if (some) a = w->inbox[--w->inbox_count];
+        pthread_mutex_unlock(&w->inbox_lock);
+        if (!some) return;
+        if (!snapshot_listener(w->snap, a.listener)) take_snapshot(w); /* whoever accepted it had a newer one */
+        begin_conn(w, &a);
     }
 }
 
@@ -457,6 +451,7 @@ void worker_turn(struct worker *w)
     }
     end_turn(w);
     seen_turn_over(w->seen);
+    trim_exchanges(w, FREE_MOST);
     if (w->index == 0) gateway_main_turn(w->gw);
     /* connections to apps that this thread opened may be what another one's requests wait for: all end together */
     if (w->draining && atomic_load(&w->gw->conn_count) == 0 && w->ex_count == 0 && w->loop->jobs == 0) w->done = close_inbox(w);

@@ -373,9 +373,9 @@ static int on_end_request(struct weir_wire_server *w, struct weir_wire_event *ev
     if (!w->agreed && (!r->out[OUT_STDIN].ended || c[4] != WEIR_WIRE_REQUEST_COMPLETE || r->aborted)) w->spoiled = true; /* IOP-S8, FC1-5.5-b */
     bool tell_end = !r->in[IN_STDOUT].ended && !r->aborted && !refusal; /* IOP-S6 */
     r->active = false;
-    w->free_ids[w->free_count++] = w->d.h.id;
     w->active--;
     if (!tell_end) {
+        w->free_ids[w->free_count++] = end.id;
         *ev = end;
         return 1;
     }
@@ -471,6 +471,7 @@ int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev
 {
     if (w->has_pending) {
         w->has_pending = false;
+        w->free_ids[w->free_count++] = w->pending.id; /* not before its end is told */
         *ev = w->pending;
         return WEIR_OK;
     }
