@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from weirlib import SLOW, SUPERVISE, USER, WEIR, Weir, alive, descendants, wait_for
+from weirlib import LONG, SLOW, SUPERVISE, USER, WEIR, Weir, alive, descendants, wait_for
 
 pytestmark = pytest.mark.nosan
 
@@ -103,6 +103,16 @@ def listening(port=0, host="127.0.0.1"):
 def port_of(fd):
     with socket.socket(fileno=os.dup(fd)) as s:
         return s.getsockname()[1]
+
+
+@pytest.mark.skipif(not LONG, reason="it takes a minute")
+def test_a_pool_that_takes_longer_keeps_the_service_manager_waiting_for_a_minute(manager):
+    config = CONFIG + f"pool late {{ run ./late.py; {USER}; time {{ start 1h }} }}\n"
+    with Weir(config, {"late.py": "#!/usr/bin/python3\nimport time\ntime.sleep(1000)\n"}, env=manager.env(), wait=False) as w:
+        began = time.monotonic()
+        m = manager.next("READY", 90)
+        assert 55 < time.monotonic() - began < 75 and w.get("/app/hello").status == 200, m
+        wait_for(lambda: "pool late: not ready yet: the others serve" in w.log())
 
 
 def test_start_reload_and_end_are_told(manager):

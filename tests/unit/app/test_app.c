@@ -313,6 +313,65 @@ static void a_writer_without_credit_is_left_alone_until_some_comes(void **state)
     stop(&t);
 }
 
+/* Room for what is kept, and the deadline, in one turn: the program waits for the second one only. */
+static void a_deadline_that_comes_with_room_for_what_is_kept_is_told(void **state)
+{
+    (void)state;
+    struct weir_app_options o;
+    struct weir_app_event ev;
+    struct test t;
+    weir_app_options_init(&o);
+    start(&t, &o);
+    assert_int_equal(weir_wire_server_ask(t.server), WEIR_OK);
+    for (int i = 0; i < 1000 && !weir_wire_server_agreed(t.server); i++) (void)turn(&t, &ev);
+    struct weir_pair p = {{"PATH_INFO", 9}, {"/x", 2}};
+    assert_int_equal(weir_wire_server_begin(t.server, WEIR_RESPONDER, 1, 100, &p, 1, NULL, &t.id), WEIR_OK);
+    struct weir_app_req *r = until(&t, WEIR_APP_REQUEST);
+    assert_int_equal(weir_app_req_own_header(r), WEIR_OK);
+    assert_true(weir_app_req_printf(r, WEIR_STDOUT, "%05000d", 1) >= 0);
+    weir_app_req_set_deadline(r, 5);
+    assert_false(turn(&t, &ev));
+    usleep(20000);
+    weir_wire_server_consumed(t.server, t.id, WEIR_STDOUT, 100);
+    exchange(&t);
+    assert_int_equal(weir_app_step(t.app, 0), WEIR_OK);
+    bool told = false;
+    while (weir_app_next(t.app, &ev) == WEIR_OK) told |= ev.type == WEIR_APP_DEADLINE;
+    assert_true(told);
+    stop(&t);
+}
+
+/* Where one connection carries plain requests, what one of them leaves unread is bounded, whatever others read. */
+static void the_body_that_nobody_reads_is_bounded_beside_one_that_is_read(void **state)
+{
+    (void)state;
+    static char bytes[32768];
+    struct weir_app_options o;
+    struct weir_app_event ev;
+    struct test t;
+    struct weir_app_req *reqs[2];
+    struct weir_pair p = {{"PATH_INFO", 9}, {"/x", 2}};
+    uint16_t ids[2];
+    weir_app_options_init(&o);
+    o.body_window = 65536;
+    start(&t, &o);
+    weir_wire_server_allow_plain_mpx(t.server, 4);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(weir_wire_server_begin(t.server, WEIR_RESPONDER, 1, 0, &p, 1, NULL, &ids[i]), WEIR_OK);
+        reqs[i] = until(&t, WEIR_APP_REQUEST);
+    }
+    for (int i = 0; i < 100; i++) {
+        (void)!weir_wire_server_write(t.server, ids[0], WEIR_STDIN, bytes, sizeof bytes);
+        (void)!weir_wire_server_write(t.server, ids[1], WEIR_STDIN, bytes, sizeof bytes);
+        for (int k = 0; k < 4; k++) (void)turn(&t, &ev);
+        while (weir_app_req_read(reqs[1], WEIR_STDIN, bytes, sizeof bytes) > 0) {}
+    }
+    int64_t n, all = 0;
+    while ((n = weir_app_req_read(reqs[0], WEIR_STDIN, bytes, sizeof bytes)) > 0) all += n;
+    assert_in_range(all, 65536, 65536 * 3);
+    stop(&t);
+}
+
 /* ---- life ---- */
 
 static void after_its_last_request_it_drains(void **state)
@@ -468,6 +527,8 @@ int main(void)
         cmocka_unit_test(a_file_that_is_shorter_than_was_said_is_no_success),
         cmocka_unit_test(room_tells_what_a_write_takes),
         cmocka_unit_test(a_writer_without_credit_is_left_alone_until_some_comes),
+        cmocka_unit_test(a_deadline_that_comes_with_room_for_what_is_kept_is_told),
+        cmocka_unit_test(the_body_that_nobody_reads_is_bounded_beside_one_that_is_read),
         cmocka_unit_test(after_its_last_request_it_drains),
         cmocka_unit_test(an_answer_that_another_thread_made_comes_back_by_post),
         cmocka_unit_test(a_handler_that_waits_is_told_its_deadline),

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <cmocka.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -1211,6 +1212,171 @@ static void a_connection_that_closes_while_its_request_is_on_the_way(void **stat
     peer_stop(&p);
 }
 
+/* Two clients of a group, each a thread's, on the same pool. */
+static void two_start(struct site *one, struct site *two, const struct weir_endpoint_options *e)
+{
+    struct weir_client_options co;
+    struct weir_pool_options po;
+    weir_client_options_init(&co);
+    weir_pool_options_init(&po);
+    po.name = "test";
+    *one = *two = (struct site){0};
+    assert_int_equal(weir_client_group_new(&one->group, 2), WEIR_OK);
+    assert_int_equal(weir_client_new(&one->client, one->group, &co), WEIR_OK);
+    co.index = 1;
+    assert_int_equal(weir_client_new(&two->client, one->group, &co), WEIR_OK);
+    assert_int_equal(weir_pool_new(&one->pool, one->group, &po), WEIR_OK);
+    two->group = one->group;
+    two->pool = one->pool;
+    assert_int_equal(weir_pool_set(one->pool, e, 1), WEIR_OK);
+}
+
+static int listen_on(int family, char address[static 128])
+{
+    struct sockaddr_un u = {.sun_family = AF_UNIX};
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    snprintf(u.sun_path, sizeof u.sun_path, "/tmp/weir-test-raw-%d", (int)getpid());
+    assert_int_equal(family == AF_UNIX ? bind(fd, (struct sockaddr *)&u, sizeof u) : bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    assert_int_equal(listen(fd, 10), 0);
+    if (family == AF_UNIX) {
+        snprintf(address, 128, "unix:%s", u.sun_path);
+    } else {
+        getsockname(fd, (struct sockaddr *)&in, &len);
+        snprintf(address, 128, "fastcgi://127.0.0.1:%u", ntohs(in.sin_port));
+    }
+    return fd;
+}
+
+static int accepted(struct site *s, int listener)
+{
+    int fd = -1;
+    for (int i = 0; i < 20000 && fd < 0; i++) {
+        turn(s, 1);
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    }
+    assert_true(fd >= 0);
+    return fd;
+}
+
+/* It is not read on while it is said to be idle, nor given to another thread. */
+static void an_app_that_speaks_before_it_is_asked_is_left_alone(void **state)
+{
+    (void)state;
+    static uint8_t record[65536] = {1, 6, 0, 1, 0xff, 0xf8};
+    char address[128];
+    struct site one, two;
+    struct ask a, b;
+    struct weir_endpoint_stats ep;
+    int listener = listen_on(AF_UNIX, address), room = 1 << 20;
+    struct weir_endpoint_options e = endpoint(address, 1, 0);
+    two_start(&one, &two, &e);
+    path_of(&a, "/a");
+    path_of(&b, "/b");
+    b.o.queue_ms = 300;
+    assert_int_equal(begin(&one, &a), 0);
+    assert_int_equal(begin(&two, &b), 0);
+    weir_client_req_free(a.req);
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    assert_true(fd >= 0);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    for (int i = 0; i < 5; i++) (void)!write(fd, record, sizeof record);
+    turn(&one, 0);
+    turn(&one, 0);
+    while (!b.ended) {
+        turn(&two, 1);
+        turn(&one, 1);
+    }
+    assert_int_not_equal(b.result.status, WEIR_OK);
+    (void)stats_of(&one, &ep);
+    assert_in_range(ep.conns, 0, 1);
+    close(fd);
+    weir_client_free(two.client);
+    site_stop(&one);
+    close(listener);
+    unlink(address + 5);
+}
+
+/* What is no answer to a ping proves nothing of a connection without a request. */
+static void a_process_that_answers_a_ping_with_something_else_is_told(void **state)
+{
+    (void)state;
+    static const uint8_t answer[] = "\1\6\0\1\0\16\0\0Status: 200\r\n\r" "\1\6\0\1\0\1\0\0\n" "\1\3\0\1\0\10\0\0\0\0\0\0\0\0\0";
+    static const uint8_t unknown[] = {1, 11, 0, 0, 0, 8, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0};
+    char address[128], piece[4096];
+    struct site s;
+    struct ask a;
+    int listener = listen_on(AF_UNIX, address), stuck = 0;
+    struct weir_endpoint_options e = endpoint(address, 1, 0);
+    e.pings = true;
+    site_start(&s, NULL, NULL);
+    assert_int_equal(weir_pool_set(s.pool, &e, 1), WEIR_OK);
+    weir_pool_set_ping(s.pool, 50);
+    path_of(&a, "/a");
+    assert_int_equal(begin(&s, &a), 0);
+    int fd = accepted(&s, listener);
+    while (read(fd, piece, sizeof piece) <= 0) turn(&s, 1);
+    assert_int_equal(write(fd, answer, sizeof answer), sizeof answer);
+    until_ended(&s, &a);
+    for (int i = 0; i < 20000 && read(fd, piece, sizeof piece) <= 0; i++) {
+        weir_client_tend(s.client);
+        turn(&s, 1);
+    }
+    assert_int_equal(piece[1], 9); /* GET_VALUES */
+    assert_int_equal(write(fd, unknown, sizeof unknown), sizeof unknown);
+    for (int i = 0; i < 5000 && !stuck; i++) {
+        struct weir_client_event ev;
+        weir_client_tend(s.client);
+        assert_int_equal(weir_client_step(s.client, 1), WEIR_OK);
+        while (weir_client_next(s.client, &ev) == WEIR_OK) stuck += ev.type == WEIR_CLIENT_STUCK;
+        weir_client_flush(s.client);
+    }
+    assert_int_equal(stuck, 1);
+    close(fd);
+    site_stop(&s);
+    close(listener);
+    unlink(address + 5);
+}
+
+/* One thread learns that the peer knows no flow control while another one still connects. */
+static void a_hint_that_is_found_wrong_meanwhile_multiplexes_nothing(void **state)
+{
+    (void)state;
+    static const uint8_t no[] = {1, 10, 0, 0, 0, 0, 0, 0};
+    char address[128], piece[4096];
+    struct site one, two;
+    struct ask a, b[2];
+    int listener = listen_on(AF_INET, address);
+    struct weir_endpoint_options e = endpoint(address, 1, 10);
+    two_start(&one, &two, &e);
+    path_of(&a, "/a");
+    assert_in_range(begin(&one, &a), 0, 1);
+    int first = accepted(&one, listener);
+    for (int i = 0; i < 2; i++) {
+        path_of(&b[i], "/b");
+        assert_in_range(begin(&two, &b[i]), 0, 1);
+    }
+    turn(&one, 1);
+    assert_int_equal(write(first, no, sizeof no), sizeof no);
+    struct weir_endpoint_stats ep = {.flow = true};
+    for (int i = 0; i < 20000 && ep.flow; i++) {
+        turn(&one, 1);
+        (void)stats_of(&one, &ep);
+    }
+    int second = accepted(&two, listener);
+    ssize_t n = -1;
+    for (int i = 0; i < 20000 && (n = read(second, piece, sizeof piece)) < 0; i++) turn(&two, 1);
+    assert_int_equal(n, 0); /* it is closed, and nothing was asked on it */
+    for (int i = 0; i < 2; i++) weir_client_req_free(b[i].req);
+    weir_client_req_free(a.req);
+    weir_client_free(two.client);
+    site_stop(&one);
+    close(first);
+    close(second);
+    close(listener);
+}
+
 /* ---- the end ---- */
 
 static void a_client_that_goes_takes_its_requests_along(void **state)
@@ -1370,6 +1536,9 @@ int main(void)
         cmocka_unit_test(it_lives_in_a_foreign_loop),
         cmocka_unit_test(threads_of_a_group_share_a_pool),
         cmocka_unit_test(a_connection_that_closes_while_its_request_is_on_the_way),
+        cmocka_unit_test(an_app_that_speaks_before_it_is_asked_is_left_alone),
+        cmocka_unit_test(a_process_that_answers_a_ping_with_something_else_is_told),
+        cmocka_unit_test(a_hint_that_is_found_wrong_meanwhile_multiplexes_nothing),
         cmocka_unit_test(a_client_that_goes_takes_its_requests_along),
         cmocka_unit_test(an_endpoint_that_is_not_named_any_more_drains),
         cmocka_unit_test(an_app_that_drains_is_asked_nothing_more),
