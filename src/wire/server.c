@@ -92,6 +92,11 @@ static uint16_t take_id(struct weir_wire_server *w)
     return (uint16_t)++w->top;
 }
 
+static void free_id(struct weir_wire_server *w, uint16_t id)
+{
+    w->free_ids[w->free_count++] = id;
+}
+
 /* ---- asking ---- */
 
 static int get_values(struct weir_wire_server *w, const char *name, enum asked asked)
@@ -375,7 +380,7 @@ static int on_end_request(struct weir_wire_server *w, struct weir_wire_event *ev
     r->active = false;
     w->active--;
     if (!tell_end) {
-        w->free_ids[w->free_count++] = end.id;
+        free_id(w, end.id);
         *ev = end;
         return 1;
     }
@@ -471,7 +476,7 @@ int weir_wire_server_next(struct weir_wire_server *w, struct weir_wire_event *ev
 {
     if (w->has_pending) {
         w->has_pending = false;
-        w->free_ids[w->free_count++] = w->pending.id; /* not before its end is told */
+        free_id(w, w->pending.id); /* not before its end is told */
         *ev = w->pending;
         return WEIR_OK;
     }
