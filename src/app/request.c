@@ -182,13 +182,15 @@ void weir_app_req_input_ends(struct weir_app_req *r, enum weir_stream s)
 
 bool weir_app_req_has_events(const struct weir_app_req *r)
 {
-    return !r->ending && (r->ev_request || r->ev_abort || r->ev_input[0] || r->ev_input[1] || r->ev_room || r->ev_deadline);
+    if (r->ending) return r->from_fd >= 0 && r->ev_room;
+    return r->ev_request || r->ev_abort || r->ev_input[0] || r->ev_input[1] || r->ev_room || r->ev_deadline;
 }
 
 bool weir_app_req_pop_event(struct weir_app_req *r, struct weir_app_event *ev)
 {
     *ev = (struct weir_app_event){.req = r, .user = r->user};
     if (r->ending) { /* the program knows it no more */
+        r->ev_room = false;
         if (r->from_fd >= 0) weir_app_req_pump(r);
         if (r->from_fd < 0) weir_app_req_finish(r, r->end_status, WEIR_WIRE_REQUEST_COMPLETE);
         return false;

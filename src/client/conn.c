@@ -88,13 +88,13 @@ static void back_off(struct conn *k, bool failed, const char *reason)
     }
     weir_timer_clear(&k->timer);
     conn_set(k, CONN_BACKOFF);
-    if (k->shared && k->ep->shared[c->index] == k) k->ep->shared[c->index] = NULL;
-    requeue_pending(k);
-    if (!failed) { /* its backlog is full, or we lack something: it is alive, and this place is still being opened */
+    if (!failed) { /* its backlog is full, or we lack something: it is alive, this place is still being opened, and who waits for it waits */
         k->full = true;
         client_due(c, k, weir_loop_clock_us(c->loop) + BACKLOG_US);
         return;
     }
+    if (k->shared && k->ep->shared[c->index] == k) k->ep->shared[c->index] = NULL;
+    requeue_pending(k);
     k->full = false;
     client_due(c, k, weir_loop_clock_us(c->loop) + (UINT64_C(25000) << 6));
     uint64_t wait_us = pool_conn_failed(k->ep, c, opening, reason); /* may serve others, and this one's turn may come */
@@ -523,6 +523,15 @@ static void note_hang_up(struct conn *k)
     pthread_mutex_unlock(&k->ep->pool->lock);
 }
 
+/* Once may be its end, and the next one listens already; again and again it would keep us busy. */
+static bool closes_unasked(const struct conn *k)
+{
+    pthread_mutex_lock(&k->ep->pool->lock);
+    bool often = ++k->ep->unasked >= HANG_UPS;
+    pthread_mutex_unlock(&k->ep->pool->lock);
+    return often;
+}
+
 bool conn_read(struct conn *k)
 {
     struct weir_client *c = k->client;
@@ -549,6 +558,11 @@ bool conn_read(struct conn *k)
         return true;
     }
     if (n != WEIR_AGAIN) {
+        if (conn_state(k) == CONN_UNPROVEN && closes_unasked(k)) {
+            if (c->reading == k) c->reading = NULL;
+            back_off(k, true, "the application closes its connections at once");
+            return false;
+        }
         note_hang_up(k);
         conn_close(k, WEIR_CLOSED, /* IOP-S7 */
                    n == WEIR_CLOSED ? "the application closed the connection before its answer was complete"

@@ -150,6 +150,7 @@ struct weir_endpoint {
     uint32_t limit;    /* shared: how many may */
     uint32_t failures; /* connects in a row */
     uint32_t missed;     /* connections in a row for which no process was started */
+    uint32_t unasked;    /* connections in a row that it closed before it was asked anything */
     uint32_t hang_ups;   /* connections in a row that were to be kept, and were closed */
     uint32_t unanswered; /* GET_VALUES in a row: nothing came */
     uint32_t refs;     /* connections */

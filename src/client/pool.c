@@ -728,7 +728,7 @@ void pool_conn_idle(struct conn *k, bool was_opening)
     pthread_mutex_lock(&p->lock);
     if (was_opening) {
         opened(ep);
-        ep->failures = ep->missed = 0;
+        ep->failures = ep->missed = ep->unasked = 0;
         if (ep->refused) ep->down_until_us = 0; /* it can be connected to: that is what it was left alone for */
     }
     if (k->used_us == UINT64_MAX) k->used_us = c->loop->now_us;

@@ -194,11 +194,11 @@ static void check_log(const struct weir_config *c, const char *what, const char 
     const char *at = path;
     mode_t bits = S_IWOTH;
     if (stat(path, &st) < 0) {
+        if (errno == EACCES) return; /* not for us to see */
         at = folder;
         bits |= S_IXOTH;
     }
     bool there = at == path || stat(folder, &st) == 0;
-    if (!there && errno == EACCES) return; /* not for us to see */
     if (!there || (at == folder && !S_ISDIR(st.st_mode))) {
         snprintf(advice, sizeof advice, "create it: install -d%s%.64s %.100s", who->pw_uid ? " -o " : "", who->pw_uid ? who->pw_name : "", folder);
         config_say_at(r, WEIR_CONFIG_WARNING, &c->place, advice, "%s %.500s: there is no folder %.500s", what, path, folder);

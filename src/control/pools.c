@@ -325,13 +325,16 @@ static uint32_t processes_of(const struct pool *p)
     return is_one_unit(p) ? workers + 1 : 1;
 }
 
-/* What its old units have: they go when the new ones are there, and until then they serve. */
-static uint32_t replaced(const struct pool *p)
+/* What old units of all pools have: they go when the new ones are there, and until then they serve. */
+static uint32_t replaced(const struct control *c)
 {
     uint32_t n = 0;
-    for (const struct weir_list *l = p->units.next; l != &p->units; l = l->next) {
-        const struct unit *u = WEIR_CONTAINER(l, struct unit, link);
-        if (is_old(p, u)) n += u->processes;
+    for (const struct weir_list *l = c->pools.next; l != &c->pools; l = l->next) {
+        const struct pool *p = WEIR_CONTAINER(l, struct pool, link);
+        for (const struct weir_list *k = p->units.next; k != &p->units; k = k->next) {
+            const struct unit *u = WEIR_CONTAINER(k, struct unit, link);
+            if (is_old(p, u)) n += u->processes;
+        }
     }
     return n;
 }
@@ -345,7 +348,7 @@ static bool may_start(struct control *c, struct pool *p, uint32_t starting)
     uint32_t after = c->process_count + processes_of(p);
     if (after > c->conf->processes) {
         if (make_room(c, p, after - c->conf->processes)) return false;
-        if (after - replaced(p) > c->conf->processes) {
+        if (after > c->conf->processes + replaced(c)) {
             if (now_ms() - p->said_ms >= SAY_AGAIN_MS) {
                 p->said_ms = now_ms();
                 say("pool %s: all pools together have %u processes, as many as weir { processes } allows, and none is idle", p->name, c->process_count);

@@ -103,7 +103,12 @@ void exchange_break_off(struct exchange *ex, const char *why)
 {
     ex->why = why;
     exchange_note_app(ex);
-    error_tell(ex, "answer cut off", why);
+    bool whole = ex->stream && (exchange_no_content(ex) || ex->length == 0); /* its head was all of it: the client has it */
+    error_tell(ex, whole ? "answered, but then" : "answer cut off", why);
+    if (whole) {
+        exchange_finish(ex);
+        return;
+    }
     ex->done = true;
     log_access(ex);
     reply_abort(ex);

@@ -371,7 +371,8 @@ void http_event(struct worker *w, const struct weir_event *ev)
 
 void http_left(struct http_conn *h, uint32_t epoch)
 {
-    if (h->epoch == epoch && h->in_use && h->peer_closed && h->state == HTTP_EXCHANGE && exchange_waits_for_app(h->ex)) http_close(h);
+    if (h->epoch != epoch || !h->in_use || !h->peer_closed || h->state != HTTP_EXCHANGE) return;
+    if (http_unsent(h) == 0 && exchange_waits_for_app(h->ex)) http_close(h); /* else the answers before it go first */
 }
 
 void http_resume(struct http_conn *h)
@@ -519,5 +520,6 @@ void http_flush(struct http_conn *h)
         } else if (h->state == HTTP_IDLE && (weir_buf_len(&h->in) || h->readable || h->tls)) { /* tls: it may hold records */
             pump(h);
         }
+        http_left(h, epoch);
     }
 }

@@ -47,9 +47,11 @@ static bool is_dangerous(struct weir_str name)
     static const struct weir_str whole[] = {
         WEIR_CONST_STR("HTTP_PROXY"), WEIR_CONST_STR("PATH"), WEIR_CONST_STR("IFS"), WEIR_CONST_STR("ENV"), WEIR_CONST_STR("PS4"), WEIR_CONST_STR("SHELLOPTS"),
         WEIR_CONST_STR("GCONV_PATH"), WEIR_CONST_STR("GLIBC_TUNABLES"), WEIR_CONST_STR("LOCPATH"), WEIR_CONST_STR("NLSPATH"), WEIR_CONST_STR("PHPRC"),
-        WEIR_CONST_STR("PHP_INI_SCAN_DIR"), WEIR_CONST_STR("TCLLIBPATH"), WEIR_CONST_STR("_JAVA_OPTIONS")};
+        WEIR_CONST_STR("PHP_INI_SCAN_DIR"), WEIR_CONST_STR("TCLLIBPATH"), WEIR_CONST_STR("_JAVA_OPTIONS"), WEIR_CONST_STR("CLASSPATH"), WEIR_CONST_STR("ZDOTDIR"),
+        WEIR_CONST_STR("GIT_EXEC_PATH")};
     static const struct weir_str first[] = {WEIR_CONST_STR("LD_"), WEIR_CONST_STR("BASH"), WEIR_CONST_STR("PERL"), WEIR_CONST_STR("PYTHON"), WEIR_CONST_STR("RUBY"),
-                                            WEIR_CONST_STR("GEM_"), WEIR_CONST_STR("NODE_"), WEIR_CONST_STR("LUA_"), WEIR_CONST_STR("JAVA_"), WEIR_CONST_STR("JDK_")};
+                                            WEIR_CONST_STR("GEM_"), WEIR_CONST_STR("NODE_"), WEIR_CONST_STR("LUA_"), WEIR_CONST_STR("JAVA_"), WEIR_CONST_STR("JDK_"),
+                                            WEIR_CONST_STR("OPENSSL_"), WEIR_CONST_STR("GIT_CONFIG")};
     for (size_t i = 0; i < WEIR_COUNT(whole); i++)
         if (weir_str_eq(name, whole[i])) return true;
     for (size_t i = 0; i < WEIR_COUNT(first); i++)

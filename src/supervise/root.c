@@ -155,6 +155,8 @@ static _Noreturn void run_weir(const struct root *r, const struct identity *who,
     _exit(126);
 }
 
+static void read_again(struct root *r, uint32_t flags);
+
 static void start_control(struct root *r)
 {
     int pair[2], config = open_config(r);
@@ -201,7 +203,7 @@ static void start_control(struct root *r)
     }
     if (r->kept_orders >= 0) tell(r, (struct root_msg){.kind = ROOT_ORDERS}, r->kept_orders);
     for (size_t i = 0; i < r->listener_count; i++) r->listeners[i].asked = false;
-    if (r->read_later) tell(r, (struct root_msg){.kind = ROOT_READ_AGAIN, .flags = 1}, -1);
+    if (r->read_later) read_again(r, 1);
     r->read_later = false;
     tell(r, (struct root_msg){.kind = ROOT_PING}, -1);
 }

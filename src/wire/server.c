@@ -194,7 +194,7 @@ int weir_wire_server_begin(struct weir_wire_server *w, enum weir_role role, int 
                            const struct weir_pair *params, size_t count, void *user, uint16_t *id)
 {
     if (w->error || w->final) return WEIR_CLOSED;
-    if (w->asked != ASK_NONE || w->active >= w->limit) return WEIR_LIMIT; /* FC1-3.3-n */
+    if (w->asked == ASK_FLOW || w->active >= w->limit) return WEIR_LIMIT; /* FC1-3.3-n; a ping is no reason to wait */
     size_t params_len = encode_params(NULL, 0, params, count);
     if (params_len == 0) return WEIR_INVALID;
     uint8_t *out = (uint8_t *)weir_buf_room(&w->out, 16 + params_len);

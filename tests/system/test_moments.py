@@ -105,6 +105,18 @@ def test_a_pool_restarts_although_all_pools_together_are_at_their_limit():
         assert w.get("/x.php").text == b"1"
 
 
+def test_two_pools_restart_together_at_the_limit_of_all():
+    pools = "".join(f"pool {n} {{ run ./demo; {USER} processes 20; env N ONE }}\n" for n in "pq")
+    config = "site a { listen http://127.0.0.1:PORT; pool p; route /q { pool q } }\n" + pools
+    with Weir(config, program="threads 2; processes 40") as w:
+        before = set(w.pids("p") + w.pids("q"))
+        assert len(before) == 40
+        w.configure(config.replace("ONE", "TWO"))
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: len(w.pids("p")) == len(w.pids("q")) == 20 and not before & set(w.pids("p") + w.pids("q")))
+        wait_for(lambda: not any(alive(p) for p in before))
+
+
 @pytest.mark.skipif(not IS_ROOT, reason="users are made and removed")
 @pytest.mark.xdist_group("users")
 def test_an_upgrade_goes_on_although_the_user_of_control_is_gone():

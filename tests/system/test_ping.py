@@ -3,9 +3,10 @@
 import contextlib
 import os
 import signal
+import time
 
 import pytest
-from weirlib import USER, Weir, alive, wait_for
+from weirlib import USER, Weir, alive, read_all, wait_for
 
 PERL = """#!/usr/bin/perl
 use FCGI;
@@ -46,6 +47,21 @@ def test_a_php_worker_that_stops_is_ended_alone():
         wait_for(lambda: f"process {worker} does not answer a ping" in w.log())
         assert w.pids("php") == master
         assert w.get("/pid.php").status == 200
+
+
+@pytest.mark.nosan
+def test_a_request_that_comes_while_a_ping_is_on_its_way_waits_for_the_process():
+    with Weir(CONFIG.replace("400ms", "3s"), {"one.pl": PERL}) as w:
+        assert w.get("/app/hello").status == 200
+        pid = w.pids("app")[0]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(4.2)  # it was asked, and has some time left
+        with w.connect() as s:
+            s.sendall(b"GET /app/hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            wait_for(lambda: w.pool("app")["processes"][0]["busy"] == 1)
+            os.kill(pid, signal.SIGCONT)
+            assert read_all(s).startswith(b"HTTP/1.1 200 ")
+        assert w.pids("app") == [pid]
 
 
 @pytest.mark.nosan
