@@ -61,22 +61,38 @@ static struct weir_str http_name(struct weir_str name, struct weir_arena *a, boo
     return odd ? weir_str(NULL, 0) : weir_str(p, name.len + 5);
 }
 
-/* Joins a repeated field: ", ", cookies "; ". */
-static bool join(struct weir_pair *have, struct weir_str value, struct weir_arena *a)
+static size_t power_of_two(size_t n)
+{
+    size_t p = 64;
+    while (p < n) p *= 2;
+    return p;
+}
+
+/* Joins a repeated field: ", ", cookies "; ". own: it was joined before, into room for a power of two of bytes: so many equal names cost
+ * no more than a few times what they are. */
+static bool join(struct weir_pair *have, struct weir_str value, struct weir_arena *a, bool *own)
 {
     bool cookie = weir_str_eq(have->name, WEIR_STR("HTTP_COOKIE"));
-    char *p = weir_arena_bytes(a, have->value.len + value.len + 2);
-    if (!p) return false;
-    if (have->value.len) memcpy(p, have->value.ptr, have->value.len);
+    size_t need = have->value.len + value.len + 2;
+    char *p = (char *)(uintptr_t)have->value.ptr;
+    if (!*own || need > power_of_two(have->value.len)) {
+        p = weir_arena_bytes(a, power_of_two(need));
+        if (!p) return false;
+        if (have->value.len) memcpy(p, have->value.ptr, have->value.len);
+        *own = true;
+    }
     memcpy(p + have->value.len, cookie ? "; " : ", ", 2);
     if (value.len) memcpy(p + have->value.len + 2, value.ptr, value.len);
-    have->value = weir_str(p, have->value.len + value.len + 2);
+    have->value = weir_str(p, need);
     return true;
 }
 
 static int add_headers(struct list *l, const struct weir_cgi_request *r, struct weir_arena *a)
 {
     size_t first = l->count;
+    bool *own = weir_arena_alloc(a, r->header_count + 1);
+    if (!own) return WEIR_NOMEM;
+    memset(own, 0, r->header_count + 1);
     for (size_t i = 0; i < r->header_count; i++) {
         bool failed = false, joined = false;
         struct weir_str value = r->headers[i].value;
@@ -88,7 +104,7 @@ static int add_headers(struct list *l, const struct weir_cgi_request *r, struct 
         if (!name.len) continue;
         for (size_t k = first; k < l->count && !joined; k++) {
             if (!weir_str_eq(l->pairs[k].name, name)) continue;
-            if (!join(&l->pairs[k], value, a)) return WEIR_NOMEM;
+            if (!join(&l->pairs[k], value, a, &own[k - first])) return WEIR_NOMEM;
             joined = true;
         }
         if (!joined) add(l, name, value);

@@ -215,6 +215,10 @@ static void on_body(struct stream *s, struct weir_str bytes)
 void stream_resume(struct stream *s)
 {
     if (s->pumping) return; /* on the stack already */
+    if (s->ex && s->came > s->limit && !s->ex->method_override) { /* it came before its limit was known */
+        exchange_fail(s->ex, 413, "the request body is larger than allowed");
+        return;
+    }
     s->pumping = true;
     while (s->ex && weir_buf_len(&s->in) && exchange_wants_body(s->ex)) {
         struct weir_buf held = s->in;

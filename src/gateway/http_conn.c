@@ -295,7 +295,7 @@ static void pump(struct http_conn *h)
     uint32_t epoch = h->epoch;
     if (h->pumping) return; /* on the stack already */
     h->pumping = true;
-    while (h->epoch == epoch && may_read(h)) {
+    for (int reads = 0; h->epoch == epoch && may_read(h);) {
         if (weir_buf_len(&h->in)) {
             struct weir_buf held = h->in;
             h->in = (struct weir_buf){0};
@@ -316,6 +316,11 @@ static void pump(struct http_conn *h)
             }
         }
         if (!h->readable) break;
+        if (reads++ == PUMP_READS) { /* whoever sends without end does not keep the others waiting */
+            h->more = true;
+            http_dirty(h);
+            break;
+        }
         int64_t n = weir_loop_read(w->loop, h->fd, w->scratch, SCRATCH);
         if (n == WEIR_AGAIN) {
             h->readable = false;
@@ -504,6 +509,12 @@ void http_send_now(struct http_conn *h)
 void http_flush(struct http_conn *h)
 {
     uint32_t epoch = h->epoch;
+    if (h->more) { /* also where nothing can be sent: its client may read when it has sent all */
+        h->more = false;
+        if (h->state == HTTP_LINGER) linger_on(h);
+        else pump(h);
+        if (h->epoch != epoch) return;
+    }
     if (h->h2) {
         http2_flush(h);
         if (h->epoch == epoch && h->readable && h->in_use) pump(h);

@@ -62,7 +62,9 @@ enum http_tls_input http_tls_input(struct http_conn *h)
 {
     enum weir_tls_event ev;
     int64_t n = weir_tls_read(h->tls, h->worker->plain, PLAIN, &ev);
-    if (weir_buf_len(weir_tls_out(h->tls))) http_dirty(h);
+    size_t out = weir_buf_len(weir_tls_out(h->tls));
+    if (out) http_dirty(h);
+    if (out > 4 * OUT_HIGH) return HTTP_TLS_FAILED; /* what TLS itself answers, and nobody takes */
     if (n > 0) {
         http_input(h, h->worker->plain, (size_t)n);
     } else if (n == 0) {

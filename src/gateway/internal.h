@@ -40,6 +40,7 @@
 #define STOP_MS        1000 /* then who still sends a body is told that its answer is complete: curl 7.88 loses one that NO_ERROR comes with */
 #define LINGER_MS      30000 /* after the last answer input is dropped, lest a reset takes the answer from the client [RFC 9112 9.6] */
 #define LINGER_IDLE_MS 5000  /* ... but no longer than this without a byte */
+#define PUMP_READS     16          /* of SCRATCH bytes, by one client in its turn */
 #define LINGER_STEP    (1u << 20) /* ... and so many bytes a millisecond, so that others have their turn */
 
 enum kind {
@@ -170,6 +171,7 @@ struct http_conn {
     uint8_t state;
     uint8_t preface;             /* bytes of HTTP/2's that came; PREFACE_OVER: it is known what is spoken */
     bool want_write, readable, peer_closed, close_after, in_use, pumping, blank_seen, tls_begun;
+    bool more; /* it stopped reading for the others: it goes on in its next turn */
     bool served; /* a request before: it may be closed while it is idle */
 };
 /* fd was counted already (in the worker's and the gateway's conn_count). */

@@ -46,7 +46,7 @@ static uint64_t hash_of(const struct weir_open_area *areas, struct weir_str path
 
 struct seen *seen_find(struct seen_files *f, const struct weir_open_area *areas, struct weir_str path, bool opens)
 {
-    if (f->used_count == 0) return NULL;
+    if (f->used_count == 0 || path.len > sizeof f->slots[0].path) return NULL;
     uint64_t hash = hash_of(areas, path, opens);
     for (size_t i = 0; i < PROBES; i++) {
         struct seen *s = &f->slots[(hash + i) % SLOTS];
@@ -59,8 +59,8 @@ struct seen *seen_find(struct seen_files *f, const struct weir_open_area *areas,
 
 struct seen *seen_put(struct seen_files *f, const struct weir_open_area *areas, struct weir_str path, bool opens, int error, int fd, const struct stat *st)
 {
-    uint64_t hash = hash_of(areas, path, opens);
     if (path.len > sizeof f->slots[0].path) return NULL;
+    uint64_t hash = hash_of(areas, path, opens);
     for (size_t i = 0; i < PROBES; i++) {
         struct seen *s = &f->slots[(hash + i) % SLOTS];
         if (s->turn == f->turn || s->holders) continue;

@@ -131,6 +131,7 @@ static int find_script(struct lookup *l)
         if (!only(l, script, &listed)) continue;
         int known = listed ? KNOWN_YES : stat_path(l, script, &is_dir);
         if (known == UNKNOWN) return LOOKUP_AGAIN;
+        if (known == KNOWN_NO && !is_dir && l->route->conf->only_count == 0) break; /* nothing is below it: a path of many parts costs one look */
         if (known == KNOWN_NO) continue;
         l->kind = LOOKUP_SCRIPT;
         l->script_len = n;
@@ -263,6 +264,7 @@ static int find_program(struct lookup *l)
         if (program.ptr[n - 1] == '/' || weir_static_hidden(program) || !may_be_program(l, program)) continue;
         int known = stat_path(l, program, &is_dir);
         if (known == UNKNOWN) return LOOKUP_AGAIN;
+        if (known == KNOWN_NO && !is_dir) break; /* as in find_script */
         if (known == KNOWN_NO) continue;
         l->kind = LOOKUP_SCRIPT;
         l->script_len = n;

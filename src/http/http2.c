@@ -214,6 +214,14 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     return 0;
 }
 
+/* An answer's head that it does not send would leave its stream open for ever. */
+static int on_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error, void *arg)
+{
+    (void)error, (void)arg;
+    if (frame->hd.type == NGHTTP2_HEADERS) (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_INTERNAL_ERROR);
+    return 0;
+}
+
 static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
     struct weir_http2_stream *s = stream_of(session, frame->hd.stream_id);
@@ -266,9 +274,11 @@ static int session_new(struct weir_http2 *p)
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_sent);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(cb, on_not_sent);
     nghttp2_option_set_no_auto_window_update(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_settings(o, 32);
+    nghttp2_option_set_max_send_header_block_length(o, 256u << 10); /* of all that an application may send; its own limit is smaller */
     nghttp2_mem memory = http2_memory_functions(p->memory);
     int status = nghttp2_session_server_new3(&p->session, cb, p, o, p->memory ? &memory : NULL);
     nghttp2_option_del(o);

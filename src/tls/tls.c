@@ -10,6 +10,7 @@
 #define CIPHERS_12 "ECDHE+AESGCM:ECDHE+CHACHA20"
 #define CIPHERS_13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define TICKETS    1
+#define LATE_MAX   64 /* handshake messages behind the handshake: of a new key for each some hundred GB, and no more */
 
 struct weir_tls_context {
     SSL_CTX *ctx;
@@ -24,6 +25,7 @@ struct weir_tls {
     struct weir_tls_cert *cert; /* held while the handshake runs: its staple */
     uint8_t hello;
     bool ready, failed, closed;
+    uint8_t late;           /* messages of the handshake that came behind it */
 };
 
 /* ---- bytes ---- */
@@ -96,6 +98,14 @@ static int on_status_request(SSL *ssl, void *arg)
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* Each of them costs a derivation of keys, or an alert, and OpenSSL takes them without end. */
+static void on_message(int sent, int version, int type, const void *p, size_t len, SSL *ssl, void *arg)
+{
+    struct weir_tls *t = SSL_get_app_data(ssl);
+    (void)version, (void)p, (void)len, (void)arg;
+    if (t && t->ready && !sent && type == SSL3_RT_HANDSHAKE && t->late <= LATE_MAX) t->late++;
+}
+
 /* Whether a client's certificate is good is told, not enforced here: who serves it decides. */
 static int on_verify(int good, X509_STORE_CTX *store)
 {
@@ -112,6 +122,7 @@ static bool set_up(SSL_CTX *ctx)
     SSL_CTX_set_alpn_select_cb(ctx, choose_protocol, NULL);
     SSL_CTX_set_client_hello_cb(ctx, on_hello, NULL);
     SSL_CTX_set_tlsext_status_cb(ctx, on_status_request);
+    SSL_CTX_set_msg_callback(ctx, on_message);
     return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) && SSL_CTX_set_cipher_list(ctx, CIPHERS_12) && SSL_CTX_set_ciphersuites(ctx, CIPHERS_13) &&
            SSL_CTX_set_num_tickets(ctx, TICKETS) && SSL_CTX_set_session_id_context(ctx, id, sizeof id - 1);
 }
@@ -235,6 +246,11 @@ int64_t weir_tls_read(struct weir_tls *t, void *buf, size_t len, enum weir_tls_e
     }
     if (t->p == t->end && weir_buf_len(&t->held) == 0 && !SSL_has_pending(t->ssl)) return WEIR_AGAIN; /* it would say so, at some length */
     int status = SSL_read_ex(t->ssl, buf, len, &n);
+    if (t->late > LATE_MAX) {
+        t->failed = true;
+        ERR_clear_error();
+        return WEIR_PROTOCOL;
+    }
     return status == 1 ? (int64_t)n : result(t, status, ev);
 }
 

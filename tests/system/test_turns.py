@@ -6,11 +6,12 @@ import signal
 import socket
 import ssl
 import struct
+import subprocess
 import time
 
 import certs
 import pytest
-from h2client import DATA, H2, HEADERS, frame
+from h2client import DATA, END_STREAM, H2, HEADERS, frame
 from test_moments import child
 from weirlib import SLOW, TEST_APPS, USER, Weir, can_connect, free_port, program, read_all, status_of, wait_for
 
@@ -147,3 +148,52 @@ def test_links_of_controls_that_ended_are_not_taken_for_the_one_that_lives():
         w.configure(config.replace("pool p }\npool", "pool p; route /r { redirect 302 /x } }\npool"))
         assert w.command("reload").returncode == 0
         wait_for(lambda: w.get("/r").status == 302)
+
+
+def test_a_head_of_many_equal_names_reaches_the_app_joined():
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./demo; {USER} }}\n") as w:
+        out = w.raw(b"GET /env HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + b"".join(b"x: %03d%s\r\n" % (i, b"v" * 300) for i in range(90)) + b"\r\n")
+        assert status_of(out) == 200
+        assert b"HTTP_X=" + b", ".join(b"%03d%s" % (i, b"v" * 300) for i in range(90)) in out
+
+
+def test_a_large_head_of_an_app_passes_http_2():
+    script = """#!/usr/bin/perl
+use FCGI;
+my $r = FCGI::Request();
+while ($r->Accept() >= 0) { print "Content-Type: text/plain\\r\\n"; print "Set-Cookie: ", "x" x 3245, "\\r\\n" for 1 .. 20; print "\\r\\nwhole"; }
+"""
+    with Weir(f"site a {{ listen http://127.0.0.1:PORT; pool p }}\npool p {{ run ./a.pl; {USER} }}\n", {"a.pl": script}) as w, H2(w.port) as c:
+        assert w.get("/").text == b"whole"
+        c.send(c.head(1, "/"))
+        c.s.settimeout(10 * SLOW)
+        assert c.until(lambda f: f[2] == 1 and f[1] & 1)[-1][3] == b"whole"
+
+
+def test_a_body_that_came_before_its_limit_was_known_is_too_large():
+    config = f"""site a {{ listen http://127.0.0.1:PORT; pool p; authorizer q; body 1K }}
+pool p {{ run ./demo; {USER} }}
+pool q {{ run {os.path.join(TEST_APPS, "roles_app")}; {USER} }}
+"""
+    with Weir(config) as w, H2(w.port) as c:
+        c.send(c.head(1, "/allow", "POST", end=False), frame(DATA, END_STREAM, 1, b"x" * 3000))
+        assert c.answer(1)[0] == "413"
+        assert "no room" not in w.log()
+
+
+@pytest.mark.nosan
+def test_new_keys_without_end_are_not_derived_for_anybody(tmp_path):
+    port = free_port()
+    cert, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    certs.self_signed(str(cert), str(key), "a.test")
+    with Weir(f"site a.test {{ listen https://127.0.0.1:{port}; tls {cert} {key}; root public }}\n", {"public/x": "x"}) as w:
+        args = ["openssl", "s_client", "-tls1_3", "-servername", "a.test", "-connect", f"127.0.0.1:{port}"]
+        with program(args, stdin=subprocess.PIPE) as p:
+            for _ in range(300):  # one command in each read of its terminal: a request for new keys
+                if p.poll() is not None:
+                    break
+                with contextlib.suppress(BrokenPipeError):
+                    p.stdin.write(b"K\n")
+                    p.stdin.flush()
+                time.sleep(0.01)
+            assert p.poll() is not None
