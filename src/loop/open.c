@@ -243,31 +243,55 @@ int weir_open_linked(const struct weir_open_area *areas, size_t count, const cha
     return walk_open(areas, count, path, flags);
 }
 
-/* Every link on the way belongs to root, or to whom the folder belongs that it leads to: nobody serves another one's files by
- * making a link of his own folder. */
-static bool links_are_trusted(const char *path, uid_t owner)
+/* Is the folder that is open here whose all links on the way to it are: its owner's, or root's? */
+static bool links_are_trusted(const struct walk *w, int fd)
 {
-    char part[4096];
-    size_t len = strlen(path);
-    if (len >= sizeof part) return false;
-    for (size_t i = 1; i <= len; i++) {
-        struct stat st;
-        if (path[i] != '/' && path[i] != 0) continue;
-        memcpy(part, path, i);
-        part[i] = 0;
-        if (lstat(part, &st) < 0) return false;
-        if (S_ISLNK(st.st_mode) && st.st_uid != 0 && st.st_uid != owner) return false;
-    }
+    struct stat st;
+    if (fstat(fd, &st) < 0) return false;
+    for (int i = 0; i < w->owner_count; i++)
+        if (w->owners[i].uid != 0 && w->owners[i].uid != st.st_uid) return false;
     return true;
 }
 
-int weir_open_dir(const char *path)
+/* The next name of the rest, from the folder `here`: its descriptor, `here` again behind a link, or -1. `here` is closed if it is left. */
+static int go_down(struct walk *w, int here, const char *name)
 {
     struct stat st;
-    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return WEIR_SYSTEM;
-    if (fstat(fd, &st) == 0 && links_are_trusted(path, st.st_uid)) return fd;
-    close(fd);
+    int fd = openat(here, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), bad = fd < 0 ? errno : fstat(fd, &st) < 0 ? errno : 0;
+    bool link = !bad && S_ISLNK(st.st_mode);
+    if (link) bad = follow(w, fd, st.st_uid);
+    else if (!bad && !S_ISDIR(st.st_mode)) bad = ENOTDIR;
+    if ((link || bad) && fd >= 0) close(fd);
+    if (link && !bad && w->rest[0] != '/') return here;
+    close(here);
+    if (link && !bad) return open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    errno = bad;
+    return bad ? -1 : fd;
+}
+
+/* Nobody serves another one's files by making a link of his own folder, or of one on the way to it: each link is looked at where it is
+ * followed. */
+int weir_open_dir(const char *path)
+{
+    struct walk w = {.depth = 0};
+    char name[256];
+    if (snprintf(w.rest, sizeof w.rest, "%s", path) >= (int)sizeof w.rest) {
+        errno = ENAMETOOLONG;
+        return WEIR_SYSTEM;
+    }
+    int here = open(path[0] == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    while (here >= 0 && w.rest[0]) {
+        if (next_name(&w, name)) {
+            if (name[0]) here = go_down(&w, here, name);
+            continue;
+        }
+        close(here);
+        errno = ENAMETOOLONG;
+        here = -1;
+    }
+    if (here < 0) return WEIR_SYSTEM;
+    if (links_are_trusted(&w, here)) return here;
+    close(here);
     errno = EACCES;
     return WEIR_SYSTEM;
 }

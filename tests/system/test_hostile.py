@@ -256,6 +256,15 @@ def test_a_root_that_somebody_made_a_link_to_another_ones_folder_is_not_served()
         os.lchown(f"{w.dir}/mine", 0, 0)  # root may
         assert w.command("reload").returncode == 0
         wait_for(lambda: w.get("/secret").text == b"secret")
+        os.symlink(f"{w.dir}/other", f"{w.dir}/theirs")  # but his link does not lead through one of somebody else
+        os.lchown(f"{w.dir}/theirs", 65534, 65534)
+        os.unlink(f"{w.dir}/mine")
+        os.symlink(f"{w.dir}/was/../theirs", f"{w.dir}/mine")
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: w.get("/secret").status == 503)
+        os.chown(f"{w.dir}/other", 65534, 65534)  # to whom it belongs
+        assert w.command("reload").returncode == 0
+        wait_for(lambda: w.get("/secret").text == b"secret")
 
 
 def test_the_gateway_alone_refuses_what_it_cannot_do(tmp_path):
