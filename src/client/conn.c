@@ -87,6 +87,8 @@ static void back_off(struct conn *k, bool failed, const char *reason)
         k->fd = -1;
     }
     weir_timer_clear(&k->timer);
+    weir_list_remove(&k->read_link); /* there is nothing to read any more */
+    if (c->reading == k) c->reading = NULL;
     conn_set(k, CONN_BACKOFF);
     if (!failed) { /* its backlog is full, or we lack something: it is alive, this place is still being opened, and who waits for it waits */
         k->full = true;
@@ -127,8 +129,6 @@ static void proven(struct conn *k)
 {
     weir_list_remove(&k->due_link);
     if (speaks_unasked(k)) {
-        weir_list_remove(&k->read_link);
-        if (k->client->reading == k) k->client->reading = NULL;
         back_off(k, true, "the application speaks, or closes, before it is asked");
         return;
     }
@@ -173,21 +173,27 @@ static void run_pending(struct conn *k)
     }
 }
 
+/* Told behind this call: whoever opens it still has to put a request on it. full: as in struct conn. */
+static void fails_behind(struct conn *k, bool full)
+{
+    k->broken = true;
+    k->full = full;
+    client_due(k->client, k, k->client->loop->now_us);
+}
+
 static void connected(struct conn *k)
 {
     struct weir_client *c = k->client;
     weir_timer_clear(&k->timer);
     if (k->shared && !k->own && !endpoint_shared(k->ep)) { /* another thread found out meanwhile that it serves one at a time */
-        k->broken = k->full = true; /* told behind this call, as in conn_open */
-        client_due(c, k, c->loop->now_us);
+        fails_behind(k, true);
         return;
     }
     bool asks = k->shared && k->ep->flow; /* IOP-S10 */
     if (weir_wire_server_new(&k->wire, NULL) < 0 || (asks && weir_wire_server_ask(k->wire) < 0)) {
         weir_wire_server_free(k->wire);
         k->wire = NULL;
-        k->broken = k->full = true; /* told behind this call, as in conn_open */
-        client_due(c, k, c->loop->now_us);
+        fails_behind(k, true);
         return;
     }
     if (!k->shared) {
@@ -257,10 +263,7 @@ struct conn *conn_open(struct weir_client *c, struct weir_endpoint *ep, enum con
             return k;
         }
     }
-    /* told behind this call: whoever opens it still has to put a request on it */
-    k->broken = true;
-    k->full = fd >= 0 || fd == WEIR_AGAIN || ours(errno);
-    client_due(c, k, c->loop->now_us);
+    fails_behind(k, fd >= 0 || fd == WEIR_AGAIN || ours(errno));
     return k;
 }
 
@@ -559,7 +562,6 @@ bool conn_read(struct conn *k)
     }
     if (n != WEIR_AGAIN) {
         if (conn_state(k) == CONN_UNPROVEN && closes_unasked(k)) {
-            if (c->reading == k) c->reading = NULL;
             back_off(k, true, "the application closes its connections at once");
             return false;
         }

@@ -309,6 +309,12 @@ void files_event(struct control *c)
     }
 }
 
+void files_ask(struct control *c)
+{
+    c->files.asked = true;
+    root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+}
+
 static void read_config(struct control *c)
 {
     c->files.config_ms = 0;
@@ -316,8 +322,7 @@ static void read_config(struct control *c)
         reload_begin(c, -1, false, true);
         return;
     }
-    c->files.asked = true;
-    root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0); /* its file may be root's alone */
+    files_ask(c);
 }
 
 void files_clock(struct control *c)

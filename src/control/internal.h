@@ -390,6 +390,7 @@ void denied_file_read(struct control *c);  /* it changed */
 /* files.c */
 void files_begin(struct control *c); /* behind each configuration */
 void files_event(struct control *c);
+void files_ask(struct control *c);   /* for the configuration, as it is now: a reload that is told in the log */
 void files_clock(struct control *c);
 int64_t files_next_ms(const struct control *c); /* -1: nothing is due */
 void files_free(struct control *c);

@@ -287,8 +287,7 @@ static void take(struct control *c)
     command_reloaded(c, NULL);
     if (c->read_later) {
         c->read_later = false;
-        c->files.asked = true;
-        root_send(c, &(struct root_msg){.kind = ROOT_READ}, NULL, 0);
+        files_ask(c);
     }
 }
 

@@ -194,6 +194,12 @@ static void give(struct stream *s, struct weir_str bytes)
     if (s->ex) arm_body(s);
 }
 
+/* Where its limit is known, and nothing else is on its way. */
+static bool too_large(const struct stream *s)
+{
+    return s->came > s->limit && !s->ex->method_override;
+}
+
 static void on_body(struct stream *s, struct weir_str bytes)
 {
     if (!s->ex) {
@@ -201,7 +207,7 @@ static void on_body(struct stream *s, struct weir_str bytes)
         return;
     }
     s->came += bytes.len;
-    if (s->came > s->limit && !s->ex->method_override) { /* else it is known already, and an error page is on its way */
+    if (too_large(s)) {
         weir_http2_credit_others(s->wire, bytes.len);
         exchange_fail(s->ex, 413, "the request body is larger than allowed");
     } else if (weir_buf_len(&s->in) == 0 && exchange_wants_body(s->ex)) {
@@ -215,7 +221,7 @@ static void on_body(struct stream *s, struct weir_str bytes)
 void stream_resume(struct stream *s)
 {
     if (s->pumping) return; /* on the stack already */
-    if (s->ex && s->came > s->limit && !s->ex->method_override) { /* it came before its limit was known */
+    if (s->ex && too_large(s)) { /* it came before its limit was known */
         exchange_fail(s->ex, 413, "the request body is larger than allowed");
         return;
     }

@@ -549,15 +549,19 @@ static void end_listener(struct root *r, struct held *h)
     *h = r->listeners[--r->listener_count];
 }
 
+/* For good: the service manager keeps no copy. */
+static void drop_listener(struct root *r, struct held *h)
+{
+    systemd_unstore(h);
+    end_listener(r, h);
+}
+
 static void do_unlisten(struct root *r, const struct root_msg *m)
 {
     struct held *named = m->address_len ? find_held(r, m) : NULL;
-    for (size_t i = r->listener_count; i-- > 0;) { /* the last one takes the place of one that ends */
-        struct held *h = &r->listeners[i];
-        if (m->address_len ? h != named : h->asked || h->given) continue;
-        systemd_unstore(h);
-        end_listener(r, h);
-    }
+    if (named) drop_listener(r, named);
+    for (size_t i = r->listener_count; i-- > 0 && !m->address_len;) /* the last one takes the place of one that ends */
+        if (!r->listeners[i].asked && !r->listeners[i].given) drop_listener(r, &r->listeners[i]);
 }
 
 /* ---- the end ---- */

@@ -110,6 +110,18 @@ static struct weir_app_req *until(struct test *t, enum weir_app_event_type type)
     return NULL;
 }
 
+/* A request with flow control, and this window for its output. */
+static struct weir_app_req *agreed(struct test *t, uint32_t window)
+{
+    struct weir_app_event ev;
+    struct weir_pair p = {{"PATH_INFO", 9}, {"/x", 2}};
+    assert_int_equal(weir_wire_server_ask(t->server), WEIR_OK);
+    for (int i = 0; i < 1000 && !weir_wire_server_agreed(t->server); i++) (void)turn(t, &ev);
+    assert_true(weir_wire_server_agreed(t->server));
+    assert_int_equal(weir_wire_server_begin(t->server, WEIR_RESPONDER, 1, window, &p, 1, NULL, &t->id), WEIR_OK);
+    return until(t, WEIR_APP_REQUEST);
+}
+
 static void until_end(struct test *t)
 {
     struct weir_app_event ev;
@@ -293,12 +305,7 @@ static void a_writer_without_credit_is_left_alone_until_some_comes(void **state)
     struct test t;
     weir_app_options_init(&o);
     start(&t, &o);
-    assert_int_equal(weir_wire_server_ask(t.server), WEIR_OK);
-    for (int i = 0; i < 1000 && !weir_wire_server_agreed(t.server); i++) (void)turn(&t, &ev);
-    assert_true(weir_wire_server_agreed(t.server));
-    struct weir_pair p = {{"PATH_INFO", 9}, {"/x", 2}};
-    assert_int_equal(weir_wire_server_begin(t.server, WEIR_RESPONDER, 1, 1000, &p, 1, NULL, &t.id), WEIR_OK);
-    struct weir_app_req *r = until(&t, WEIR_APP_REQUEST);
+    struct weir_app_req *r = agreed(&t, 1000);
     assert_int_equal(weir_app_req_own_header(r), WEIR_OK);
     assert_int_equal(weir_app_req_write(r, WEIR_STDOUT, bytes, sizeof bytes), 1000);
     assert_int_equal(weir_app_req_write(r, WEIR_STDOUT, bytes, sizeof bytes), 0);
@@ -322,11 +329,7 @@ static void a_deadline_that_comes_with_room_for_what_is_kept_is_told(void **stat
     struct test t;
     weir_app_options_init(&o);
     start(&t, &o);
-    assert_int_equal(weir_wire_server_ask(t.server), WEIR_OK);
-    for (int i = 0; i < 1000 && !weir_wire_server_agreed(t.server); i++) (void)turn(&t, &ev);
-    struct weir_pair p = {{"PATH_INFO", 9}, {"/x", 2}};
-    assert_int_equal(weir_wire_server_begin(t.server, WEIR_RESPONDER, 1, 100, &p, 1, NULL, &t.id), WEIR_OK);
-    struct weir_app_req *r = until(&t, WEIR_APP_REQUEST);
+    struct weir_app_req *r = agreed(&t, 100);
     assert_int_equal(weir_app_req_own_header(r), WEIR_OK);
     assert_true(weir_app_req_printf(r, WEIR_STDOUT, "%05000d", 1) >= 0);
     weir_app_req_set_deadline(r, 5);

@@ -1118,6 +1118,9 @@ static void threads_of_a_group_share_a_pool(void **state)
     }
 }
 
+/* STDOUT and END_REQUEST of request 1, as a raw application writes them. */
+static const uint8_t answer[] = "\1\6\0\1\0\16\0\0Status: 200\r\n\r" "\1\6\0\1\0\1\0\0\n" "\1\3\0\1\0\10\0\0\0\0\0\0\0\0\0";
+
 /* An application that answers one request on a connection, keeps it, and closes it when it is told to. */
 struct keeper {
     int fd;
@@ -1129,7 +1132,6 @@ struct keeper {
 
 static void *keep_and_close(void *arg)
 {
-    static const uint8_t answer[] = "\1\6\0\1\0\16\0\0Status: 200\r\n\r" "\1\6\0\1\0\1\0\0\n" "\1\3\0\1\0\10\0\0\0\0\0\0\0\0\0";
     struct keeper *k = arg;
     char piece[4096];
     for (;;) {
@@ -1303,7 +1305,6 @@ static void an_app_that_speaks_before_it_is_asked_is_left_alone(void **state)
 static void a_process_that_answers_a_ping_with_something_else_is_told(void **state)
 {
     (void)state;
-    static const uint8_t answer[] = "\1\6\0\1\0\16\0\0Status: 200\r\n\r" "\1\6\0\1\0\1\0\0\n" "\1\3\0\1\0\10\0\0\0\0\0\0\0\0\0";
     static const uint8_t unknown[] = {1, 11, 0, 0, 0, 8, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0};
     char address[128], piece[4096];
     struct site s;
